@@ -1,0 +1,21 @@
+namespace ModelHost.Protocol;
+
+/// <summary>What the control plane can ask of a node, in process or over the wire.</summary>
+/// <remarks>Every call is idempotent and returns soon; long work goes on inside the node and shows in the report.</remarks>
+public interface INode
+{
+    /// <summary>Begins a run. The answer says only that the node has taken it over; how it goes is in the report.</summary>
+    Task<StartReply> StartAsync(StartRequest request, CancellationToken cancellationToken);
+
+    /// <summary>Begins the end of a run and the removal of its container or process.</summary>
+    Task<StopReply> StopAsync(StopRequest request, CancellationToken cancellationToken);
+
+    /// <summary>Everything the node knows now.</summary>
+    Task<NodeReport> ReportAsync(ReportRequest request, CancellationToken cancellationToken);
+
+    /// <summary>The last lines of a run's log.</summary>
+    Task<LogsReply> LogsAsync(LogsRequest request, CancellationToken cancellationToken);
+
+    /// <summary>Completes when something changed since the last report, so that a loop can look early; never fails.</summary>
+    Task ChangedAsync(CancellationToken cancellationToken);
+}
