@@ -1,0 +1,122 @@
+namespace ModelHost.Core.Backends;
+
+/// <summary>
+/// How a kind of engine is started, watched and understood: data, read from YAML. A recipe that <c>extends</c> another states only
+/// what differs.
+/// </summary>
+public sealed record BackendRecipe
+{
+    /// <summary>Name that deployments ask for.</summary>
+    public string Name { get; init; } = "";
+
+    /// <summary>How the engine is spoken to: <c>openai</c> over HTTP.</summary>
+    public string Protocol { get; init; } = "openai";
+
+    /// <summary>Runtimes that can start it, best first.</summary>
+    public IReadOnlyList<string> Runtimes { get; init; } = [];
+
+    /// <summary>Image repository, for container runtimes.</summary>
+    public string Image { get; init; } = "";
+
+    /// <summary>Executable and first arguments, for the process runtime; empty: the image's entry point.</summary>
+    public IReadOnlyList<string> Command { get; init; } = [];
+
+    /// <summary>Arguments of every start, with <c>{placeholders}</c>.</summary>
+    public IReadOnlyList<string> Arguments { get; init; } = [];
+
+    /// <summary>Flag for the number of GPUs a layer is split over.</summary>
+    public string TensorParallel { get; init; } = "";
+
+    /// <summary>Flags before the list of adapters.</summary>
+    public IReadOnlyList<string> Lora { get; init; } = [];
+
+    /// <summary>Variable that gives the engine the key of its run.</summary>
+    public string KeyVariable { get; init; } = "";
+
+    /// <summary>Where the node's model cache appears in the container; empty: nowhere.</summary>
+    public string CacheMount { get; init; } = "";
+
+    /// <summary>Names in <c>engine_args</c> that are no flags.</summary>
+    public IReadOnlyList<string> ControlOptions { get; init; } = [];
+
+    /// <summary>Switches for which <c>false</c> means no flag; any other false becomes <c>--no-name</c>.</summary>
+    public IReadOnlyList<string> OffByDefault { get; init; } = [];
+
+    /// <summary>Long options, without dashes, that requests may not give in any spelling.</summary>
+    public IReadOnlyList<string> DeniedOptions { get; init; } = [];
+
+    /// <summary>Options with one dash that requests may not give.</summary>
+    public IReadOnlyList<string> DeniedShortOptions { get; init; } = [];
+
+    /// <summary>Variables that requests may not give.</summary>
+    public IReadOnlyList<string> DeniedVariables { get; init; } = [];
+
+    /// <summary>If not empty, only variables beginning so may be given.</summary>
+    public IReadOnlyList<string> AllowedVariablePrefixes { get; init; } = [];
+
+    /// <summary>Path that answers 200 once the engine serves.</summary>
+    public string ReadyPath { get; init; } = "/health";
+
+    /// <summary>Path of the engine's Prometheus page; empty: it has none.</summary>
+    public string MetricsPath { get; init; } = "";
+
+    /// <summary>Load phases by log text.</summary>
+    public IReadOnlyList<PhaseRule> Phases { get; init; } = [];
+
+    /// <summary>Log text that says the engine is up, so that it is asked at once.</summary>
+    public IReadOnlyList<string> ReadyLines { get; init; } = [];
+
+    /// <summary>Causes of failure by log text, in order.</summary>
+    public IReadOnlyList<FailureRule> Failures { get; init; } = [];
+
+    /// <summary>Names of the engine's metrics by what they mean.</summary>
+    public MetricNames Metrics { get; init; } = new();
+}
+
+/// <summary>A load phase.</summary>
+public sealed record PhaseRule
+{
+    /// <summary>The word shown as <c>detail</c>.</summary>
+    public string Detail { get; init; } = "";
+
+    /// <summary>Text that any line of the phase holds.</summary>
+    public IReadOnlyList<string> Contains { get; init; } = [];
+}
+
+/// <summary>A cause of failure.</summary>
+public sealed record FailureRule
+{
+    /// <summary>Stable name.</summary>
+    public string Code { get; init; } = "";
+
+    /// <summary>Regular expressions, of which one is found in a line; letter case does not matter.</summary>
+    public IReadOnlyList<string> Patterns { get; init; } = [];
+
+    /// <summary>What happened and what helps.</summary>
+    public string Message { get; init; } = "";
+}
+
+/// <summary>Names of metrics, each the sum over all label sets of the first name that the engine has.</summary>
+public sealed record MetricNames
+{
+    /// <summary>Counter of prompt tokens.</summary>
+    public IReadOnlyList<string> PromptTokens { get; init; } = [];
+
+    /// <summary>Counter of generated tokens.</summary>
+    public IReadOnlyList<string> GenerationTokens { get; init; } = [];
+
+    /// <summary>Counter of finished requests.</summary>
+    public IReadOnlyList<string> Requests { get; init; } = [];
+
+    /// <summary>Gauge of requests in the batch.</summary>
+    public IReadOnlyList<string> RequestsRunning { get; init; } = [];
+
+    /// <summary>Gauge of queued requests.</summary>
+    public IReadOnlyList<string> RequestsWaiting { get; init; } = [];
+
+    /// <summary>Sum, in seconds, of the time spent on prompts.</summary>
+    public IReadOnlyList<string> PrefillSeconds { get; init; } = [];
+
+    /// <summary>Sum, in seconds, of the time spent on generation.</summary>
+    public IReadOnlyList<string> DecodeSeconds { get; init; } = [];
+}

@@ -1,0 +1,107 @@
+using System.Text.Json;
+using System.Text.Json.Serialization;
+
+namespace ModelHost.Core.Deployments;
+
+/// <summary>
+/// Everything that decides how an engine is started, without secret values. The same record is stored in the deployment's row,
+/// sent to the node, written into the container's label and exported in manifests.
+/// </summary>
+public sealed record LaunchSpec
+{
+    /// <summary>The version of this record that this build writes.</summary>
+    public const int CurrentVersion = 1;
+
+    /// <summary>Version of the record; readers refuse versions above <see cref="CurrentVersion"/>.</summary>
+    public int Version { get; init; } = CurrentVersion;
+
+    /// <summary>Id in the API at launch; an alias that a lost database reclaims where it is free.</summary>
+    public int DeploymentId { get; init; }
+
+    /// <summary>Name of the backend's recipe.</summary>
+    public string Backend { get; init; } = "vllm";
+
+    /// <summary>Runtime that starts the engine: <c>docker</c> or <c>process</c>.</summary>
+    public string Runtime { get; init; } = "docker";
+
+    /// <summary>Hugging Face id of the model.</summary>
+    public required string ModelName { get; init; }
+
+    /// <summary>Public port of the deployment, held by the node proxy and never by the engine.</summary>
+    public int Port { get; init; }
+
+    /// <summary>Share of each GPU's total memory that the engine may use, 0 to 1.</summary>
+    public double GpuMemoryFraction { get; init; }
+
+    /// <summary>Indices of the GPUs the engine gets; empty on a node without GPUs.</summary>
+    public IReadOnlyList<int> GpuIds { get; init; } = [];
+
+    /// <summary>GPUs over which each layer is split; null: the engine's default of 1.</summary>
+    public int? TensorParallelSize { get; init; }
+
+    /// <summary>Further command-line arguments, put last.</summary>
+    public IReadOnlyList<string> ExtraArgs { get; init; } = [];
+
+    /// <summary>Names of the variables given; their values travel apart.</summary>
+    public IReadOnlyList<string> EnvVarKeys { get; init; } = [];
+
+    /// <summary>Version of the engine asked for; null: the latest release, else the newest image on the node.</summary>
+    public string? EngineVersion { get; init; }
+
+    /// <summary>Engine options by name, as they were given.</summary>
+    public IReadOnlyDictionary<string, JsonElement> EngineArgs { get; init; } = new Dictionary<string, JsonElement>();
+
+    /// <summary>LoRA adapters served beside the base model.</summary>
+    public IReadOnlyList<LoraModule> LoraModules { get; init; } = [];
+
+    /// <summary>Failed starts after which no further one is tried; null: the cluster's default.</summary>
+    public int? MaxFailedRestarts { get; init; }
+
+    /// <summary>User or team that asked.</summary>
+    public required string Owner { get; init; }
+
+    /// <summary>How long to serve after the first ready moment, in seconds; null: until stopped.</summary>
+    public int? DurationSeconds { get; init; }
+
+    /// <summary>Protects from warm-cache eviction.</summary>
+    public bool Pinned { get; init; }
+
+    /// <summary>The name given by <c>engine_args.served_model_name</c>; null: none was given.</summary>
+    [JsonIgnore]
+    public string? ServedModelName =>
+        EngineArgs.TryGetValue("served_model_name", out var name) && name.ValueKind == JsonValueKind.String && name.GetString() is { Length: > 0 } text
+            ? text : null;
+
+    /// <summary>The name under which the deployment is public: its served name, else the model's.</summary>
+    [JsonIgnore]
+    public string PublicName => ServedModelName ?? ModelName;
+
+    /// <summary>Writes the record as one line of JSON.</summary>
+    public string ToJson() => JsonSerializer.Serialize(this, LaunchSpecJson.Default.LaunchSpec);
+
+    /// <summary>Reads a record written by this or an older build.</summary>
+    /// <returns>Null when the text is none, or of a version this build does not know.</returns>
+    public static LaunchSpec? FromJson(string? json)
+    {
+        if (string.IsNullOrEmpty(json))
+            return null;
+        try
+        {
+            var spec = JsonSerializer.Deserialize(json, LaunchSpecJson.Default.LaunchSpec);
+            return spec is { Version: >= 1 and <= CurrentVersion } ? spec : null;
+        }
+        catch (JsonException)
+        {
+            return null;
+        }
+    }
+}
+
+/// <summary>A LoRA adapter.</summary>
+/// <param name="Name">Public name under which requests ask for it.</param>
+/// <param name="Path">Hugging Face id of the adapter.</param>
+public sealed record LoraModule(string Name, string Path);
+
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
+[JsonSerializable(typeof(LaunchSpec))]
+internal sealed partial class LaunchSpecJson : JsonSerializerContext;

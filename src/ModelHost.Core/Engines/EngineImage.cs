@@ -1,0 +1,53 @@
+using System.Text.RegularExpressions;
+
+namespace ModelHost.Core.Engines;
+
+/// <summary>Which image serves a version of an engine.</summary>
+public static partial class EngineImage
+{
+    /// <summary>
+    /// The tag for a version: <c>nightly</c> and <c>latest</c> as they are, a full commit hash as <c>nightly-HASH</c>, a version number
+    /// with <c>v</c> before it, anything else literally.
+    /// </summary>
+    public static string Tag(string version)
+    {
+        ArgumentNullException.ThrowIfNull(version);
+        version = version.Trim();
+        return version.Equals("nightly", StringComparison.OrdinalIgnoreCase) ? "nightly"
+            : Commit().IsMatch(version) ? "nightly-" + version
+            : VersionStart().IsMatch(version) ? "v" + version
+            : version;
+    }
+
+    /// <summary>Whether the registry may give another image under the same tag tomorrow.</summary>
+    public static bool IsMoving(string tag) => tag is "nightly" or "latest";
+
+    /// <summary>Whether a text can be a tag or version; 1 to 128 characters of letters, digits, <c>_ . -</c>.</summary>
+    public static bool IsValidVersion(string version) => ValidTag().IsMatch(version);
+
+    /// <summary>The tag with the highest release version among local images; null when there is none.</summary>
+    public static string? Newest(IEnumerable<string> tags) =>
+        tags.Select(tag => (tag, Match: Release().Match(tag))).Where(t => t.Match.Success)
+            .OrderByDescending(t => Version.Parse(t.Match.Groups["v"].Value))
+            .ThenBy(t => t.tag.Length)
+            .Select(t => t.tag).FirstOrDefault();
+
+    /// <summary>The version in a tag, as the API shows it: without the <c>v</c>.</summary>
+    public static string VersionOf(string tag)
+    {
+        ArgumentNullException.ThrowIfNull(tag);
+        return tag.Length > 1 && tag[0] == 'v' && char.IsAsciiDigit(tag[1]) ? tag[1..] : tag;
+    }
+
+    [GeneratedRegex(@"\A[0-9a-f]{40}\z")]
+    private static partial Regex Commit();
+
+    [GeneratedRegex(@"\A[0-9]+\.")]
+    private static partial Regex VersionStart();
+
+    [GeneratedRegex(@"\A[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\z")]
+    private static partial Regex ValidTag();
+
+    [GeneratedRegex(@"\Av(?<v>[0-9]{1,6}\.[0-9]{1,6}(\.[0-9]{1,6})?)(-[a-z0-9]+)?\z")]
+    private static partial Regex Release();
+}
