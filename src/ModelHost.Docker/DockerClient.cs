@@ -1,0 +1,239 @@
+using System.Globalization;
+using System.Runtime.CompilerServices;
+using System.Text.Json;
+using ModelHost.Docker.Http;
+using ModelHost.Docker.Streams;
+using ModelHost.Docker.Wire;
+
+namespace ModelHost.Docker;
+
+/// <summary>
+/// A client of one Docker Engine (20.10 or later) or Podman. Calls may run side by side. Connecting is given up after 5 seconds; for the rest
+/// of a call only the caller's token sets an end, and cancelling it closes the connection. The API version is agreed on with the engine before
+/// the first call, and anew after the connection failed.
+/// </summary>
+/// <remarks>
+/// Every call throws <see cref="DockerException"/> when the engine refuses, is not reached, breaks off, is older than API 1.41 or answers what the
+/// API does not promise. Ids may be full, abbreviated or names.
+/// </remarks>
+public sealed class DockerClient : IDisposable
+{
+    private readonly EngineConnection _engine;
+
+    /// <summary>Prepares a client; nothing is sent yet.</summary>
+    /// <param name="endpoint"><c>unix:///path/docker.sock</c>, or <c>tcp://host:port</c> (2375 by default) without TLS.</param>
+    /// <exception cref="ArgumentException">Another kind of endpoint.</exception>
+    public DockerClient(Uri endpoint)
+    {
+        ArgumentNullException.ThrowIfNull(endpoint);
+        _engine = new EngineConnection(endpoint);
+    }
+
+    /// <summary>Asks who is there, and agrees on the API version anew.</summary>
+    public Task<DockerPing> PingAsync(CancellationToken cancellationToken) => _engine.PingAsync(cancellationToken);
+
+    /// <summary>Creates a container without starting it. 404: no such image; 409: the name is taken.</summary>
+    /// <param name="spec">What to create.</param>
+    /// <param name="name">Its name; null lets the engine make one up.</param>
+    /// <param name="cancellationToken">Ends the call; the container may have been created all the same.</param>
+    public async Task<ContainerCreated> CreateContainerAsync(ContainerSpec spec, string? name, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(spec);
+        var call = EngineCall.Post("/containers/create").WithJson(spec.ToWire(), DockerJson.Default.CreateContainerRequest);
+        if (name is not null)
+            call.With("name", name);
+        using var answer = await _engine.SendAsync(call, cancellationToken);
+        var created = await answer.ReadJsonAsync(DockerJson.Default.CreateContainerAnswer, cancellationToken);
+        return new(created.Id, created.Warnings ?? []);
+    }
+
+    /// <summary>Starts a container; one that runs already is fine. 404: absent; 400 and 500: it could not be started, and the message says why.</summary>
+    public Task StartContainerAsync(string id, CancellationToken cancellationToken) =>
+        DoAsync(EngineCall.Post(EnginePaths.Container(HttpMethod.Post, id, "/start")), cancellationToken);
+
+    /// <summary>Reads what the engine knows of a container. 404: absent.</summary>
+    public async Task<ContainerDetails> InspectContainerAsync(string id, CancellationToken cancellationToken)
+    {
+        using var answer = await _engine.SendAsync(EngineCall.Get(EnginePaths.Container(HttpMethod.Get, id, "/json")), cancellationToken);
+        return (await answer.ReadJsonAsync(DockerJson.Default.ContainerAnswer, cancellationToken)).ToDetails();
+    }
+
+    /// <summary>Lists containers in every state that carry all the labels; with none, all containers.</summary>
+    /// <param name="labels">Label and value; a null value asks only that the label is there.</param>
+    /// <param name="cancellationToken">Ends the call.</param>
+    public async Task<IReadOnlyList<ContainerSummary>> ListContainersAsync(
+        IReadOnlyDictionary<string, string?> labels, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(labels);
+        var call = EngineCall.Get("/containers/json").With("all", "1");
+        if (labels.Count > 0)
+            call.With("filters", Filter("label", [.. labels.Select(l => l.Value is null ? l.Key : $"{l.Key}={l.Value}")]));
+        using var answer = await _engine.SendAsync(call, cancellationToken);
+        return [.. (await answer.ReadJsonAsync(DockerJson.Default.IReadOnlyListContainerListAnswer, cancellationToken)).Select(c => c.ToSummary())];
+    }
+
+    /// <summary>
+    /// Reads a log line by line, no faster than the caller takes the lines. Lines of more than 16 KiB come in pieces, each of which carries the time
+    /// of its line. What came before the engine breaks off is handed out before the exception. 404: absent.
+    /// </summary>
+    public async IAsyncEnumerable<LogLine> ReadLogsAsync(
+        string id, LogQuery query, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(query);
+        ArgumentOutOfRangeException.ThrowIfNegative(query.Tail ?? 0, nameof(query));
+        using var answer = await _engine.SendAsync(LogCall(id, query), cancellationToken);
+        var demultiplexer = new LogDemultiplexer(await IsFramedAsync(id, answer, cancellationToken), query.Timestamps);
+        var buffer = new byte[16 << 10];
+        var lines = new List<LogLine>();
+        DockerException? failure = null;
+        int read;
+        do
+        {
+            try
+            {
+                read = await answer.ReadAsync(buffer, cancellationToken);
+            }
+            catch (DockerException e)
+            {
+                (read, failure) = (0, e);
+            }
+            demultiplexer.Feed(buffer.AsSpan(0, read), lines);
+            if (read == 0)
+                demultiplexer.Complete(lines);
+            foreach (var line in lines)
+                yield return line;
+            lines.Clear();
+            if (failure is null && demultiplexer.Failure is { } why)
+                failure = answer.Unusable(why);
+            if (failure is not null)
+                throw failure;
+        }
+        while (read > 0);
+    }
+
+    /// <summary>Asks a container to end, and ends it by force after the grace. Returns when it has ended; one that has already is fine. 404: absent.</summary>
+    /// <param name="id">The container.</param>
+    /// <param name="grace">How long it may take by itself; rounded up to whole seconds.</param>
+    /// <param name="cancellationToken">Ends the waiting; the engine goes on stopping it.</param>
+    public Task StopContainerAsync(string id, TimeSpan grace, CancellationToken cancellationToken)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(grace, TimeSpan.Zero);
+        var seconds = (long)Math.Ceiling(grace.TotalSeconds);
+        return DoAsync(EngineCall.Post(EnginePaths.Container(HttpMethod.Post, id, "/stop")).With("t", Text(seconds)), cancellationToken);
+    }
+
+    /// <summary>Sends a signal, <c>SIGTERM</c> for example. 404: absent; 409: it does not run; 400: no such signal.</summary>
+    public Task KillContainerAsync(string id, string signal, CancellationToken cancellationToken) =>
+        DoAsync(EngineCall.Post(EnginePaths.Container(HttpMethod.Post, id, "/kill")).With("signal", signal), cancellationToken);
+
+    /// <summary>Waits until a container does not run, which holds as well before its start, and returns its exit code. 404: absent.</summary>
+    public async Task<int> WaitContainerAsync(string id, CancellationToken cancellationToken)
+    {
+        var call = EngineCall.Post(EnginePaths.Container(HttpMethod.Post, id, "/wait")).With("condition", "not-running");
+        using var answer = await _engine.SendAsync(call, cancellationToken);
+        var ended = await answer.ReadJsonAsync(DockerJson.Default.WaitAnswer, cancellationToken);
+        return ended.Error?.Message is { Length: > 0 } message ? throw answer.Unusable(message) : (int)ended.StatusCode;
+    }
+
+    /// <summary>Removes a container and its anonymous volumes. 404: absent; 409: it runs and <paramref name="force"/> is false, or it is being removed.</summary>
+    public Task RemoveContainerAsync(string id, bool force, CancellationToken cancellationToken) =>
+        DoAsync(
+            EngineCall.Delete(EnginePaths.Container(HttpMethod.Delete, id)).With("force", force ? "1" : "0").With("v", "1"), cancellationToken);
+
+    /// <summary>Lists images.</summary>
+    /// <param name="reference">A repository, with a tag or a <c>*</c> if wanted: only images of that name. Null for all.</param>
+    /// <param name="cancellationToken">Ends the call.</param>
+    public async Task<IReadOnlyList<ImageSummary>> ListImagesAsync(string? reference, CancellationToken cancellationToken)
+    {
+        var call = EngineCall.Get("/images/json");
+        if (reference is not null)
+            call.With("filters", Filter("reference", [reference]));
+        using var answer = await _engine.SendAsync(call, cancellationToken);
+        return [.. (await answer.ReadJsonAsync(DockerJson.Default.IReadOnlyListImageListAnswer, cancellationToken)).Select(i => i.ToSummary())];
+    }
+
+    /// <summary>Reads what the engine knows of an image. 404: absent.</summary>
+    /// <param name="reference">Name with tag or digest, or an id.</param>
+    /// <param name="cancellationToken">Ends the call.</param>
+    public async Task<ImageDetails> InspectImageAsync(string reference, CancellationToken cancellationToken)
+    {
+        using var answer = await _engine.SendAsync(EngineCall.Get(EnginePaths.Image(HttpMethod.Get, reference, "/json")), cancellationToken);
+        return (await answer.ReadJsonAsync(DockerJson.Default.ImageAnswer, cancellationToken)).ToDetails();
+    }
+
+    /// <summary>Pulls an image. An engine tells of an absent image, or an unreachable registry, with 404, with 500, or within a stream that began with 200.</summary>
+    /// <param name="repository">Name without tag.</param>
+    /// <param name="tag">A tag, or a digest (<c>sha256:…</c>).</param>
+    /// <param name="progress">Called for each message of the engine, one after the other, many times a second; must return soon.</param>
+    /// <param name="cancellationToken">Ends the call, and the pull unless somebody else waits for the same.</param>
+    public async Task PullImageAsync(string repository, string tag, Action<PullProgress> progress, CancellationToken cancellationToken)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(repository);
+        // without a tag the engine would pull every image of the repository
+        ArgumentException.ThrowIfNullOrEmpty(tag);
+        ArgumentNullException.ThrowIfNull(progress);
+        var call = EngineCall.Post("/images/create").With("fromImage", repository).With("tag", tag);
+        using var answer = await _engine.SendAsync(call, cancellationToken);
+        var tracker = new PullTracker();
+        await foreach (var message in MessagesAsync(answer, cancellationToken))
+            progress(tracker.Apply(message));
+    }
+
+    /// <summary>Loads the images of a tar file as <c>docker save</c> writes it.</summary>
+    /// <param name="tar">Read to its end, and left open.</param>
+    /// <param name="cancellationToken">Ends the call.</param>
+    public async Task LoadImageAsync(Stream tar, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(tar);
+        using var answer = await _engine.SendAsync(EngineCall.Post("/images/load").With("quiet", "1").WithTar(tar), cancellationToken);
+        await foreach (var _ in MessagesAsync(answer, cancellationToken))
+        {
+            // only a failure among them is of interest
+        }
+    }
+
+    /// <summary>Gives an image a further name. 404: no such source.</summary>
+    public Task TagImageAsync(string source, string repository, string tag, CancellationToken cancellationToken) =>
+        DoAsync(EngineCall.Post(EnginePaths.Image(HttpMethod.Post, source, "/tag")).With("repo", repository).With("tag", tag), cancellationToken);
+
+    /// <summary>Closes its connections; calls under way fail.</summary>
+    public void Dispose() => _engine.Dispose();
+
+    private async Task DoAsync(EngineCall call, CancellationToken cancellationToken)
+    {
+        using var answer = await _engine.SendAsync(call, cancellationToken);
+    }
+
+    private static EngineCall LogCall(string id, LogQuery query)
+    {
+        var call = EngineCall.Get(EnginePaths.Container(HttpMethod.Get, id, "/logs")).With("stdout", "1").With("stderr", "1")
+            .With("follow", query.Follow ? "1" : "0")
+            .With("timestamps", query.Timestamps ? "1" : "0")
+            .With("tail", query.Tail is { } tail ? Text(tail) : "all");
+        return query.Since is null ? call : call.With("since", query.Since);
+    }
+
+    /// <summary>From API 1.42 on the content type tells; older engines leave it to the caller to know whether there is a terminal.</summary>
+    private async Task<bool> IsFramedAsync(string id, EngineAnswer answer, CancellationToken cancellationToken) => answer.ContentType switch
+    {
+        "application/vnd.docker.multiplexed-stream" => true,
+        "application/vnd.docker.raw-stream" => false,
+        _ => !(await InspectContainerAsync(id, cancellationToken)).Tty,
+    };
+
+    private static async IAsyncEnumerable<StreamMessage> MessagesAsync(
+        EngineAnswer answer, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        await foreach (var message in answer.ReadJsonLinesAsync(DockerJson.Default.StreamMessage, cancellationToken))
+        {
+            if ((message.ErrorDetail?.Message ?? message.Error) is { Length: > 0 } error)
+                throw answer.Unusable(error);
+            yield return message;
+        }
+    }
+
+    private static string Filter(string name, string[] values) =>
+        JsonSerializer.Serialize(new Dictionary<string, string[]> { [name] = values }, DockerJson.Default.DictionaryStringStringArray);
+
+    private static string Text(long number) => number.ToString(CultureInfo.InvariantCulture);
+}

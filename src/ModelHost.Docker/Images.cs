@@ -1,0 +1,76 @@
+namespace ModelHost.Docker;
+
+/// <summary>One line of the list of images.</summary>
+public sealed record ImageSummary
+{
+    /// <summary>The image's id, <c>sha256:…</c>.</summary>
+    public required string Id { get; init; }
+
+    /// <summary>Its names as <c>repository:tag</c>; empty for a dangling image.</summary>
+    public IReadOnlyList<string> RepoTags { get; init; } = [];
+
+    /// <summary>Its names as <c>repository@digest</c>; empty when it was never in a registry.</summary>
+    public IReadOnlyList<string> RepoDigests { get; init; } = [];
+
+    /// <summary>When it was built, to the second.</summary>
+    public DateTimeOffset Created { get; init; }
+
+    /// <summary>Bytes on disk, unpacked, layers shared with others included.</summary>
+    public long SizeBytes { get; init; }
+
+    /// <summary>Its labels.</summary>
+    public IReadOnlyDictionary<string, string> Labels { get; init; } = new Dictionary<string, string>();
+}
+
+/// <summary>What the engine knows of one image.</summary>
+public sealed record ImageDetails
+{
+    /// <summary>The image's id, <c>sha256:…</c>.</summary>
+    public required string Id { get; init; }
+
+    /// <summary>Its names as <c>repository:tag</c>.</summary>
+    public IReadOnlyList<string> RepoTags { get; init; } = [];
+
+    /// <summary>Its names as <c>repository@digest</c>.</summary>
+    public IReadOnlyList<string> RepoDigests { get; init; } = [];
+
+    /// <summary>When it was built; null when the image does not say.</summary>
+    public DateTimeOffset? Created { get; init; }
+
+    /// <summary>Its labels.</summary>
+    public IReadOnlyDictionary<string, string> Labels { get; init; } = new Dictionary<string, string>();
+
+    /// <summary>Processor architecture in Go's words, <c>amd64</c> for example.</summary>
+    public string Architecture { get; init; } = "";
+}
+
+/// <summary>How far a pull is. Layers that the engine already has are not counted.</summary>
+public sealed record PullProgress
+{
+    /// <summary>The engine's last words, for example <c>Downloading</c>, <c>Extracting</c> or <c>Digest: sha256:…</c>.</summary>
+    public required string Status { get; init; }
+
+    /// <summary>The layer that <see cref="Status"/> is about; null when it is about the whole.</summary>
+    public string? Layer { get; init; }
+
+    /// <summary>Layers to pull, as far as known.</summary>
+    public int Layers { get; init; }
+
+    /// <summary>Layers downloaded and unpacked.</summary>
+    public int LayersDone { get; init; }
+
+    /// <summary>Layers being unpacked now.</summary>
+    public int LayersExtracting { get; init; }
+
+    /// <summary>Compressed bytes downloaded.</summary>
+    public long DoneBytes { get; init; }
+
+    /// <summary>Compressed bytes to download, of the layers whose download has begun: it grows during the pull.</summary>
+    public long TotalBytes { get; init; }
+
+    /// <summary>
+    /// <see cref="DoneBytes"/> of <see cref="TotalBytes"/>, 0 to 100; null while no size is known. Moves back when a further layer begins.
+    /// It is about the download: at 100 layers may still be <see cref="LayersExtracting"/>.
+    /// </summary>
+    public double? Percent { get; init; }
+}

@@ -1,0 +1,16 @@
+using System.Text.Json.Serialization;
+
+namespace ModelHost.Docker.Wire;
+
+[JsonSourceGenerationOptions(DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull, RespectNullableAnnotations = true)]
+[JsonSerializable(typeof(CreateContainerRequest))]
+[JsonSerializable(typeof(CreateContainerAnswer))]
+[JsonSerializable(typeof(WaitAnswer))]
+[JsonSerializable(typeof(ContainerAnswer))]
+[JsonSerializable(typeof(IReadOnlyList<ContainerListAnswer>))]
+[JsonSerializable(typeof(IReadOnlyList<ImageListAnswer>))]
+[JsonSerializable(typeof(ImageAnswer))]
+[JsonSerializable(typeof(StreamMessage))]
+[JsonSerializable(typeof(ErrorAnswer))]
+[JsonSerializable(typeof(Dictionary<string, string[]>))]
+internal sealed partial class DockerJson : JsonSerializerContext;

@@ -1,0 +1,115 @@
+using System.Globalization;
+
+namespace ModelHost.Docker.Wire;
+
+/// <summary>Between the engine's shapes and ours.</summary>
+internal static class WireMapping
+{
+    private static readonly Dictionary<string, string> NoLabels = [];
+
+    public static CreateContainerRequest ToWire(this ContainerSpec spec) => new()
+    {
+        Image = spec.Image,
+        Entrypoint = spec.Entrypoint,
+        Cmd = spec.Command.Count == 0 ? null : spec.Command,
+        Env = [.. spec.Env.Select(v => $"{v.Key}={v.Value}")],
+        Labels = spec.Labels,
+        HostConfig = new()
+        {
+            // as mounts, not as binds: of a bind whose source is missing the engine would make an empty folder, owned by root
+            Mounts = [.. spec.Mounts.Select(m => new MountRequest("bind", m.Source, m.Target, m.ReadOnly))],
+            NetworkMode = spec.NetworkMode,
+            IpcMode = spec.IpcMode,
+            Init = spec.Init,
+            DeviceRequests = spec.Gpus is { } gpus ? [gpus.ToWire()] : null,
+            RestartPolicy = new(spec.RestartPolicy),
+            ShmSize = spec.ShmSizeBytes,
+        },
+    };
+
+    public static ContainerDetails ToDetails(this ContainerAnswer answer) => new()
+    {
+        Id = answer.Id,
+        Name = WithoutSlash(answer.Name ?? ""),
+        Image = answer.Image ?? "",
+        ImageName = answer.Config?.Image ?? "",
+        Created = Time(answer.Created),
+        State = new()
+        {
+            Status = answer.State.Status,
+            Running = answer.State.Running,
+            ExitCode = answer.State.ExitCode,
+            Pid = answer.State.Pid,
+            OomKilled = answer.State.OomKilled,
+            Error = answer.State.Error ?? "",
+            StartedAt = Time(answer.State.StartedAt),
+            FinishedAt = Time(answer.State.FinishedAt),
+        },
+        Labels = answer.Config?.Labels ?? NoLabels,
+        Env = answer.Config?.Env ?? [],
+        Entrypoint = answer.Config?.Entrypoint ?? [],
+        Command = answer.Config?.Cmd ?? [],
+        Tty = answer.Config?.Tty ?? false,
+        NetworkMode = answer.HostConfig?.NetworkMode ?? "",
+        IpcMode = answer.HostConfig?.IpcMode ?? "",
+        RestartPolicy = answer.HostConfig?.RestartPolicy?.Name is { Length: > 0 } policy ? policy : "no",
+        Mounts = [.. (answer.Mounts ?? []).Where(m => m.Type == "bind").Select(m => new BindMount(m.Source ?? "", m.Destination ?? "", !m.Writable))],
+        GpuDeviceIds = answer.HostConfig?.DeviceRequests?.FirstOrDefault(IsForGpus) is { } request ? request.DeviceIds ?? [] : null,
+    };
+
+    public static ContainerSummary ToSummary(this ContainerListAnswer answer) => new()
+    {
+        Id = answer.Id,
+        Names = [.. (answer.Names ?? []).Select(WithoutSlash)],
+        Image = answer.Image ?? "",
+        ImageId = answer.ImageId ?? "",
+        State = answer.State ?? "",
+        Status = answer.Status ?? "",
+        Created = Time(answer.Created),
+        Labels = answer.Labels ?? NoLabels,
+    };
+
+    public static ImageSummary ToSummary(this ImageListAnswer answer) => new()
+    {
+        Id = answer.Id,
+        RepoTags = WithoutNone(answer.RepoTags),
+        RepoDigests = WithoutNone(answer.RepoDigests),
+        Created = Time(answer.Created),
+        SizeBytes = answer.Size,
+        Labels = answer.Labels ?? NoLabels,
+    };
+
+    public static ImageDetails ToDetails(this ImageAnswer answer) => new()
+    {
+        Id = answer.Id,
+        RepoTags = WithoutNone(answer.RepoTags),
+        RepoDigests = WithoutNone(answer.RepoDigests),
+        Created = Time(answer.Created),
+        Labels = answer.Config?.Labels ?? NoLabels,
+        Architecture = answer.Architecture ?? "",
+    };
+
+    private static DeviceRequest ToWire(this GpuRequest gpus) => new()
+    {
+        Driver = "",
+        Count = gpus.DeviceIds.Count == 0 ? -1 : 0,
+        DeviceIds = gpus.DeviceIds.Count == 0 ? null : gpus.DeviceIds,
+        Capabilities = [["gpu"]],
+    };
+
+    private static bool IsForGpus(DeviceRequest request) =>
+        request.Capabilities?.Any(all => all.Contains("gpu")) ?? false;
+
+    private static string WithoutSlash(string name) => name.StartsWith('/') ? name[1..] : name;
+
+    /// <summary>Up to API 1.42 an image without a name is listed as <c>&lt;none&gt;:&lt;none&gt;</c>.</summary>
+    private static IReadOnlyList<string> WithoutNone(IReadOnlyList<string>? names) =>
+        [.. (names ?? []).Where(n => !n.StartsWith("<none>", StringComparison.Ordinal))];
+
+    /// <summary>Null for what is empty, unreadable, or Go's zero time: the engine's words for "never".</summary>
+    private static DateTimeOffset? Time(string? text) =>
+        DateTimeOffset.TryParse(text, CultureInfo.InvariantCulture, DateTimeStyles.AssumeUniversal, out var time) && time.Year > 1 ? time : null;
+
+    private static DateTimeOffset Time(long unixSeconds) => DateTimeOffset.FromUnixTimeSeconds(
+        Math.Clamp(unixSeconds, DateTimeOffset.MinValue.ToUnixTimeSeconds(), DateTimeOffset.MaxValue.ToUnixTimeSeconds()));
+}
