@@ -1,0 +1,101 @@
+using System.Diagnostics;
+
+namespace ModelHost.TestKit;
+
+/// <summary>
+/// A real Docker engine for tests, with the images <c>modelhost-test/busybox:1</c> and <c>modelhost-test/aspnet:10</c>, that takes GPU requests.
+/// It is the one named by <c>MODELHOST_TEST_DOCKER_HOST</c>, or else, for root, a private one that ends with this object. Where there is
+/// none, <see cref="SkipReason"/> says why; <c>MODELHOST_TEST_DOCKER_SKIP</c> sets that reason from outside.
+/// </summary>
+public sealed class RealDocker : IAsyncDisposable
+{
+    private readonly Uri? _endpoint;
+    private readonly string? _ownFolder;
+
+    private RealDocker(Uri? endpoint, string? ownFolder, string? skipReason)
+    {
+        (_endpoint, _ownFolder, SkipReason) = (endpoint, ownFolder, skipReason);
+    }
+
+    /// <summary>Why there is no engine; null when there is one.</summary>
+    public string? SkipReason { get; }
+
+    /// <summary>Where it listens, <c>unix:///…</c>.</summary>
+    public Uri Endpoint => _endpoint ?? throw new InvalidOperationException(SkipReason);
+
+    /// <summary>The folder of the solution, found upwards of the test binaries.</summary>
+    public static string RepositoryRoot
+    {
+        get
+        {
+            for (var folder = new DirectoryInfo(AppContext.BaseDirectory); folder is not null; folder = folder.Parent)
+                if (File.Exists(Path.Combine(folder.FullName, "ModelHost.sln")))
+                    return folder.FullName;
+            throw new InvalidOperationException($"no ModelHost.sln above {AppContext.BaseDirectory}");
+        }
+    }
+
+    private static string Bench => Path.Combine(RepositoryRoot, "tests", "bench");
+
+    /// <summary>Finds or starts an engine. Does not throw for want of one.</summary>
+    public static async Task<RealDocker> StartAsync(CancellationToken cancellationToken)
+    {
+        if (Environment.GetEnvironmentVariable("MODELHOST_TEST_DOCKER_SKIP") is { Length: > 0 } reason)
+            return new(null, null, reason);
+        if (Environment.GetEnvironmentVariable("MODELHOST_TEST_DOCKER_HOST") is { Length: > 0 } host)
+            return new(new Uri(host), null, null);
+        if (!Environment.IsPrivilegedProcess)
+            return new(null, null, "no Docker engine: starting one needs root (or name one in MODELHOST_TEST_DOCKER_HOST)");
+        // a short path: the name of a unix socket has at most 107 characters
+        var folder = Directory.CreateTempSubdirectory("mhdk-").FullName;
+        try
+        {
+            var path = new Dictionary<string, string> { ["DOCKER_PATH"] = Path.Combine(Bench, "gpu-hook") };
+            var said = await RunAsync(Path.Combine(Bench, "start-docker"), [folder], path, cancellationToken);
+            var endpoint = said.Trim()["DOCKER_HOST=".Length..];
+            var docker = new Dictionary<string, string> { ["DOCKER_HOST"] = endpoint };
+            await RunAsync(Path.Combine(Bench, "make-base-images"), [], docker, cancellationToken);
+            return new(new Uri(endpoint), folder, null);
+        }
+        catch (InvalidOperationException e)
+        {
+            await StopAsync(folder);
+            return new(null, null, $"no Docker engine could be started: {e.Message}");
+        }
+        catch
+        {
+            await StopAsync(folder);
+            throw;
+        }
+    }
+
+    /// <summary>Runs the docker command line on this engine and returns its output. Throws with its errors when it fails.</summary>
+    public Task<string> CliAsync(CancellationToken cancellationToken, params string[] arguments) =>
+        RunAsync("docker", arguments, new Dictionary<string, string> { ["DOCKER_HOST"] = Endpoint.OriginalString }, cancellationToken);
+
+    /// <summary>Ends the engine if it was started here, with its containers and images.</summary>
+    public async ValueTask DisposeAsync()
+    {
+        if (_ownFolder is not null)
+            await StopAsync(_ownFolder);
+    }
+
+    private static async Task StopAsync(string folder) =>
+        await RunAsync(Path.Combine(Bench, "stop-docker"), [folder, "--purge"], new Dictionary<string, string>(), CancellationToken.None);
+
+    private static async Task<string> RunAsync(
+        string program, string[] arguments, Dictionary<string, string> environment, CancellationToken cancellationToken)
+    {
+        var start = new ProcessStartInfo(program, arguments) { RedirectStandardOutput = true, RedirectStandardError = true, RedirectStandardInput = true };
+        foreach (var (name, value) in environment)
+            start.Environment[name] = value;
+        using var process = Process.Start(start)!;
+        process.StandardInput.Close();
+        var output = process.StandardOutput.ReadToEndAsync(cancellationToken);
+        var errors = process.StandardError.ReadToEndAsync(cancellationToken);
+        await process.WaitForExitAsync(cancellationToken);
+        return process.ExitCode == 0
+            ? await output
+            : throw new InvalidOperationException($"{Path.GetFileName(program)} {string.Join(' ', arguments)} ended with {process.ExitCode}: {await errors}");
+    }
+}
