@@ -76,6 +76,10 @@ public sealed class DockerClient : IDisposable
     /// Reads a log line by line, no faster than the caller takes the lines. Lines of more than 16 KiB come in pieces, each of which carries the time
     /// of its line. What came before the engine breaks off is handed out before the exception. 404: absent.
     /// </summary>
+    /// <remarks>
+    /// Docker 20.10 mostly leaves the very last line out of a followed log when it has no line feed (measured: 10 of 15 containers); it is there
+    /// when the log is read again after the end, from the time of the last line seen.
+    /// </remarks>
     public async IAsyncEnumerable<LogLine> ReadLogsAsync(
         string id, LogQuery query, [EnumeratorCancellation] CancellationToken cancellationToken)
     {

@@ -13,7 +13,7 @@ public sealed class LiveLogTests(RealDockerFixture fixture)
         await using var live = new LiveContainers(fixture);
 
         var lines = await live.RunAsync(
-            live.Shell("echo one; sleep 0.1; echo bad >&2; sleep 0.1; printf 'ü 1%%\\rü 2%%\\n\\nlast'"), new() { Follow = true, Timestamps = true });
+            live.Shell("echo one; sleep 0.1; echo bad >&2; sleep 0.1; printf 'ü 1%%\\rü 2%%\\n\\nlast\\n'"), new() { Follow = true, Timestamps = true });
 
         lines.Select(l => (l.Stream, l.Text)).ShouldBe([
             (LogStream.Stdout, "one"), (LogStream.Stderr, "bad"), (LogStream.Stdout, "ü 1%\rü 2%"), (LogStream.Stdout, ""), (LogStream.Stdout, "last"),
@@ -54,6 +54,19 @@ public sealed class LiveLogTests(RealDockerFixture fixture)
         last.Select(l => l.Text).ShouldBe(["4", "5"]);
         none.ShouldBeEmpty();
         since.Select(l => l.Text).ShouldBe(["4", "5"]);
+    }
+
+    [Fact]
+    public async Task A_last_line_without_an_end_is_there_after_the_container()
+    {
+        await using var live = new LiveContainers(fixture);
+        var id = await live.StartAsync(live.Shell("printf 'one\\nlast'"));
+        await live.Client.WaitContainerAsync(id, Ct);
+
+        // not followed: Docker 20.10 mostly loses this line for those who follow
+        var lines = await live.Client.ReadLogsAsync(id, new(), Ct).ToListAsync(Ct);
+
+        lines.Select(l => l.Text).ShouldBe(["one", "last"]);
     }
 
     [Fact]
