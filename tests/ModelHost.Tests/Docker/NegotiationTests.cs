@@ -1,4 +1,3 @@
-using System.Net;
 using ModelHost.Docker;
 
 namespace ModelHost.Tests.Docker;
@@ -109,13 +108,13 @@ public sealed class NegotiationTests
         Should.Throw<ArgumentException>(() => new DockerClient(new Uri(endpoint)));
 
     [Fact]
-    public async Task An_endpoint_that_is_something_else_is_not_reached()
+    public async Task Where_nobody_listens_no_engine_is_reached()
     {
         using var client = new DockerClient(new Uri("tcp://127.0.0.1:1"));
 
         var failure = await Should.ThrowAsync<DockerException>(client.PingAsync(Ct));
 
         failure.StatusCode.ShouldBeNull();
-        failure.InnerException.ShouldBeOfType<HttpRequestException>().StatusCode.ShouldBe((HttpStatusCode?)null);
+        failure.EngineMessage.ShouldContain("refused");
     }
 }

@@ -1,0 +1,148 @@
+using System.Formats.Tar;
+using System.IO.Compression;
+using System.Security.Cryptography;
+using System.Text.Json;
+using Microsoft.AspNetCore.Builder;
+using Microsoft.AspNetCore.Hosting;
+using Microsoft.AspNetCore.Hosting.Server;
+using Microsoft.AspNetCore.Hosting.Server.Features;
+using Microsoft.AspNetCore.Http;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Logging;
+
+namespace ModelHost.IntegrationTests.Docker;
+
+/// <summary>Just enough of a registry on the loopback for an engine to pull from: engines take those without TLS.</summary>
+internal sealed class HandMadeRegistry : IAsyncDisposable
+{
+    private const string ManifestType = "application/vnd.docker.distribution.manifest.v2+json";
+
+    private readonly WebApplication _app;
+    private readonly Dictionary<string, byte[]> _blobs = [];
+    private readonly Dictionary<string, byte[]> _manifests = [];
+    private readonly Random _random = new(7);
+    private string? _stuck;
+
+    private HandMadeRegistry()
+    {
+        var builder = WebApplication.CreateSlimBuilder();
+        builder.Logging.ClearProviders();
+        builder.WebHost.UseUrls("http://127.0.0.1:0");
+        _app = builder.Build();
+        _app.Run(AnswerAsync);
+    }
+
+    /// <summary>Host and port: the first part of the names of its images.</summary>
+    public string Host { get; private set; } = "";
+
+    /// <summary>Ends when somebody gives up waiting for the blob that hardly moves.</summary>
+    public TaskCompletionSource GivenUp { get; } = new();
+
+    public static async Task<HandMadeRegistry> StartAsync()
+    {
+        var registry = new HandMadeRegistry();
+        await registry._app.StartAsync();
+        var addresses = registry._app.Services.GetRequiredService<IServer>().Features.Get<IServerAddressesFeature>()!;
+        registry.Host = new Uri(addresses.Addresses.Single()).Authority;
+        return registry;
+    }
+
+    /// <summary>A layer with one file of noise.</summary>
+    public (string Digest, string DiffId) AddLayer(string file, int bytes)
+    {
+        var noise = new byte[bytes];
+        _random.NextBytes(noise);
+        using var tar = new MemoryStream();
+        using (var writer = new TarWriter(tar, leaveOpen: true))
+            writer.WriteEntry(new PaxTarEntry(TarEntryType.RegularFile, file) { DataStream = new MemoryStream(noise) });
+        using var zipped = new MemoryStream();
+        using (var gzip = new GZipStream(zipped, CompressionLevel.Fastest, leaveOpen: true))
+            gzip.Write(tar.ToArray());
+        return (AddBlob(zipped.ToArray()), Digest(tar.ToArray()));
+    }
+
+    public void AddImage(string name, string tag, params (string Digest, string DiffId)[] layers)
+    {
+        var config = AddBlob(JsonSerializer.SerializeToUtf8Bytes(new
+        {
+            architecture = "amd64",
+            os = "linux",
+            config = new { Labels = new Dictionary<string, string> { ["made"] = "by hand" } },
+            rootfs = new { type = "layers", diff_ids = layers.Select(l => l.DiffId) },
+        }));
+        _manifests[$"/v2/{name}/manifests/{tag}"] = JsonSerializer.SerializeToUtf8Bytes(new
+        {
+            schemaVersion = 2,
+            mediaType = ManifestType,
+            config = new { mediaType = "application/vnd.docker.container.image.v1+json", size = _blobs[config].Length, digest = config },
+            layers = layers.Select(l => new
+            {
+                mediaType = "application/vnd.docker.image.rootfs.diff.tar.gzip",
+                size = _blobs[l.Digest].Length,
+                digest = l.Digest,
+            }),
+        });
+    }
+
+    /// <summary>Sends half of this blob, and then a trickle that would take minutes.</summary>
+    public void GetStuckAt(string digest) => _stuck = digest;
+
+    public long Bytes(string digest) => _blobs[digest].Length;
+
+    public async ValueTask DisposeAsync() => await _app.DisposeAsync();
+
+    private async Task AnswerAsync(HttpContext context)
+    {
+        var path = context.Request.Path.Value!;
+        context.Response.Headers["Docker-Distribution-Api-Version"] = "registry/2.0";
+        if (path == "/v2/")
+            return;
+        // once it was fetched by tag, an engine fetches a manifest by digest
+        var manifest = _manifests.GetValueOrDefault(path) ?? _manifests.Values.FirstOrDefault(m => path.EndsWith(Digest(m), StringComparison.Ordinal));
+        if (manifest is not null)
+        {
+            context.Response.Headers["Docker-Content-Digest"] = Digest(manifest);
+            context.Response.ContentType = ManifestType;
+            await SendAsync(context, manifest);
+        }
+        else if (_blobs.TryGetValue(path.Split('/')[^1], out var blob))
+        {
+            context.Response.ContentType = "application/octet-stream";
+            await SendAsync(context, blob);
+        }
+        else
+        {
+            context.Response.StatusCode = 404;
+            await context.Response.WriteAsJsonAsync(new { errors = new[] { new { code = "MANIFEST_UNKNOWN", message = "manifest unknown" } } });
+        }
+    }
+
+    private async Task SendAsync(HttpContext context, byte[] body)
+    {
+        context.Response.ContentLength = body.Length;
+        if (HttpMethods.IsHead(context.Request.Method))
+            return;
+        if (_stuck is null || Digest(body) != _stuck)
+        {
+            await context.Response.Body.WriteAsync(body);
+            return;
+        }
+        context.RequestAborted.Register(() => GivenUp.TrySetResult());
+        await context.Response.Body.WriteAsync(body.AsMemory(0, body.Length / 2));
+        // a few bytes now and then: Docker 20.10 looks whether anybody still wants the blob only when some of it arrives
+        using var trickle = new PeriodicTimer(TimeSpan.FromMilliseconds(20));
+        for (var sent = body.Length / 2; sent < body.Length && !GivenUp.Task.IsCompleted; sent += 64)
+        {
+            await trickle.WaitForNextTickAsync();
+            await context.Response.Body.WriteAsync(body.AsMemory(sent, Math.Min(64, body.Length - sent)));
+        }
+    }
+
+    private string AddBlob(byte[] blob)
+    {
+        _blobs[Digest(blob)] = blob;
+        return Digest(blob);
+    }
+
+    private static string Digest(byte[] bytes) => $"sha256:{Convert.ToHexStringLower(SHA256.HashData(bytes))}";
+}
