@@ -47,7 +47,10 @@ public sealed class DockerClient : IDisposable
         return new(created.Id, created.Warnings ?? []);
     }
 
-    /// <summary>Starts a container; one that runs already is fine. 404: absent; 400 and 500: it could not be started, and the message says why.</summary>
+    /// <summary>
+    /// Starts a container; one that runs already is fine. 404: absent; 400 and 500: it could not be started, and the message says
+    /// why.
+    /// </summary>
     public Task StartContainerAsync(string id, CancellationToken cancellationToken) =>
         DoAsync(EngineCall.Post(EnginePaths.Container(HttpMethod.Post, id, "/start")), cancellationToken);
 
@@ -115,7 +118,10 @@ public sealed class DockerClient : IDisposable
         while (read > 0);
     }
 
-    /// <summary>Asks a container to end, and ends it by force after the grace. Returns when it has ended; one that has already is fine. 404: absent.</summary>
+    /// <summary>
+    /// Asks a container to end, and ends it by force after the grace. Returns when it has ended; one that has already is fine. 404:
+    /// absent.
+    /// </summary>
     /// <param name="id">The container.</param>
     /// <param name="grace">How long it may take by itself; rounded up to whole seconds.</param>
     /// <param name="cancellationToken">Ends the waiting; the engine goes on stopping it.</param>
@@ -139,7 +145,10 @@ public sealed class DockerClient : IDisposable
         return ended.Error?.Message is { Length: > 0 } message ? throw answer.Unusable(message) : (int)ended.StatusCode;
     }
 
-    /// <summary>Removes a container and its anonymous volumes. 404: absent; 409: it runs and <paramref name="force"/> is false, or it is being removed.</summary>
+    /// <summary>
+    /// Removes a container and its anonymous volumes. 404: absent; 409: it runs and <paramref name="force"/> is false, or it is being
+    /// removed.
+    /// </summary>
     public Task RemoveContainerAsync(string id, bool force, CancellationToken cancellationToken) =>
         DoAsync(
             EngineCall.Delete(EnginePaths.Container(HttpMethod.Delete, id)).With("force", force ? "1" : "0").With("v", "1"), cancellationToken);
@@ -165,7 +174,10 @@ public sealed class DockerClient : IDisposable
         return (await answer.ReadJsonAsync(DockerJson.Default.ImageAnswer, cancellationToken)).ToDetails();
     }
 
-    /// <summary>Pulls an image. An engine tells of an absent image, or an unreachable registry, with 404, with 500, or within a stream that began with 200.</summary>
+    /// <summary>
+    /// Pulls an image. An engine tells of an absent image, or an unreachable registry, with 404, with 500, or within a stream that began with
+    /// 200.
+    /// </summary>
     /// <param name="repository">Name without tag.</param>
     /// <param name="tag">A tag, or a digest (<c>sha256:…</c>).</param>
     /// <param name="progress">Called for each message of the engine, one after the other, many times a second; must return soon.</param>

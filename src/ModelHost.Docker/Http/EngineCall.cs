@@ -45,9 +45,9 @@ internal sealed class EngineCall(HttpMethod method, string path)
     }
 
     /// <summary>The message to send. It is not to be disposed of: with a stream for a body, that would close the caller's stream.</summary>
-    public HttpRequestMessage ToRequest(Uri engine, string? version) => new(method, new Uri(engine, $"{(version is null ? "" : $"/v{version}")}{path}{_query}"))
+    public HttpRequestMessage ToRequest(Uri engine, string? version)
     {
-        Content = _content?.Invoke(),
-        Version = HttpVersion.Version11,
-    };
+        var prefix = version is null ? "" : $"/v{version}";
+        return new(method, new Uri(engine, $"{prefix}{path}{_query}")) { Content = _content?.Invoke(), Version = HttpVersion.Version11 };
+    }
 }

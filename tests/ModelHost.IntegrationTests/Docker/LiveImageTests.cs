@@ -31,10 +31,10 @@ public sealed class LiveImageTests(RealDockerFixture fixture)
     [Fact]
     public async Task A_saved_image_is_loaded_again()
     {
+        using var client = new DockerClient(fixture.Docker.Endpoint);
         var name = $"modelhost-test/loaded-{Guid.NewGuid():N}";
         var folder = Directory.CreateTempSubdirectory("mhd");
         var file = Path.Combine(folder.FullName, "image.tar");
-        using var client = new DockerClient(fixture.Docker.Endpoint);
 
         await client.TagImageAsync(Busybox, name, "1", Ct);
         await fixture.Docker.CliAsync(Ct, "save", "-o", file, $"{name}:1");
