@@ -1,0 +1,96 @@
+using System.Globalization;
+using System.Text;
+
+namespace ModelHost.Simulator.Gpu;
+
+/// <summary>
+/// The memory this process holds on simulated GPUs, told to other processes in a file of the bench's folder. The file is locked as long
+/// as the process lives, so a reader who can lock it exclusively knows that its owner is dead, however it died.
+/// </summary>
+internal sealed class GpuHold : IDisposable
+{
+    /// <summary>What a driver shows as used on a GPU that nobody uses.</summary>
+    public const long BaseMib = 4;
+
+    private readonly string _directory;
+    private readonly string _path;
+    private readonly FileStream _file;
+    private readonly int _processId;
+    private int _written;
+
+    private GpuHold(string directory, IReadOnlyList<GpuDevice> devices, int processId)
+    {
+        (_directory, _processId, Devices) = (directory, processId, devices);
+        var folder = Directory.CreateDirectory(Path.Combine(directory, "holds")).FullName;
+        _path = Path.Combine(folder, $"{Guid.NewGuid():N}.csv");
+        // Locked under another name first: a reader that tries its exclusive lock in between would make this one fail.
+        var temporary = Path.ChangeExtension(_path, ".new");
+        // FileShare.Read takes a shared flock on Linux, which keeps an exclusive one out
+        _file = new FileStream(temporary, FileMode.CreateNew, FileAccess.ReadWrite, FileShare.Read, bufferSize: 0);
+        File.Move(temporary, _path);
+    }
+
+    /// <summary>The GPUs this server computes on.</summary>
+    public IReadOnlyList<GpuDevice> Devices { get; }
+
+    /// <summary>Starts holding nothing on these GPUs.</summary>
+    public static GpuHold Open(string directory, IReadOnlyList<GpuDevice> devices, int processId) => new(directory, devices, processId);
+
+    /// <summary>Free memory of a GPU: its total less the base and what living processes, this one too, hold on it.</summary>
+    public long FreeMib(GpuDevice device) => device.TotalMib - BaseMib - Directory.EnumerateFiles(Path.Combine(_directory, "holds"), "*.csv")
+        .Where(path => path == _path || IsAlive(path))
+        .SelectMany(Lines)
+        .Select(line => line.Split(','))
+        .Where(fields => fields.Length == 4 && fields[0] == device.Uuid)
+        .Sum(fields => long.Parse(fields[3], CultureInfo.InvariantCulture));
+
+    /// <summary>Says that this much is held on each of the GPUs.</summary>
+    public void Set(long usedMib)
+    {
+        var text = new StringBuilder();
+        for (var rank = 0; rank < Devices.Count; rank++)
+            text.Append(CultureInfo.InvariantCulture,
+                $"{Devices[rank].Uuid},{_processId},{(Devices.Count == 1 ? "VLLM::EngineCore" : $"VLLM::Worker_TP{rank}")},{usedMib}\n");
+        // One write for all, never shorter than the last: a reader sees the old lines or the new ones. Blank lines fill up.
+        var bytes = Encoding.ASCII.GetBytes(text.ToString().PadRight(_written, '\n'));
+        RandomAccess.Write(_file.SafeFileHandle, bytes, 0);
+        _written = bytes.Length;
+    }
+
+    public void Dispose()
+    {
+        File.Delete(_path);
+        _file.Dispose();
+    }
+
+    private static IEnumerable<string> Lines(string path)
+    {
+        try
+        {
+            // written to while it is read, so the reader must allow a writer
+            using var reader = new StreamReader(new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite));
+            return reader.ReadToEnd().Split('\n', StringSplitOptions.RemoveEmptyEntries);
+        }
+        catch (IOException)
+        {
+            return [];
+        }
+    }
+
+    private static bool IsAlive(string path)
+    {
+        try
+        {
+            using var probe = new FileStream(path, FileMode.Open, FileAccess.ReadWrite, FileShare.None);
+            return false;
+        }
+        catch (FileNotFoundException)
+        {
+            return false;
+        }
+        catch (IOException)
+        {
+            return true;
+        }
+    }
+}

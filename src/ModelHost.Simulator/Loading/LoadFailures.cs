@@ -1,0 +1,90 @@
+using ModelHost.Simulator.Flags;
+using ModelHost.Simulator.Options;
+
+namespace ModelHost.Simulator.Loading;
+
+/// <summary>The texts of start-up failures, and where in the start they come.</summary>
+internal static class LoadFailures
+{
+    public static LoadFailedException OutOfMemory(double totalGib, double freeGib, double neededGib) => new(
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate " +
+        $"{neededGib:F2} GiB. GPU 0 has a total capacity of {totalGib:F2} GiB of which {freeGib:F2} GiB is free. " +
+        $"Including non-PyTorch memory, this process has {totalGib - freeGib:F2} GiB memory in use.",
+        inEngine: true, "Failed to load model - not enough GPU memory. Try lowering --gpu-memory-utilization to free memory for weights, " +
+        "increasing --tensor-parallel-size, or using --quantization. (original error: CUDA out of memory.)");
+
+    public static LoadFailedException NotEnoughFree(double freeGib, double totalGib, double utilization, double wantedGib) => new(
+        $"ValueError: Free memory on device ({freeGib:F2}/{totalGib:F2} GiB) on startup is less than desired GPU memory utilization " +
+        $"({utilization:0.0###}, {wantedGib:F2} GiB). Decrease GPU memory utilization or reduce GPU memory used by other processes.", inEngine: true);
+
+    public static LoadFailedException NoCacheBlocks() => new(
+        "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when initializing the engine.", inEngine: true);
+
+    public static LoadFailedException KvCacheTooSmall(long maxModelLength, double neededGib, double availableGib, long fits) => new(
+        $"ValueError: To serve at least one request with the models's max seq len ({maxModelLength}), ({neededGib:F2} GiB KV cache is needed, " +
+        $"which is larger than the available KV cache memory ({availableGib:F2} GiB). Based on the available memory, the estimated maximum model " +
+        $"length is {fits}. Try increasing `gpu_memory_utilization` or decreasing `max_model_len` when initializing the engine.", inEngine: true);
+
+    public static LoadFailedException NoDevice() => new(
+        "RuntimeError: Failed to infer device type, please set the environment variable `VLLM_LOGGING_LEVEL=DEBUG` to turn on verbose logging " +
+        "to help debug the issue.", inEngine: false);
+
+    public static LoadFailedException TooFewDevices(int wanted, int there) => new(
+        $"ValueError: World size ({wanted}) is larger than the number of available GPUs ({there}) in this node.", inEngine: false);
+
+    public static LoadFailedException TooLong(long given, long derived) => new(
+        $"ValueError: User-specified max_model_len ({given}) is greater than the derived max_model_len (max_position_embeddings={derived} or " +
+        "model_max_length=None in model's config.json). To allow overriding this maximum, set the env var VLLM_ALLOW_LONG_MAX_MODEL_LEN=1.",
+        inEngine: false);
+
+    /// <summary>What is wrong with the options themselves, found before anything is loaded; null when nothing is.</summary>
+    public static LoadFailedException? OfOptions(ServerOptions options)
+    {
+        if (options.Flags.Text("tool_call_parser") is { } tool && !ParserNames.ToolCall.Contains(tool))
+            return BadParser("tool call", tool, ParserNames.ToolCall);
+        if (options.Flags.Text("reasoning_parser") is { Length: > 0 } reasoning && !ParserNames.Reasoning.Contains(reasoning))
+            return BadParser("reasoning", reasoning, ParserNames.Reasoning);
+        if (options.Flags.Switch("enable_auto_tool_choice") && options.Flags.Text("tool_call_parser") is null)
+            return new("TypeError: Error: --enable-auto-tool-choice requires --tool-call-parser", inEngine: false);
+        if (options.GpuMemoryUtilization is <= 0 or > 1)
+            return new("pydantic_core._pydantic_core.ValidationError: 1 validation error for CacheConfig\ngpu_memory_utilization\n" +
+                $"  Input should be {(options.GpuMemoryUtilization > 1 ? "less than or equal to 1" : "greater than 0")}", inEngine: false);
+        if (options.TensorParallel < 1 || options.PipelineParallel < 1)
+            return new("pydantic_core._pydantic_core.ValidationError: 1 validation error for ParallelConfig\n  Input should be greater than or equal to 1",
+                inEngine: false);
+        return null;
+    }
+
+    /// <summary>The failure that a knob asks for in this phase; null when there is none.</summary>
+    public static LoadFailedException? Scripted(ServerOptions options, LoadPhase phase) => (options.Knobs.Failure, phase) switch
+    {
+        (ScriptedFailure.NoGpu, LoadPhase.Platform) => NoDevice(),
+        (ScriptedFailure.BadParser, LoadPhase.Platform) => BadParser("tool call", "unknown_parser", ParserNames.ToolCall),
+        (ScriptedFailure.Gated, LoadPhase.Config) => new(
+            "OSError: You are trying to access a gated repo.\nMake sure to have access to it at " +
+            $"https://huggingface.co/{options.Model}.\n401 Client Error. Cannot access gated repo for url " +
+            $"https://huggingface.co/{options.Model}/resolve/main/config.json.\nAccess to model {options.Model} is restricted. " +
+            "You must have access to it and be authenticated to access it. Please log in.", inEngine: false),
+        (ScriptedFailure.NotFound, LoadPhase.Config) => new(
+            $"OSError: {options.Model} is not a local folder and is not a valid model identifier listed on 'https://huggingface.co/models'\n" +
+            $"Repository Not Found for url: https://huggingface.co/{options.Model}/resolve/main/config.json.\n" +
+            $"ValueError: Invalid repository ID or local directory specified: '{options.Model}'.", inEngine: false),
+        (ScriptedFailure.Unsupported, LoadPhase.Config) => new(
+            "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig\n  Value error, " +
+            "Model architectures ['UnheardOfForCausalLM'] are not supported for now.", inEngine: false),
+        (ScriptedFailure.Nccl, LoadPhase.Engine) => new(
+            "torch.distributed.DistBackendError: NCCL error in: /pytorch/torch/csrc/distributed/c10d/NCCLUtils.cpp:77, unhandled system error " +
+            "(run with NCCL_DEBUG=INFO for details), NCCL version 2.27.5\nncclSystemError: System call (e.g. socket, malloc) or external library " +
+            "call failed or device error.\nLast error:\nError while creating shared memory segment /dev/shm/nccl-Gx4zmi (size 9637888)", inEngine: true),
+        (ScriptedFailure.Oom, LoadPhase.Weights) => OutOfMemory(79.65, 0.02, 0.5),
+        (ScriptedFailure.Profiling, LoadPhase.Profile) => new(
+            "AssertionError: Error in memory profiling. Initial free memory 60.25 GiB, current free memory 71.5 GiB. This happens when other " +
+            "processes sharing the same container release GPU memory while vLLM is profiling during initialization.", inEngine: true),
+        (ScriptedFailure.CacheBlocks, LoadPhase.Profile) => NoCacheBlocks(),
+        (ScriptedFailure.KvCache, LoadPhase.Profile) => KvCacheTooSmall(262_144, 24, 3.18, 34_736),
+        _ => null,
+    };
+
+    private static LoadFailedException BadParser(string kind, string name, IEnumerable<string> known) => new(
+        $"KeyError: 'invalid {kind} parser: {name} (chose from {{ {string.Join(',', known)} }})'", inEngine: false);
+}

@@ -1,0 +1,120 @@
+using System.Globalization;
+using ModelHost.Simulator.Loading;
+
+namespace ModelHost.Simulator.Options;
+
+/// <summary>A start-up failure the simulator can be told to act out.</summary>
+internal enum ScriptedFailure
+{
+    None,
+    Oom,
+    Gated,
+    KvCache,
+    NoGpu,
+    NotFound,
+    BadParser,
+    Unsupported,
+    Nccl,
+    Profiling,
+    CacheBlocks,
+}
+
+/// <summary>Where the simulator stops making progress.</summary>
+internal enum HangPoint
+{
+    None,
+
+    /// <summary>While the weights are read: it never becomes ready.</summary>
+    Load,
+
+    /// <summary>In every inference request: it is accepted and never answered.</summary>
+    Request,
+}
+
+/// <summary>A knob is unknown or has a value that cannot be used; the process does not start.</summary>
+internal sealed class KnobException(string message) : Exception(message);
+
+/// <summary>What the real server does not have: the settings of the simulation, all from <c>VLLM_SIM_*</c> variables.</summary>
+internal sealed record Knobs
+{
+    private const string Prefix = "VLLM_SIM_";
+
+    /// <summary>The vLLM release to be. Default 0.28.0.</summary>
+    public string Version { get; init; } = "0.28.0";
+
+    /// <summary>Length of the whole load, spread over its phases. Default 0.2 s.</summary>
+    public TimeSpan LoadTime { get; init; } = TimeSpan.FromSeconds(0.2);
+
+    /// <summary>Length of single phases, in place of their share of <see cref="LoadTime"/>.</summary>
+    public IReadOnlyDictionary<LoadPhase, TimeSpan> PhaseTimes { get; init; } = new Dictionary<LoadPhase, TimeSpan>();
+
+    /// <summary>Time from admission to the first token. Default 0.</summary>
+    public TimeSpan TimeToFirstToken { get; init; }
+
+    /// <summary>Time between tokens. Default 0.</summary>
+    public TimeSpan InterTokenLatency { get; init; }
+
+    /// <summary>Tokens of an answer that is not cut short; 0 (default) varies it from 16 to 63 with the prompt.</summary>
+    public int OutputTokens { get; init; }
+
+    public ScriptedFailure Failure { get; init; }
+
+    public HangPoint Hang { get; init; }
+
+    /// <summary>The engine dies after this many inference requests were answered; 0 (default) never.</summary>
+    public int ExitAfter { get; init; }
+
+    /// <summary>The folder in which the simulated GPUs are listed and held; null means no accounting.</summary>
+    public string? GpuDirectory { get; init; }
+
+    /// <summary>Memory of every GPU when there is no folder, in MiB. Null means an 80 GB card that always suffices.</summary>
+    public int? GpuMemoryMib { get; init; }
+
+    /// <summary>Weights of the model in MiB. Null guesses from the model's name.</summary>
+    public int? WeightMib { get; init; }
+
+    /// <summary>Context length of the model itself. Null guesses from the model's name.</summary>
+    public int? ModelMaxLength { get; init; }
+
+    public static Knobs Read(IReadOnlyDictionary<string, string> environment)
+    {
+        var knobs = new Knobs();
+        var phases = new Dictionary<LoadPhase, TimeSpan>();
+        foreach (var (name, value) in environment.Where(pair => pair.Key.StartsWith(Prefix, StringComparison.Ordinal)))
+            knobs = name[Prefix.Length..] switch
+            {
+                "VERSION" => knobs with { Version = value },
+                "LOAD_SECONDS" => knobs with { LoadTime = TimeSpan.FromSeconds(Number(name, value)) },
+                "TTFT_MS" => knobs with { TimeToFirstToken = TimeSpan.FromMilliseconds(Number(name, value)) },
+                "ITL_MS" => knobs with { InterTokenLatency = TimeSpan.FromMilliseconds(Number(name, value)) },
+                "OUTPUT_TOKENS" => knobs with { OutputTokens = Integer(name, value) },
+                "FAIL" => knobs with { Failure = Named<ScriptedFailure>(name, value) },
+                "HANG" => knobs with { Hang = Named<HangPoint>(name, value) },
+                "EXIT_AFTER" => knobs with { ExitAfter = Integer(name, value) },
+                "GPU_DIR" => knobs with { GpuDirectory = value.Length == 0 ? null : value },
+                "GPU_MEMORY_MIB" => knobs with { GpuMemoryMib = Integer(name, value) },
+                "WEIGHT_MIB" => knobs with { WeightMib = Integer(name, value) },
+                "MODEL_MAX_LEN" => knobs with { ModelMaxLength = Integer(name, value) },
+                var other when Phase(other) is { } phase && phases.TryAdd(phase, TimeSpan.FromSeconds(Number(name, value))) => knobs,
+                _ => throw new KnobException($"unknown variable {name}"),
+            };
+        return knobs with { PhaseTimes = phases };
+    }
+
+    private static LoadPhase? Phase(string name) =>
+        name.StartsWith("PHASE_", StringComparison.Ordinal) && name.EndsWith("_SECONDS", StringComparison.Ordinal) && name.Length > 14
+            && Enum.TryParse<LoadPhase>(name[6..^8], ignoreCase: true, out var phase) ? phase : null;
+
+    private static double Number(string name, string value) =>
+        double.TryParse(value, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out var number) && number < 1e9
+            ? number : throw new KnobException($"{name}: '{value}' is not a number from 0 on");
+
+    private static int Integer(string name, string value) =>
+        int.TryParse(value, NumberStyles.None, CultureInfo.InvariantCulture, out var number)
+            ? number : throw new KnobException($"{name}: '{value}' is not a whole number from 0 on");
+
+    private static T Named<T>(string name, string value) where T : struct, Enum =>
+        value.Length == 0 ? default
+        : Enum.TryParse<T>(value.Replace("_", "", StringComparison.Ordinal), ignoreCase: true, out var parsed) && !char.IsAsciiDigit(value[0]) ? parsed
+        : throw new KnobException($"{name}: '{value}' is none of {string.Join(", ", Enum.GetNames<T>()).ToLowerInvariant()}");
+}

@@ -1,0 +1,89 @@
+using ModelHost.Simulator.Flags;
+
+namespace ModelHost.Simulator.Options;
+
+/// <summary>The command line and the variables of a simulated server, read once at start.</summary>
+internal sealed class ServerOptions
+{
+    private ServerOptions(FlagValues flags, Knobs knobs, IReadOnlyDictionary<string, string> environment)
+    {
+        Flags = flags;
+        Knobs = knobs;
+        Model = flags.ModelTag ?? flags.Text("model") ?? "Qwen/Qwen3-0.6B";
+        ServedNames = flags.List("served_model_name") is { Count: > 0 } names ? names : [Model];
+        Shape = ModelShape.Guess(Model, knobs);
+        Pools = flags.Text("runner") == "pooling" || flags.Text("convert") == "embed" || (flags.Text("runner") is null or "auto" && Shape.Pools);
+        Loras = [.. flags.List("lora_modules").Select(LoraModule.Parse)];
+        ApiKeys = flags.List("api_key") is { Count: > 0 } keys ? keys
+            : environment.TryGetValue("VLLM_API_KEY", out var key) && key.Length > 0 ? [key] : [];
+        VisibleDevices = environment.GetValueOrDefault("NVIDIA_VISIBLE_DEVICES");
+        KeepAlive = TimeSpan.FromSeconds(int.TryParse(environment.GetValueOrDefault("VLLM_HTTP_TIMEOUT_KEEP_ALIVE"), out var seconds) ? seconds : 5);
+        AllowLongMaxModelLength = environment.GetValueOrDefault("VLLM_ALLOW_LONG_MAX_MODEL_LEN") == "1";
+        SkipModelNameCheck = environment.GetValueOrDefault("VLLM_SKIP_MODEL_NAME_VALIDATION") == "1";
+        HiddenFromAccessLog = flags.Text("disable_access_log_for_endpoints")?.Split(',', StringSplitOptions.TrimEntries) ?? [];
+        AccessLog = !flags.Switch("disable_uvicorn_access_log") && flags.Text("uvicorn_log_level") is not ("critical" or "error" or "warning");
+        RootPath = flags.Text("root_path")?.TrimEnd('/') ?? "";
+    }
+
+    public FlagValues Flags { get; }
+
+    public Knobs Knobs { get; }
+
+    public string Model { get; }
+
+    /// <summary>All names the model answers to; the first one stands in every answer and label.</summary>
+    public IReadOnlyList<string> ServedNames { get; }
+
+    public ModelShape Shape { get; }
+
+    /// <summary>An embedding model: it has the pooling routes and not those of text generation.</summary>
+    public bool Pools { get; }
+
+    public IReadOnlyList<LoraModule> Loras { get; }
+
+    public IReadOnlyList<string> ApiKeys { get; }
+
+    public string? VisibleDevices { get; }
+
+    public TimeSpan KeepAlive { get; }
+
+    public bool AllowLongMaxModelLength { get; }
+
+    public bool SkipModelNameCheck { get; }
+
+    public bool AccessLog { get; }
+
+    public IReadOnlyList<string> HiddenFromAccessLog { get; }
+
+    public string RootPath { get; }
+
+    public string Host => Flags.Text("host") ?? "0.0.0.0";
+
+    public int Port => (int)(Flags.Integer("port") ?? 8000);
+
+    public int TensorParallel => (int)(Flags.Integer("tensor_parallel_size") ?? 1);
+
+    public int PipelineParallel => (int)(Flags.Integer("pipeline_parallel_size") ?? 1);
+
+    public double GpuMemoryUtilization => Flags.Number("gpu_memory_utilization") ?? 0.92;
+
+    public int BlockSize => (int)(Flags.Integer("block_size") ?? 16);
+
+    public bool EnforceEager => Flags.Switch("enforce_eager");
+
+    public bool PrefixCaching => Flags.Switch("enable_prefix_caching", otherwise: true);
+
+    public long Seed => Flags.Integer("seed") ?? 0;
+
+    public int StreamInterval => (int)Math.Max(1, Flags.Integer("stream_interval") ?? 1);
+
+    public TimeSpan ShutdownTimeout => TimeSpan.FromSeconds(Flags.Integer("shutdown_timeout") ?? 0);
+
+    /// <summary>8-bit caches take one byte for a value, the others two.</summary>
+    public int KvCacheDtypeBytes => Flags.Text("kv_cache_dtype") is { } dtype && (dtype.Contains('8', StringComparison.Ordinal) && dtype != "auto") ? 1 : 2;
+
+    /// <exception cref="UsageException">The command line is refused.</exception>
+    /// <exception cref="KnobException">A knob is refused.</exception>
+    public static ServerOptions Read(IReadOnlyList<string> arguments, IReadOnlyDictionary<string, string> environment) =>
+        new(FlagParser.Parse(arguments), Knobs.Read(environment), environment);
+}

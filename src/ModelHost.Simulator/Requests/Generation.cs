@@ -1,0 +1,195 @@
+using ModelHost.Simulator.Metrics;
+using ModelHost.Simulator.Options;
+
+namespace ModelHost.Simulator.Requests;
+
+/// <summary>How a generation ended.</summary>
+internal enum Outcome
+{
+    Running,
+    Finished,
+
+    /// <summary>The server is stopping: what there is goes out, with finish reason abort.</summary>
+    Aborted,
+
+    /// <summary>Nobody is there to read the answer.</summary>
+    Disconnected,
+
+    EngineDead,
+}
+
+/// <summary>One admitted request on its way through the engine: keeps the time of each token and counts what happens.</summary>
+internal sealed class Generation : IDisposable
+{
+    private readonly Engine _engine;
+    private readonly CancellationToken _disconnected;
+    private readonly long _arrived;
+    private readonly bool _timed;
+    private long _scheduled;
+    private long _firstToken;
+    private long _lastToken;
+    private bool _entered;
+    private CancellationTokenSource? _linked;
+
+    public Generation(Engine engine, GenerationRequest request, Sequence[] sequences, CancellationToken disconnected)
+    {
+        (_engine, Request, Sequences, _disconnected) = (engine, request, sequences, disconnected);
+        _arrived = engine.Time.GetTimestamp();
+        _timed = engine.Knobs.TimeToFirstToken > TimeSpan.Zero || engine.Knobs.InterTokenLatency > TimeSpan.Zero || engine.Knobs.Hang == HangPoint.Request;
+        foreach (var sequence in sequences)
+            Longest = Math.Max(Longest, sequence.Length);
+    }
+
+    public GenerationRequest Request { get; }
+
+    public Sequence[] Sequences { get; }
+
+    /// <summary>Steps made so far; each gives one token to every sequence that is not at its end.</summary>
+    public int Step { get; private set; }
+
+    public int CachedTokens { get; private set; }
+
+    public Outcome Outcome { get; private set; }
+
+    private int Longest { get; }
+
+    /// <summary>Tokens that a sequence has got so far.</summary>
+    public int Done(Sequence sequence) => Math.Min(Step, sequence.Length);
+
+    public FinishReason FinishOf(Sequence sequence) => Step < sequence.Length ? FinishReason.Abort : sequence.Finish;
+
+    public int CompletionTokens
+    {
+        get
+        {
+            var sum = 0;
+            foreach (var sequence in Sequences)
+                sum += Done(sequence);
+            return sum;
+        }
+    }
+
+    /// <summary>Runs to the end, whichever it is.</summary>
+    public async ValueTask RunAsync()
+    {
+        if (!_timed && !_engine.Stopping && !_engine.IsDead && _engine.TryEnter())
+        {
+            // no time passes between the tokens, so they are counted together
+            Entered();
+            First();
+            Advance(Longest);
+            return;
+        }
+        while (await NextAsync())
+        {
+        }
+    }
+
+    /// <summary>Waits for the next token.</summary>
+    /// <returns>False when there is none; <see cref="Outcome"/> then says why.</returns>
+    public async ValueTask<bool> NextAsync()
+    {
+        if (Outcome != Outcome.Running)
+            return false;
+        if (Interrupted())
+            return false;
+        if (!_entered || _timed)
+            try
+            {
+                await WaitAsync();
+            }
+            catch (OperationCanceledException)
+            {
+                Interrupted();
+                return false;
+            }
+        if (Step == 0)
+            First();
+        Advance(1);
+        return true;
+    }
+
+    public void Dispose()
+    {
+        if (Outcome == Outcome.Running)
+            End(Outcome.Disconnected);
+        _linked?.Dispose();
+        _engine.Ended(Outcome is Outcome.Finished);
+    }
+
+    private async ValueTask WaitAsync()
+    {
+        _linked ??= CancellationTokenSource.CreateLinkedTokenSource(_disconnected, _engine.Aborted);
+        if (!_entered)
+        {
+            await _engine.EnterAsync(_linked.Token);
+            Entered();
+            if (_engine.Knobs.Hang == HangPoint.Request)
+                await Task.Delay(Timeout.InfiniteTimeSpan, _engine.Time, _linked.Token);
+        }
+        // from the schedule and not from the last token: otherwise each timer's delay would add up
+        var due = _engine.Knobs.TimeToFirstToken + (_engine.Knobs.InterTokenLatency * Step);
+        var left = due - _engine.Time.GetElapsedTime(_scheduled);
+        if (left > TimeSpan.Zero)
+            await Task.Delay(left, _engine.Time, _linked.Token);
+    }
+
+    private bool Interrupted()
+    {
+        if (_disconnected.IsCancellationRequested)
+            End(Outcome.Disconnected);
+        else if (_engine.IsDead)
+            End(Outcome.EngineDead);
+        else if (_engine.Aborted.IsCancellationRequested || (_engine.Stopping && !_entered && Step == 0))
+            End(Outcome.Aborted);
+        return Outcome != Outcome.Running;
+    }
+
+    private void Entered()
+    {
+        _entered = true;
+        _scheduled = _engine.Time.GetTimestamp();
+        _engine.Occupy(Request.PromptTokens);
+    }
+
+    private void First()
+    {
+        _firstToken = _lastToken = _engine.Time.GetTimestamp();
+        CachedTokens = _engine.CachedTokens(Request);
+        _engine.Metrics.FirstToken(
+            Seconds(_arrived, _firstToken), Request.PromptTokens, CachedTokens, _engine.CachesPrefixes, Sequences.Length);
+    }
+
+    private void Advance(int steps)
+    {
+        var before = CompletionTokens;
+        var gaps = Step == 0 ? Sequences.Length : 0;
+        Step += steps;
+        var tokens = CompletionTokens - before;
+        var now = steps == 1 ? _engine.Time.GetTimestamp() : _lastToken;
+        _engine.Metrics.Tokens(tokens, Seconds(_lastToken, now), tokens - gaps);
+        _engine.Occupy(tokens);
+        _lastToken = now;
+        if (Step >= Longest)
+            End(Outcome.Finished);
+    }
+
+    private void End(Outcome outcome)
+    {
+        Outcome = outcome;
+        var now = _engine.Time.GetTimestamp();
+        var scheduled = _entered ? _scheduled : now;
+        var first = Step > 0 ? _firstToken : now;
+        var last = Step > 0 ? _lastToken : now;
+        var times = new RequestTimes(Seconds(_arrived, scheduled), Seconds(scheduled, first), Seconds(first, last), Seconds(_arrived, now));
+        foreach (var sequence in Sequences)
+            _engine.Metrics.Finished(
+                outcome == Outcome.EngineDead ? FinishReason.Error : FinishOf(sequence), times, sequence.Prompt.Tokens, Done(sequence), Request.MaxTokens, Request.N);
+        if (!_entered)
+            return;
+        _engine.Occupy(-Request.PromptTokens - CompletionTokens);
+        _engine.Leave();
+    }
+
+    private double Seconds(long from, long to) => _engine.Time.GetElapsedTime(from, to).TotalSeconds;
+}

@@ -1,0 +1,47 @@
+namespace ModelHost.Simulator.Requests;
+
+/// <summary>A prompt as the engine sees it.</summary>
+internal readonly record struct Prompt(string Text, int Tokens);
+
+/// <summary>A chat or completion request that has passed every check.</summary>
+internal sealed record GenerationRequest
+{
+    /// <summary>The name that goes into the answer: the first served name, or the adapter's.</summary>
+    public required string Model { get; init; }
+
+    public required IReadOnlyList<Prompt> Prompts { get; init; }
+
+    public required int MaxTokens { get; init; }
+
+    public int N { get; init; } = 1;
+
+    public int MinTokens { get; init; }
+
+    public bool IgnoreEndOfText { get; init; }
+
+    public IReadOnlyList<string> Stop { get; init; } = [];
+
+    public bool IncludeStop { get; init; }
+
+    public long? Seed { get; init; }
+
+    public bool Stream { get; init; }
+
+    public bool IncludeUsage { get; init; }
+
+    public bool ContinuousUsage { get; init; }
+
+    /// <summary>Completions only: the prompt comes before the text.</summary>
+    public bool Echo { get; init; }
+
+    public int PromptTokens
+    {
+        get
+        {
+            var sum = 0;
+            foreach (var prompt in Prompts)
+                sum += prompt.Tokens;
+            return sum;
+        }
+    }
+}

@@ -1,0 +1,59 @@
+using System.Text.Json;
+using ModelHost.Simulator.Metrics;
+using ModelHost.Simulator.Requests;
+
+namespace ModelHost.Simulator.Server;
+
+/// <summary>Answers of <c>/v1/completions</c>.</summary>
+internal sealed class CompletionFormat : GenerationFormat
+{
+    public override string IdPrefix => "cmpl-";
+
+    protected override ReadOnlySpan<byte> WholeObject => "text_completion"u8;
+
+    protected override ReadOnlySpan<byte> ChunkObject => "text_completion"u8;
+
+    public override GenerationRequest Read(RequestParser parser, JsonElement body) => parser.Completion(body);
+
+    public override void Chunk(
+        ResponseBuffer buffer, in AnswerHead head, Generation generation, Sequence sequence, string text, FinishReason? finish)
+    {
+        var json = buffer.Json;
+        BeginEvent(buffer);
+        Head(json, head, generation, ChunkObject);
+        json.WriteStartObject();
+        json.WriteNumber("index"u8, sequence.Index);
+        json.WriteString("text"u8, text);
+        json.WriteNull("logprobs"u8);
+        Finish(json, finish);
+        json.WriteString("stop_reason"u8, finish == FinishReason.Stop ? sequence.StopReason : null);
+        json.WriteNull("prompt_token_ids"u8);
+        json.WriteNull("token_ids"u8);
+        json.WriteEndObject();
+        json.WriteEndArray();
+        // chunks of this route, unlike those of chat, keep the members that nobody set
+        if (generation.Request.ContinuousUsage)
+            ContinuousUsage(json, head, generation, generation.Done(sequence));
+        else
+            json.WriteNull("usage"u8);
+        EndEvent(buffer);
+    }
+
+    protected override void WholeChoice(Utf8JsonWriter json, Generation generation, Sequence sequence)
+    {
+        var finish = generation.FinishOf(sequence);
+        var text = sequence.Text(0, generation.Done(sequence));
+        json.WriteStartObject();
+        json.WriteNumber("index"u8, sequence.Index);
+        json.WriteString("text"u8, generation.Request.Echo ? sequence.Prompt.Text + text : text);
+        json.WriteNull("logprobs"u8);
+        Finish(json, finish);
+        json.WriteString("stop_reason"u8, finish == FinishReason.Stop ? sequence.StopReason : null);
+        json.WriteNull("prompt_logprobs"u8);
+        json.WriteNull("prompt_token_ids"u8);
+        json.WriteNull("token_ids"u8);
+        json.WriteEndObject();
+    }
+
+    protected override void WholeTail(Utf8JsonWriter json) => json.WriteNull("kv_transfer_params"u8);
+}

@@ -1,0 +1,125 @@
+using System.Globalization;
+using Microsoft.AspNetCore.Http;
+using ModelHost.Simulator.Metrics;
+using ModelHost.Simulator.Options;
+using ModelHost.Simulator.Requests;
+using ModelHost.Simulator.Text;
+
+namespace ModelHost.Simulator.Server;
+
+/// <summary>Text generation: chat and completions, whole and streamed.</summary>
+internal sealed class GenerationRoutes(ServerOptions options, RequestParser parser, Engine engine, TimeProvider time)
+{
+    private readonly ChatFormat _chat = new(options.Flags.Text("response_role") ?? "assistant");
+    private readonly CompletionFormat _completion = new();
+    private readonly string? _fingerprint = Fingerprint(options);
+
+    public Task ChatAsync(HttpContext context) => AnswerAsync(context, _chat);
+
+    public Task CompletionAsync(HttpContext context) => AnswerAsync(context, _completion);
+
+    private async Task AnswerAsync(HttpContext context, GenerationFormat format)
+    {
+        var request = await RequestBody.ReadAsync(context, body => format.Read(parser, body));
+        using var generation = engine.Start(request, context.RequestAborted);
+        var head = new AnswerHead(
+            format.IdPrefix + RequestId(context), time.GetUtcNow().ToUnixTimeSeconds(), _fingerprint,
+            options.Flags.Switch("enable_prompt_tokens_details"));
+        if (request.Stream)
+            await StreamAsync(context, format, head, generation);
+        else
+            await WholeAsync(context, format, head, generation);
+    }
+
+    private static async Task WholeAsync(HttpContext context, GenerationFormat format, AnswerHead head, Generation generation)
+    {
+        await generation.RunAsync();
+        if (generation.Outcome == Outcome.EngineDead)
+            throw ApiException.EngineDead();
+        if (generation.Outcome == Outcome.Disconnected)
+            return;
+        var buffer = ResponseBuffer.Rent();
+        format.Whole(buffer.Json, head, generation);
+        await Answers.JsonAsync(context, buffer);
+        ResponseBuffer.Return(buffer);
+    }
+
+    private async Task StreamAsync(HttpContext context, GenerationFormat format, AnswerHead head, Generation generation)
+    {
+        context.Response.ContentType = "text/event-stream; charset=utf-8";
+        // the status is known now; the first event waits for the first token
+        await context.Response.BodyWriter.FlushAsync(context.RequestAborted);
+        var buffer = ResponseBuffer.Rent();
+        var sent = 0;
+        while (await generation.NextAsync())
+        {
+            if (sent == 0)
+                format.Opening(buffer, head, generation);
+            // the first token goes at once, later ones in groups of --stream-interval, the end whenever it comes
+            if (sent > 0 && generation.Step - sent < options.StreamInterval && generation.Outcome == Outcome.Running
+                && !generation.Sequences.Any(sequence => sequence.Length == generation.Step))
+                continue;
+            foreach (var sequence in generation.Sequences)
+                Emit(buffer, format, head, generation, sequence, sent);
+            sent = generation.Step;
+            await FlushAsync(context, buffer);
+        }
+        if (generation.Outcome == Outcome.Disconnected)
+            return;
+        if (generation.Outcome == Outcome.Aborted)
+            EmitAborted(buffer, format, head, generation, sent);
+        if (generation.Outcome == Outcome.EngineDead)
+        {
+            buffer.Raw("data: "u8);
+            buffer.Json.WriteStartObject();
+            Answers.ErrorMembers(buffer.Json, ApiException.EngineDead());
+            buffer.Json.WriteEndObject();
+            buffer.EndJson();
+            buffer.Raw("\n\n"u8);
+        }
+        else if (generation.Request.IncludeUsage)
+            format.UsageChunk(buffer, head, generation);
+        buffer.Raw("data: [DONE]\n\n"u8);
+        await FlushAsync(context, buffer);
+        ResponseBuffer.Return(buffer);
+    }
+
+    private static void Emit(ResponseBuffer buffer, GenerationFormat format, in AnswerHead head, Generation generation, Sequence sequence, int sent)
+    {
+        if (sent >= sequence.Length)
+            return;
+        var done = generation.Done(sequence);
+        var text = sequence.Text(sent, done);
+        if (sent == 0 && generation.Request.Echo)
+            text = sequence.Prompt.Text + text;
+        format.Chunk(buffer, head, generation, sequence, text, done == sequence.Length ? sequence.Finish : null);
+    }
+
+    private static void EmitAborted(ResponseBuffer buffer, GenerationFormat format, in AnswerHead head, Generation generation, int sent)
+    {
+        if (sent == 0)
+            format.Opening(buffer, head, generation);
+        foreach (var sequence in generation.Sequences)
+            if (generation.Done(sequence) < sequence.Length)
+                format.Chunk(buffer, head, generation, sequence,
+                    generation.Step > sent ? sequence.Text(sent, generation.Done(sequence)) : "", FinishReason.Abort);
+    }
+
+    private static async ValueTask FlushAsync(HttpContext context, ResponseBuffer buffer)
+    {
+        await context.Response.BodyWriter.WriteAsync(buffer.Written, context.RequestAborted);
+        buffer.Clear();
+    }
+
+    private static string RequestId(HttpContext context) =>
+        context.Request.Headers.TryGetValue("X-Request-Id", out var given) && given.ToString() is { Length: > 0 } id ? id : Guid.NewGuid().ToString("N");
+
+    private static string? Fingerprint(ServerOptions options)
+    {
+        if (options.Flags.Text("fingerprint_mode") == "none")
+            return null;
+        var parallel = (options.TensorParallel > 1 ? $"-tp{options.TensorParallel}" : "") + (options.PipelineParallel > 1 ? $"-pp{options.PipelineParallel}" : "");
+        var hash = (uint)(TextSource.Hash(options.Flags.ToString(), 0) >> 32);
+        return string.Create(CultureInfo.InvariantCulture, $"vllm-{options.Knobs.Version}{parallel}-{hash:x8}");
+    }
+}

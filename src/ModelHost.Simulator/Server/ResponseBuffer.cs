@@ -1,0 +1,51 @@
+using System.Buffers;
+using System.Text.Encodings.Web;
+using System.Text.Json;
+
+namespace ModelHost.Simulator.Server;
+
+/// <summary>A JSON writer with its buffer, reused by the requests of a thread: at thousands of answers a second new ones are most of the garbage.</summary>
+internal sealed class ResponseBuffer
+{
+    [ThreadStatic]
+    private static ResponseBuffer? _spare;
+
+    private readonly ArrayBufferWriter<byte> _bytes = new(1024);
+
+    private ResponseBuffer() =>
+        // vLLM escapes no more than JSON demands; SkipValidation because the shapes are fixed here
+        Json = new(_bytes, new JsonWriterOptions { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping, SkipValidation = true });
+
+    public Utf8JsonWriter Json { get; }
+
+    /// <summary>What has been written; the JSON must be flushed.</summary>
+    public ReadOnlyMemory<byte> Written => _bytes.WrittenMemory;
+
+    public static ResponseBuffer Rent()
+    {
+        var buffer = _spare ?? new ResponseBuffer();
+        _spare = null;
+        return buffer;
+    }
+
+    public static void Return(ResponseBuffer buffer)
+    {
+        buffer.Clear();
+        _spare = buffer;
+    }
+
+    public void Raw(ReadOnlySpan<byte> bytes) => _bytes.Write(bytes);
+
+    /// <summary>Ends the JSON text that was begun, so that another may follow.</summary>
+    public void EndJson()
+    {
+        Json.Flush();
+        Json.Reset();
+    }
+
+    public void Clear()
+    {
+        _bytes.ResetWrittenCount();
+        Json.Reset();
+    }
+}

@@ -1,0 +1,36 @@
+using ModelHost.Simulator.Gpu;
+using ModelHost.Simulator.Metrics;
+using ModelHost.Simulator.Options;
+using ModelHost.Simulator.Requests;
+
+namespace ModelHost.Simulator.Server;
+
+/// <summary>The routes that a server with these options has; whether the model generates or pools decides about a part of them.</summary>
+internal static class RouteTable
+{
+    private static readonly string[] Get = ["GET"];
+
+    private static readonly string[] Post = ["POST"];
+
+    public static IReadOnlyList<Route> Make(ServerOptions options, MemoryPlan plan, Engine engine, MetricsPage metrics, TimeProvider time)
+    {
+        var parser = new RequestParser(options, plan);
+        var small = new SmallRoutes(options, plan, parser, engine, metrics, time);
+        var generation = new GenerationRoutes(options, parser, engine, time);
+        var embedding = new EmbeddingRoutes(options, parser, engine, time);
+        Route[] common =
+        [
+            new("/health", Get, small.HealthAsync),
+            new("/load", Get, small.LoadAsync),
+            new("/version", Get, small.VersionAsync),
+            new("/metrics", Get, small.MetricsAsync),
+            new("/ping", ["GET", "POST"], small.HealthAsync),
+            new("/tokenize", Post, small.TokenizeAsync),
+            new("/detokenize", Post, small.DetokenizeAsync),
+            new("/v1/models", Get, small.ModelsAsync),
+        ];
+        return options.Pools
+            ? [.. common, new("/v1/embeddings", Post, embedding.EmbedAsync)]
+            : [.. common, new("/v1/chat/completions", Post, generation.ChatAsync), new("/v1/completions", Post, generation.CompletionAsync)];
+    }
+}

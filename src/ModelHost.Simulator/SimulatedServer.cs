@@ -1,0 +1,160 @@
+using System.Globalization;
+using System.Net;
+using System.Net.Sockets;
+using ModelHost.Simulator.Flags;
+using ModelHost.Simulator.Gpu;
+using ModelHost.Simulator.Loading;
+using ModelHost.Simulator.Metrics;
+using ModelHost.Simulator.Options;
+using ModelHost.Simulator.Requests;
+using ModelHost.Simulator.Server;
+
+namespace ModelHost.Simulator;
+
+/// <summary>One life of a simulated server, from its command line to its exit code. All that it touches of the outside comes in here.</summary>
+/// <param name="arguments">The command line after <c>vllm serve</c>.</param>
+/// <param name="environment">All environment variables.</param>
+/// <param name="output">Standard output.</param>
+/// <param name="error">Standard error.</param>
+/// <param name="time">The clock of the log, the load and the tokens.</param>
+internal sealed class SimulatedServer(
+    IReadOnlyList<string> arguments, IReadOnlyDictionary<string, string> environment, TextWriter output, TextWriter error, TimeProvider time)
+{
+    private readonly TaskCompletionSource<IPEndPoint> _ready = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+    /// <summary>Ends when the server answers, with the address it listens on; cancelled when it ends before.</summary>
+    public Task<IPEndPoint> Ready => _ready.Task;
+
+    /// <summary>Lives until told to stop, or until it fails.</summary>
+    /// <param name="stop">The signal to stop.</param>
+    /// <returns>0 after a stop or help, 1 after a failure, 2 when the command line or a knob is wrong.</returns>
+    public async Task<int> RunAsync(CancellationToken stop)
+    {
+        try
+        {
+            if (ReadOptions() is not { } options)
+                return 2;
+            await using var log = new ServerLog(output, error, time, Environment.ProcessId);
+            return await ServeAsync(options, log, stop);
+        }
+        catch (InformationRequestedException e)
+        {
+            await output.WriteLineAsync(e.Version ? environment.GetValueOrDefault("VLLM_SIM_VERSION", new Knobs().Version) : Usage());
+            await output.FlushAsync(CancellationToken.None);
+            return 0;
+        }
+        finally
+        {
+            _ready.TrySetCanceled(CancellationToken.None);
+        }
+    }
+
+    private ServerOptions? ReadOptions()
+    {
+        try
+        {
+            return ServerOptions.Read(arguments, environment);
+        }
+        catch (UsageException e)
+        {
+            error.Write($"usage: vllm serve [model_tag] [options]\nvllm serve: error: {e.Message}\n");
+        }
+        catch (KnobException e)
+        {
+            error.Write($"vllm simulator: {e.Message}\n");
+        }
+        error.Flush();
+        return null;
+    }
+
+    private async Task<int> ServeAsync(ServerOptions options, ServerLog log, CancellationToken stop)
+    {
+        try
+        {
+            await using var http = HttpServer.Bind(options.Host, options.Port);
+            var (plan, hold) = await new LoadSequence(options, log, time).RunAsync(stop);
+            using (hold)
+                return await AnswerAsync(options, log, http, plan, stop);
+        }
+        catch (SocketException e)
+        {
+            // the error numbers of Linux, in Python's words
+            var reason = e.SocketErrorCode == SocketError.AddressAlreadyInUse ? "[Errno 98] Address already in use"
+                : string.Create(CultureInfo.InvariantCulture, $"[Errno {e.NativeErrorCode}] {e.Message}");
+            log.ApiError("Traceback (most recent call last):", "    sock.bind(addr)", $"OSError: {reason}");
+            return 1;
+        }
+        catch (LoadFailedException e)
+        {
+            FailureReport.Write(log, e);
+            return 1;
+        }
+        catch (OperationCanceledException) when (stop.IsCancellationRequested)
+        {
+            log.Api("launcher.py:112", "[shutdown] API server: shutdown triggered");
+            return 0;
+        }
+    }
+
+    private async Task<int> AnswerAsync(ServerOptions options, ServerLog log, HttpServer http, MemoryPlan plan, CancellationToken stop)
+    {
+        var metrics = new EngineMetrics(plan.MaxModelLength);
+        using var engine = new Engine(options, plan, metrics, time);
+        var counts = new HttpCounts();
+        var routes = RouteTable.Make(options, plan, engine, new MetricsPage(options, plan, metrics, engine, counts, time), time);
+        log.Api("api_server.py:1346", $"Starting vLLM server on http://{options.Host}:{http.EndPoint.Port}");
+        log.Api("launcher.py:38", "Available routes are:");
+        foreach (var route in routes)
+            log.Api("launcher.py:46", $"Route: {route.Path}, Methods: {string.Join(", ", route.Methods)}");
+        log.Uvicorn($"Started server process [{log.ProcessId}]");
+        log.Uvicorn("Waiting for application startup.");
+        await http.StartAsync(new Router(options, routes, counts, log), options.KeepAlive);
+        log.Uvicorn("Application startup complete.");
+        _ready.TrySetResult(http.EndPoint);
+
+        await using var throughput = options.Flags.Switch("disable_log_stats") ? null : new ThroughputLog(log, engine, time);
+        var stopped = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        await using (stop.Register(() => stopped.TrySetResult()))
+            await Task.WhenAny(stopped.Task, engine.Died);
+        await (engine.IsDead ? ReportDeathAsync(log) : StopEngineAsync(options, log, engine));
+        await http.StopAsync(time);
+        log.Uvicorn("Application shutdown complete.");
+        log.Uvicorn($"Finished server process [{log.ProcessId}]");
+        return engine.IsDead ? 1 : 0;
+    }
+
+    private static Task ReportDeathAsync(ServerLog log)
+    {
+        log.Engine("core.py:1112", "EngineCore encountered a fatal error.", "ERROR");
+        log.Engine("core.py:1112", "RuntimeError: CUDA error: an illegal memory access was encountered", "ERROR");
+        log.Api("async_llm.py:708", "AsyncLLM output_handler failed.", "ERROR");
+        log.Api("async_llm.py:708", "vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. " +
+            "See stack trace (above) for the root cause.", "ERROR");
+        log.Uvicorn("Shutting down");
+        return Task.CompletedTask;
+    }
+
+    private async Task StopEngineAsync(ServerOptions options, ServerLog log, Engine engine)
+    {
+        var drain = options.ShutdownTimeout > TimeSpan.Zero;
+        var (mode, seconds) = (drain ? "drain" : "abort", (int)options.ShutdownTimeout.TotalSeconds);
+        log.Api("launcher.py:112", "[shutdown] API server: shutdown triggered");
+        log.Api("launcher.py:120", $"[shutdown] API server: stopping engine client mode={mode} timeout={seconds}");
+        log.Engine("core.py:1240", $"[shutdown] EngineCore: start mode={mode} timeout={seconds}");
+        if (drain)
+        {
+            engine.StopAdmitting();
+            var started = time.GetTimestamp();
+            while (engine.InFlight > 0 && time.GetElapsedTime(started) < options.ShutdownTimeout && !engine.IsDead)
+                await Task.Delay(TimeSpan.FromMilliseconds(20), time, CancellationToken.None);
+        }
+        engine.StopNow();
+        log.Api("launcher.py:124", "[shutdown] API server: engine client stopped");
+        log.Api("launcher.py:128", "[shutdown] API server: signalling HTTP server shutdown");
+        log.Uvicorn("Shutting down");
+        log.Uvicorn("Waiting for application shutdown.");
+    }
+
+    private static string Usage() => "usage: vllm serve [model_tag] [options]\n\noptions:\n" +
+        string.Join('\n', FlagTable.All.Select(flag => "  " + flag.Shown.Replace("/", ", ", StringComparison.Ordinal)));
+}

@@ -1,0 +1,93 @@
+using System.Buffers;
+using System.Collections.Frozen;
+using System.Text;
+
+namespace ModelHost.Simulator.Text;
+
+/// <summary>
+/// A splitter that anybody can predict: known words are one token, other text takes one token for every three UTF-8 bytes of a piece.
+/// It is reversible, so that <c>/detokenize</c> gives back what <c>/tokenize</c> was given.
+/// </summary>
+internal static class Tokenizer
+{
+    private const int BytesPerToken = 3;
+
+    private static readonly FrozenDictionary<string, int>.AlternateLookup<ReadOnlySpan<char>> Known =
+        Vocabulary.Ids.GetAlternateLookup<ReadOnlySpan<char>>();
+
+    public static int Count(ReadOnlySpan<char> text)
+    {
+        var count = 0;
+        while (!text.IsEmpty)
+        {
+            var piece = text[..PieceLength(text)];
+            count += Known.ContainsKey(piece) ? 1 : (Encoding.UTF8.GetByteCount(piece) + BytesPerToken - 1) / BytesPerToken;
+            text = text[piece.Length..];
+        }
+        return count;
+    }
+
+    public static List<int> Encode(ReadOnlySpan<char> text)
+    {
+        var tokens = new List<int>();
+        while (!text.IsEmpty)
+        {
+            var piece = text[..PieceLength(text)];
+            if (Known.TryGetValue(piece, out var id))
+                tokens.Add(id);
+            else
+                EncodeBytes(piece, tokens);
+            text = text[piece.Length..];
+        }
+        return tokens;
+    }
+
+    /// <summary>The text of one token or more; ids that no text has become U+FFFD.</summary>
+    public static string Decode(IEnumerable<int> tokens)
+    {
+        var bytes = new ArrayBufferWriter<byte>();
+        foreach (var token in tokens)
+        {
+            var length = token >> 24;
+            if (token >= Vocabulary.FirstId && token - Vocabulary.FirstId < Vocabulary.Texts.Count)
+                Encoding.UTF8.GetBytes(Vocabulary.Texts[token - Vocabulary.FirstId], bytes);
+            else if (length is >= 1 and <= BytesPerToken)
+                for (var i = 0; i < length; i++)
+                    bytes.Write([(byte)(token >> (8 * i))]);
+            else
+                bytes.Write("\uFFFD"u8);
+        }
+        return Encoding.UTF8.GetString(bytes.WrittenSpan);
+    }
+
+    private static void EncodeBytes(ReadOnlySpan<char> piece, List<int> tokens)
+    {
+        Span<byte> bytes = stackalloc byte[MaxPiece * 3];
+        bytes = bytes[..Encoding.UTF8.GetBytes(piece, bytes)];
+        for (var start = 0; start < bytes.Length; start += BytesPerToken)
+        {
+            var length = Math.Min(BytesPerToken, bytes.Length - start);
+            var token = length << 24;
+            for (var i = 0; i < length; i++)
+                token |= bytes[start + i] << (8 * i);
+            tokens.Add(token);
+        }
+    }
+
+    private const int MaxPiece = 64;
+
+    /// <summary>A special token, a run of letters or digits with at most one blank before it, or a single other character.</summary>
+    private static int PieceLength(ReadOnlySpan<char> text)
+    {
+        if (text.StartsWith("<|im_", StringComparison.Ordinal) && text.IndexOf("|>", StringComparison.Ordinal) is > 0 and < 12 and var end)
+            return end + 2;
+        var start = text[0] == ' ' && text.Length > 1 && char.IsLetterOrDigit(text[1]) ? 1 : 0;
+        var length = start;
+        while (length < text.Length && length < MaxPiece && char.IsLetterOrDigit(text[length]))
+            length++;
+        if (length > start)
+            return length;
+        // the halves of a surrogate pair stay together
+        return char.IsHighSurrogate(text[0]) && text.Length > 1 ? 2 : 1;
+    }
+}
