@@ -91,7 +91,7 @@ internal sealed record Knobs
                 "FAIL" => knobs with { Failure = Named<ScriptedFailure>(name, value) },
                 "HANG" => knobs with { Hang = Named<HangPoint>(name, value) },
                 "EXIT_AFTER" => knobs with { ExitAfter = Integer(name, value) },
-                "GPU_DIR" => knobs with { GpuDirectory = value.Length == 0 ? null : value },
+                "GPU_DIR" => knobs with { GpuDirectory = GpuFolder(name, value) },
                 "GPU_MEMORY_MIB" => knobs with { GpuMemoryMib = Integer(name, value) },
                 "WEIGHT_MIB" => knobs with { WeightMib = Integer(name, value) },
                 "MODEL_MAX_LEN" => knobs with { ModelMaxLength = Integer(name, value) },
@@ -104,6 +104,10 @@ internal sealed record Knobs
     private static LoadPhase? Phase(string name) =>
         name.StartsWith("PHASE_", StringComparison.Ordinal) && name.EndsWith("_SECONDS", StringComparison.Ordinal) && name.Length > 14
             && Enum.TryParse<LoadPhase>(name[6..^8], ignoreCase: true, out var phase) ? phase : null;
+
+    /// <summary>Checked here, because a container without host IPC is the usual reason for its absence.</summary>
+    private static string? GpuFolder(string name, string value) => value.Length == 0 ? null
+        : File.Exists(Path.Combine(value, "gpus.csv")) ? value : throw new KnobException($"{name}: there is no gpus.csv in {value}");
 
     private static double Number(string name, string value) =>
         double.TryParse(value, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out var number) && number < 1e9

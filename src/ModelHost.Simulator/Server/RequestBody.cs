@@ -37,6 +37,11 @@ internal static class RequestBody
         {
             throw ApiException.Shape($"body.{e.BytePositionInLine ?? 0}", "json_invalid", "JSON decode error");
         }
+        catch (InvalidOperationException)
+        {
+            // a string that is no text: broken UTF-8, or an escape that is half of a surrogate pair
+            throw ApiException.Shape("body", "json_invalid", "JSON decode error");
+        }
         finally
         {
             reader.AdvanceTo(result.Buffer.End);

@@ -1,0 +1,122 @@
+using System.Net;
+using System.Net.Sockets;
+using System.Text.RegularExpressions;
+using ModelHost.TestKit;
+
+namespace ModelHost.Tests.Simulator;
+
+public sealed partial class LoadTests
+{
+    private static readonly string[] Phases =
+    [
+        "Automatically detected platform cuda", "vLLM API server version 0.28.0", "non-default args:", "Resolved architecture:", "Using max model len",
+        "Chunked prefill is enabled with max_num_batched_tokens=", "Waiting for init message from front-end", "Initializing a V1 LLM engine (v",
+        "Starting to load model", "Using model weights format", "Loading weights took", "Model loading took", "Using cache directory:",
+        "Dynamo bytecode transform time:", "Compiling a graph for compile range (", "torch.compile takes", "Initial profiling/warmup run took",
+        "Available KV cache memory:", "GPU KV cache size:", "Maximum concurrency for 40,960 tokens per request:", "Graph capturing finished in",
+        "Free memory on device (", "init engine (profile, create kv cache, warmup model) took", "Supported tasks:",
+        "Starting vLLM server on http", "Available routes are:", "Route: /health, Methods: GET", "Application startup complete.",
+    ];
+
+    [Fact]
+    public async Task Load_lines_come_in_order_and_with_their_prefixes()
+    {
+        await using var simulator = await RunningSimulator.StartAsync("Qwen/Qwen3-0.6B");
+
+        var lines = simulator.Output.Split('\n', StringSplitOptions.RemoveEmptyEntries);
+
+        var at = -1;
+        foreach (var phase in Phases)
+            (at = Array.FindIndex(lines, at + 1, line => line.Contains(phase, StringComparison.Ordinal))).ShouldBeGreaterThan(-1, phase);
+        lines.ShouldAllBe(line => LogLine().IsMatch(line));
+    }
+
+    [Fact]
+    public async Task Shards_are_counted_with_carriage_returns_on_standard_error()
+    {
+        await using var simulator = await RunningSimulator.StartAsync("meta/Llama-3-8B");
+
+        simulator.Error.ShouldContain("\rLoading safetensors checkpoint shards:  33% Completed | 1/3");
+        simulator.Error.ShouldContain("\rLoading safetensors checkpoint shards: 100% Completed | 3/3");
+    }
+
+    [Fact]
+    public async Task Connections_are_refused_until_the_server_is_ready()
+    {
+        var port = FreePort();
+        await using var simulator = RunningSimulator.Begin(new() { ["VLLM_SIM_HANG"] = "load" }, "m", "--port", $"{port}");
+        await Deadline.UntilAsync(() => simulator.Error.Contains("Loading safetensors", StringComparison.Ordinal));
+
+        using var socket = new Socket(SocketType.Stream, ProtocolType.Tcp);
+
+        (await Should.ThrowAsync<SocketException>(async () => await socket.ConnectAsync(IPAddress.Loopback, port)))
+            .SocketErrorCode.ShouldBe(SocketError.ConnectionRefused);
+        (await simulator.StopAsync()).ShouldBe(0);
+    }
+
+    [Fact]
+    public async Task A_taken_port_stops_the_start_before_the_load()
+    {
+        using var taken = new TcpListener(IPAddress.Loopback, 0);
+        taken.Start();
+
+        var (code, output, error) = await RunningSimulator.RunAsync([], "m", "--port", $"{((IPEndPoint)taken.LocalEndpoint).Port}");
+
+        code.ShouldBe(1);
+        error.ShouldContain("OSError: [Errno 98] Address already in use");
+        output.ShouldNotContain("Starting to load model");
+    }
+
+    [Theory]
+    [InlineData("gated", "You are trying to access a gated repo.", false)]
+    [InlineData("not_found", "Repository Not Found", false)]
+    [InlineData("no_gpu", "Failed to infer device type", false)]
+    [InlineData("bad_parser", "invalid tool call parser:", false)]
+    [InlineData("unsupported", "are not supported for now", false)]
+    [InlineData("nccl", "Error while creating shared memory segment", true)]
+    [InlineData("oom", "torch.OutOfMemoryError: CUDA out of memory.", true)]
+    [InlineData("profiling", "Error in memory profiling. Initial free memory", true)]
+    [InlineData("cache_blocks", "No available memory for the cache blocks", true)]
+    [InlineData("kv_cache", "the estimated maximum model length is 34736", true)]
+    public async Task Scripted_failures_end_with_their_text_and_code_1(string failure, string text, bool inEngine)
+    {
+        var (code, output, error) = await RunningSimulator.RunAsync(new() { ["VLLM_SIM_FAIL"] = failure }, "m");
+
+        code.ShouldBe(1);
+        error.ShouldContain(text);
+        error.Contains("Engine core initialization failed. See root cause above. Failed core proc(s):", StringComparison.Ordinal).ShouldBe(inEngine);
+        if (inEngine)
+            output.IndexOf(text, StringComparison.Ordinal).ShouldBeInRange(1, output.IndexOf("EngineCore failed to start.", StringComparison.Ordinal));
+    }
+
+    [Theory]
+    [InlineData("--tool-call-parser", "nope", "invalid tool call parser: nope")]
+    [InlineData("--reasoning-parser", "nope", "invalid reasoning parser: nope")]
+    [InlineData("--max-model-len", "1M", "User-specified max_model_len (1048576) is greater than the derived max_model_len")]
+    [InlineData("--gpu-memory-utilization", "1.5", "validation error for CacheConfig")]
+    public async Task Options_that_do_not_fit_the_model_end_the_start(string flag, string value, string text)
+    {
+        var (code, _, error) = await RunningSimulator.RunAsync([], "Qwen/Qwen3-8B", flag, value);
+
+        code.ShouldBe(1);
+        error.ShouldContain(text);
+    }
+
+    [Fact]
+    public async Task The_version_is_a_knob()
+    {
+        await using var simulator = await RunningSimulator.StartWithAsync(new() { ["VLLM_SIM_VERSION"] = "0.27.1" }, "m");
+
+        (await simulator.Http.GetStringAsync("/version", TestContext.Current.CancellationToken)).ShouldBe("{\"version\":\"0.27.1\"}");
+    }
+
+    private static int FreePort()
+    {
+        using var listener = new TcpListener(IPAddress.Loopback, 0);
+        listener.Start();
+        return ((IPEndPoint)listener.LocalEndpoint).Port;
+    }
+
+    [GeneratedRegex(@"^\((APIServer|EngineCore) pid=\d+\) (INFO:     \S|INFO \d\d-\d\d \d\d:\d\d:\d\d \[\w+\.py:\d+\] )")]
+    private static partial Regex LogLine();
+}

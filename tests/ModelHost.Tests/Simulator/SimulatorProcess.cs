@@ -1,0 +1,79 @@
+using System.Diagnostics;
+using System.Runtime.InteropServices;
+using System.Text;
+
+namespace ModelHost.Tests.Simulator;
+
+/// <summary>The simulator as a process of its own, for what only a process has: signals and a violent death.</summary>
+internal sealed partial class SimulatorProcess : IDisposable
+{
+    private readonly Process _process;
+    private readonly StringBuilder _output = new();
+    private readonly TaskCompletionSource _ready = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+    private SimulatorProcess(ProcessStartInfo start)
+    {
+        _process = new Process { StartInfo = start };
+        _process.OutputDataReceived += (_, line) =>
+        {
+            lock (_output)
+                _output.Append(line.Data).Append('\n');
+            if (line.Data?.EndsWith("Application startup complete.", StringComparison.Ordinal) == true)
+                _ready.TrySetResult();
+        };
+        _process.Start();
+        _process.BeginOutputReadLine();
+        // read and dropped: a full pipe would stop the process
+        _process.BeginErrorReadLine();
+    }
+
+    public string Output
+    {
+        get
+        {
+            lock (_output)
+                return _output.ToString();
+        }
+    }
+
+    public static SimulatorProcess Start(Dictionary<string, string> environment, params string[] flags)
+    {
+        var start = new ProcessStartInfo(Path.Combine(AppContext.BaseDirectory, "modelhost"), ["simulate", .. flags, "--host", "127.0.0.1", "--port", "0"])
+        {
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        };
+        start.Environment["VLLM_SIM_LOAD_SECONDS"] = "0";
+        foreach (var (name, value) in environment)
+            start.Environment[name] = value;
+        return new(start);
+    }
+
+    public Task ReadyAsync() => _ready.Task.WaitAsync(TimeSpan.FromSeconds(30));
+
+    public void Signal(PosixSignal signal) => kill(_process.Id, signal == PosixSignal.SIGTERM ? 15 : 2).ShouldBe(0);
+
+    public void Kill()
+    {
+        _process.Kill();
+        _process.WaitForExit();
+    }
+
+    public async Task<int> ExitCodeAsync()
+    {
+        using var limit = new CancellationTokenSource(TimeSpan.FromSeconds(30));
+        await _process.WaitForExitAsync(limit.Token);
+        return _process.ExitCode;
+    }
+
+    public void Dispose()
+    {
+        if (!_process.HasExited)
+            Kill();
+        _process.Dispose();
+    }
+
+    // .NET has no way to send a signal other than SIGKILL
+    [LibraryImport("libc")]
+    private static partial int kill(int processId, int signal);
+}
