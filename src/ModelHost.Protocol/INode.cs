@@ -16,6 +16,6 @@ public interface INode
     /// <summary>The last lines of a run's log.</summary>
     Task<LogsReply> LogsAsync(LogsRequest request, CancellationToken cancellationToken);
 
-    /// <summary>Completes when something changed since the last report, so that a loop can look early; never fails.</summary>
+    /// <summary>Completes when something changes after this call, so that a loop that asks first and then reads the report can look early; never fails.</summary>
     Task ChangedAsync(CancellationToken cancellationToken);
 }

@@ -1,0 +1,389 @@
+using Microsoft.Extensions.Logging;
+using ModelHost.Agent.Runtimes;
+using ModelHost.Core.Backends;
+using ModelHost.Core.Engines;
+using ModelHost.Protocol;
+
+namespace ModelHost.Agent.Engines;
+
+/// <summary>What every supervisor needs of its node.</summary>
+internal sealed record SupervisorContext(
+    NodeOptions Options, Func<string, string, string> LogPath, EngineProbe Probe, TimeProvider Time, ILogger Logger, Action Changed);
+
+/// <summary>
+/// One run of a deployment, from the start of its engine to its removal. One task does everything; others ask it to stop and read
+/// snapshots.
+/// <code>
+/// preparing -> loading -> ready -> failed (until told to stop)
+///      \__________\_________\________\-> stopping -> gone
+/// </code>
+/// When the host shuts down, the task ends and the engine goes on.
+/// </summary>
+internal sealed partial class EngineSupervisor : IAsyncDisposable
+{
+    private static readonly TimeSpan LoadingPoll = TimeSpan.FromMilliseconds(250);
+    private static readonly TimeSpan RetryDelay = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan DrainDeadline = TimeSpan.FromSeconds(10);
+
+    private readonly SupervisorContext _context;
+    private readonly ILogger _logger;
+    private readonly IEngineRuntime _runtime;
+    private readonly BackendRecipe _recipe;
+    private readonly CancellationTokenSource _stop = new();
+    private readonly CancellationTokenSource _shutdown = new();
+    private readonly Lock _lock = new();
+    private readonly Engine _engine;
+    private readonly RunLog _log;
+    private readonly Redactor _redactor;
+    private EngineInstance? _instance;
+    private Task _task = Task.CompletedTask;
+
+    private EngineSupervisor(
+        SupervisorContext context, IEngineRuntime runtime, BackendRecipe recipe, Engine engine, int port, string key, IReadOnlyList<string> secrets)
+    {
+        (_context, _logger, _runtime, _recipe, _engine, EnginePort) = (context, context.Logger, runtime, recipe, engine, port);
+        engine.EngineUrl = $"http://127.0.0.1:{port}";
+        engine.EngineKey = key;
+        _redactor = new Redactor([.. secrets, key]);
+        _log = new RunLog(context.LogPath(engine.DeploymentUid, engine.RunId), context.Options.LogBytes, _redactor, context.Time);
+    }
+
+    /// <summary>The run.</summary>
+    public string RunId => _engine.RunId;
+
+    /// <summary>Loopback port that the engine has or will have.</summary>
+    public int EnginePort { get; }
+
+    /// <summary>Completes when nothing of the run is left, or the host shuts down.</summary>
+    public Task Completion => _task;
+
+    /// <summary>Whether nothing of the run is left.</summary>
+    public bool IsGone { get; private set; }
+
+    /// <summary>Begins a new run.</summary>
+    public static EngineSupervisor Start(SupervisorContext context, IEngineRuntime runtime, EngineLaunch launch)
+    {
+        var engine = new Engine
+        {
+            DeploymentUid = launch.DeploymentUid,
+            RunId = launch.RunId,
+            Phase = EnginePhase.Preparing,
+            Detail = "preparing image",
+            LaunchSpec = launch.Spec.ToJson(),
+            Runtime = runtime.Name,
+        };
+        var secrets = launch.Env.Where(variable => Redactor.IsSecretName(variable.Key)).Select(variable => variable.Value).ToArray();
+        var supervisor = new EngineSupervisor(context, runtime, launch.Recipe, engine, launch.EnginePort, launch.EngineKey, secrets);
+        supervisor._task = Task.Run(() => supervisor.RunAsync(launch));
+        return supervisor;
+    }
+
+    /// <summary>Takes over a run that outlived the host.</summary>
+    public static EngineSupervisor Adopt(SupervisorContext context, IEngineRuntime runtime, BackendRecipe recipe, EngineInstance instance)
+    {
+        var engine = new Engine { DeploymentUid = instance.DeploymentUid, RunId = instance.RunId, LaunchSpec = instance.SpecJson, Runtime = runtime.Name };
+        var supervisor = new EngineSupervisor(context, runtime, recipe, engine, instance.EnginePort, instance.EngineKey, instance.Secrets);
+        supervisor.Started(instance);
+        supervisor._task = Task.Run(() => supervisor.RunAsync(null));
+        return supervisor;
+    }
+
+    /// <summary>What is known now.</summary>
+    public Engine Snapshot()
+    {
+        lock (_lock)
+            return _engine.Clone();
+    }
+
+    /// <summary>The last lines of the log.</summary>
+    public IReadOnlyList<string> Tail(int count) => _log.Tail(count);
+
+    /// <summary>Asks for the end of the run; cancels a pull.</summary>
+    public void Stop() => _stop.Cancel();
+
+    /// <summary>Ends the supervision and leaves the engine as it is.</summary>
+    public async ValueTask DisposeAsync()
+    {
+        await _shutdown.CancelAsync();
+        await _task;
+        _log.Dispose();
+        _stop.Dispose();
+        _shutdown.Dispose();
+    }
+
+    private async Task RunAsync(EngineLaunch? launch)
+    {
+        using var working = CancellationTokenSource.CreateLinkedTokenSource(_stop.Token, _shutdown.Token);
+        try
+        {
+            if (launch is not null)
+                Started(await _runtime.LaunchAsync(launch, Progress, working.Token));
+            await MonitorAsync(_instance!, working.Token);
+        }
+        catch (OperationCanceledException) when (working.IsCancellationRequested)
+        {
+        }
+        catch (RuntimeException e)
+        {
+            Failed(FailureClassifier.ClassifyLaunch(_recipe, _redactor.Clean(e.Message)), null);
+        }
+#pragma warning disable CA1031 // a run whose supervision broke must show it, not vanish from the report
+        catch (Exception e)
+#pragma warning restore CA1031
+        {
+            LogBroken(e, RunId);
+            Failed(new EngineFailure("internal", "The supervision of this run broke off; the control plane's log says why."), null);
+        }
+        if (_shutdown.IsCancellationRequested && !_stop.IsCancellationRequested)
+            return;
+        await StoppedAsync();
+    }
+
+    /// <summary>Waits until the end of the run is asked for, ends the engine and removes what is left.</summary>
+    private async Task StoppedAsync()
+    {
+        using var told = CancellationTokenSource.CreateLinkedTokenSource(_stop.Token, _shutdown.Token);
+        await Task.Delay(Timeout.InfiniteTimeSpan, _context.Time, told.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        if (!_stop.IsCancellationRequested)
+            return;
+        Change(engine => (engine.Phase, engine.Detail) = (EnginePhase.Stopping, "stopping"));
+        while (_instance is not null)
+        {
+            try
+            {
+                await _runtime.RemoveAsync(_instance, _context.Options.StopGrace, _shutdown.Token);
+                break;
+            }
+            catch (OperationCanceledException) when (_shutdown.IsCancellationRequested)
+            {
+                return;
+            }
+            catch (RuntimeException e)
+            {
+                LogStopFailed(e, RunId);
+                if (!await PauseAsync(RetryDelay))
+                    return;
+            }
+        }
+        Say("[modelhost] stopped");
+        _log.Mark();
+        IsGone = true;
+        _context.Changed();
+    }
+
+    private async Task MonitorAsync(EngineInstance instance, CancellationToken cancellationToken)
+    {
+        using var following = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        using var ready = new SemaphoreSlim(0);
+        var logs = FollowAsync(instance, ready, following.Token);
+        var probes = ProbeAsync(instance, ready, following.Token);
+        EngineExit? exit;
+        try
+        {
+            exit = await WaitAsync(instance, cancellationToken);
+            // the engine's last words are the cause of its end
+            await Task.WhenAny(logs, Task.Delay(DrainDeadline, _context.Time, cancellationToken));
+        }
+        finally
+        {
+            await following.CancelAsync();
+            await Task.WhenAll(logs, probes);
+            _log.Mark();
+        }
+        if (exit is null)
+        {
+            LogVanished(RunId);
+            Say("[modelhost] the engine is gone");
+            _instance = null;
+            _stop.Cancel(); // nothing to report but its absence
+            return;
+        }
+        Say($"[modelhost] the engine ended with exit code {exit.ExitCode?.ToString(System.Globalization.CultureInfo.InvariantCulture) ?? "unknown"}");
+        var lines = _log.Tail(FailureClassifier.SearchedLines);
+        Failed(exit.Message is { Length: > 0 } message
+            ? FailureClassifier.ClassifyLaunch(_recipe, message)
+            : FailureClassifier.Classify(_recipe, lines, exit.ExitCode, exit.OomKilled), exit.ExitCode);
+    }
+
+    private async Task<EngineExit?> WaitAsync(EngineInstance instance, CancellationToken cancellationToken)
+    {
+        while (true)
+        {
+            try
+            {
+                return await _runtime.WaitAsync(instance, cancellationToken);
+            }
+            catch (RuntimeException)
+            {
+                // the runtime does not answer: that says nothing about the engine
+                await Task.Delay(RetryDelay, _context.Time, cancellationToken);
+            }
+        }
+    }
+
+    private async Task FollowAsync(EngineInstance instance, SemaphoreSlim ready, CancellationToken cancellationToken)
+    {
+        try
+        {
+            while (true)
+            {
+                try
+                {
+                    var unmarked = 0;
+                    await foreach (var line in _runtime.FollowAsync(instance, _log.Position, cancellationToken))
+                    {
+                        Read(line.Text, ready);
+                        _log.Append(line.Text, line.At, line.Position);
+                        if (++unmarked % 64 == 0)
+                            _log.Mark();
+                    }
+                    return;
+                }
+                catch (RuntimeException)
+                {
+                    await Task.Delay(RetryDelay, _context.Time, cancellationToken);
+                }
+            }
+        }
+        catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
+        {
+        }
+    }
+
+    private void Read(string line, SemaphoreSlim ready)
+    {
+        if (_engine.Phase != EnginePhase.Loading)
+            return;
+        if (LoadPhases.IsReady(_recipe, line))
+            ready.Release();
+        else if (LoadPhases.Detect(_recipe, line) is { } phase && phase != _engine.Detail)
+            Change(engine => engine.Detail = phase);
+    }
+
+    private async Task ProbeAsync(EngineInstance instance, SemaphoreSlim ready, CancellationToken cancellationToken)
+    {
+        try
+        {
+            while (!await _context.Probe.IsReadyAsync(_recipe, instance.EnginePort, cancellationToken))
+                await ready.WaitAsync(LoadingPoll, cancellationToken);
+            Change(engine =>
+            {
+                (engine.Phase, engine.Detail) = (EnginePhase.Ready, "");
+                engine.ReadyAt = _context.Time.GetUtcNow().ToUnixTimeMilliseconds() / 1000.0;
+            });
+            LogReady(RunId);
+            var meter = new EngineRateMeter();
+            var began = _context.Time.GetTimestamp();
+            while (true)
+            {
+                if (await _context.Probe.CountersAsync(_recipe, instance.EnginePort, instance.EngineKey, cancellationToken) is { } counters)
+                {
+                    var rates = meter.Next(counters, _context.Time.GetElapsedTime(began));
+                    lock (_lock)
+                        _engine.Metrics = ToMetrics(counters, rates);
+                }
+                _log.Mark();
+                await Task.Delay(_context.Options.MetricsInterval, _context.Time, cancellationToken);
+            }
+        }
+        catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
+        {
+        }
+    }
+
+    private static EngineMetrics ToMetrics(EngineCounters counters, EngineRates rates)
+    {
+        var metrics = new EngineMetrics
+        {
+            PromptTokens = counters.PromptTokens ?? 0,
+            GenerationTokens = counters.GenerationTokens ?? 0,
+            Requests = counters.Requests ?? 0,
+        };
+        if (counters.RequestsRunning is { } running)
+            metrics.RequestsRunning = running;
+        if (counters.RequestsWaiting is { } waiting)
+            metrics.RequestsWaiting = waiting;
+        if (rates.PromptTps is { } promptTps)
+            metrics.PromptTps = promptTps;
+        if (rates.GenerationTps is { } generationTps)
+            metrics.GenerationTps = generationTps;
+        if (rates.PromptThroughput is { } promptThroughput)
+            metrics.PromptThroughput = promptThroughput;
+        if (rates.GenerationThroughput is { } generationThroughput)
+            metrics.GenerationThroughput = generationThroughput;
+        return metrics;
+    }
+
+    private void Started(EngineInstance instance)
+    {
+        _instance = instance;
+        Change(engine =>
+        {
+            (engine.Phase, engine.Detail) = (EnginePhase.Loading, "");
+            (engine.ContainerId, engine.Image, engine.ImageDigest) = (instance.Id, instance.Image, instance.ImageDigest);
+            engine.EngineVersion = instance.EngineVersion;
+            engine.ClearPullPercent();
+            engine.ClearPullDoneBytes();
+            engine.ClearPullTotalBytes();
+        });
+    }
+
+    private void Progress(LaunchProgress progress)
+    {
+        if (progress.Line is not null)
+            Say(progress.Line);
+        Change(engine =>
+        {
+            engine.Detail = progress.Detail;
+            if (progress.Percent is { } percent)
+                engine.PullPercent = percent;
+            if (progress.DoneBytes is { } done)
+                engine.PullDoneBytes = done;
+            if (progress.TotalBytes is { } total)
+                engine.PullTotalBytes = total;
+        });
+    }
+
+    private void Failed(EngineFailure failure, int? exitCode)
+    {
+        LogFailed(RunId, failure.Code, exitCode);
+        Say($"[modelhost] failed ({failure.Code})");
+        Change(engine =>
+        {
+            (engine.Phase, engine.Detail, engine.FailureCode, engine.Failure) = (EnginePhase.Failed, "", failure.Code, failure.Message);
+            engine.Metrics = null;
+            if (exitCode is { } code)
+                engine.ExitCode = code;
+        });
+    }
+
+    private void Say(string line) => _log.Append(line, null, null);
+
+    private void Change(Action<Engine> change)
+    {
+        lock (_lock)
+            change(_engine);
+        _context.Changed();
+    }
+
+    private async Task<bool> PauseAsync(TimeSpan delay)
+    {
+        await Task.Delay(delay, _context.Time, _shutdown.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        return !_shutdown.IsCancellationRequested;
+    }
+
+    [LoggerMessage(2101, LogLevel.Information, "Run {RunId} is ready.")]
+    private partial void LogReady(string runId);
+
+    [LoggerMessage(2102, LogLevel.Warning, "Run {RunId} failed: {FailureCode}, exit code {ExitCode}.")]
+    private partial void LogFailed(string runId, string failureCode, int? exitCode);
+
+    [LoggerMessage(2103, LogLevel.Warning, "The engine of run {RunId} is gone without a trace.")]
+    private partial void LogVanished(string runId);
+
+    [LoggerMessage(2104, LogLevel.Warning, "The engine of run {RunId} could not be ended; it is tried again.")]
+    private partial void LogStopFailed(Exception exception, string runId);
+
+    [LoggerMessage(2105, LogLevel.Error, "The supervision of run {RunId} broke off.")]
+    private partial void LogBroken(Exception exception, string runId);
+}

@@ -1,0 +1,286 @@
+using System.Collections.Concurrent;
+using System.Net;
+using System.Net.Sockets;
+using System.Security.Cryptography;
+using Microsoft.Extensions.Logging;
+using ModelHost.Agent.Engines;
+using ModelHost.Agent.Gpus;
+using ModelHost.Agent.Runtimes;
+using ModelHost.Core.Backends;
+using ModelHost.Core.Deployments;
+using ModelHost.Docker;
+using ModelHost.Protocol;
+
+namespace ModelHost.Agent;
+
+/// <summary>
+/// This machine as a node: starts and ends engines, watches them, and reports. Engines outlive it; a new one finds them again by
+/// their labels or sidecars.
+/// </summary>
+public sealed partial class LocalNode : INode, IAsyncDisposable
+{
+    private static readonly TimeSpan ScanPeriod = TimeSpan.FromSeconds(5);
+
+    private readonly NodeIdentity _identity;
+    private readonly NodeOptions _options;
+    private readonly TimeProvider _time;
+    private readonly ILogger _logger;
+    private readonly IEngineRuntime[] _runtimes;
+    private readonly DockerClient _docker;
+    private readonly GpuSampler _gpus;
+    private readonly DiskSampler _disk;
+    private readonly EngineProbe _probe = new();
+    private readonly SupervisorContext _context;
+    private readonly ConcurrentDictionary<string, bool> _answering = new();
+    private readonly Dictionary<string, EngineSupervisor> _engines = [];
+    private readonly CancellationTokenSource _shutdown = new();
+    private readonly Lock _lock = new();
+    private Task _loops = Task.CompletedTask;
+    private TaskCompletionSource _changed = NewSignal();
+
+    /// <summary>Makes the node; nothing runs before <see cref="OpenAsync"/>.</summary>
+    public LocalNode(NodeIdentity identity, NodeOptions options, TimeProvider time, ILoggerFactory loggers)
+    {
+        ArgumentNullException.ThrowIfNull(identity);
+        ArgumentNullException.ThrowIfNull(options);
+        (_identity, _options, _time) = (identity, options, time);
+        _logger = loggers.CreateLogger<LocalNode>();
+        var cache = options.HuggingFaceCache.Length > 0 ? options.HuggingFaceCache : Path.Combine(identity.DataFolder, "models", "huggingface");
+        _docker = new DockerClient(new Uri(options.DockerHost));
+        _runtimes =
+        [
+            new DockerRuntime(_docker, options, identity, Path.GetFullPath(cache)),
+            .. options.ProcessRuntime ? [new ProcessRuntime(identity, time)] : Array.Empty<IEngineRuntime>(),
+        ];
+        _gpus = new GpuSampler(options.NvidiaSmi, time, _logger);
+        _disk = new DiskSampler(identity.DataFolder, Path.GetFullPath(cache), time);
+        _context = new SupervisorContext(options, LogPath, _probe, time, _logger, SignalChange);
+    }
+
+    /// <summary>Finds the engines that are there, and begins to watch the machine.</summary>
+    public async Task OpenAsync(CancellationToken cancellationToken)
+    {
+        await Task.WhenAll(_runtimes.Select(runtime => ScanAsync(runtime, cancellationToken)));
+        _loops = Task.WhenAll(
+            [_gpus.RunAsync(SignalChange, _shutdown.Token), _disk.RunAsync(_shutdown.Token), .. _runtimes.Select(ScanForeverAsync)]);
+    }
+
+    /// <inheritdoc/>
+    public Task<StartReply> StartAsync(StartRequest request, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        var spec = LaunchSpec.FromJson(request.LaunchSpec) ?? throw new ArgumentException("the launch spec is of an unknown version", nameof(request));
+        var recipe = BackendCatalogue.BuiltIn.GetValueOrDefault(spec.Backend)
+            ?? throw new ArgumentException($"there is no backend '{spec.Backend}'", nameof(request));
+        var runtime = _runtimes.FirstOrDefault(r => r.Name == spec.Runtime)
+            ?? throw new ArgumentException($"this node has no runtime '{spec.Runtime}'", nameof(request));
+        lock (_lock)
+        {
+            if (!_engines.ContainsKey(request.RunId))
+            {
+                var key = Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(24));
+                var launch = new EngineLaunch(request.DeploymentUid, request.RunId, spec, recipe,
+                    new Dictionary<string, string>(request.Env), request.LatestVersion, FreePort(), key);
+                Track(EngineSupervisor.Start(_context, runtime, launch));
+            }
+        }
+        SignalChange();
+        return Task.FromResult(new StartReply());
+    }
+
+    /// <inheritdoc/>
+    public Task<StopReply> StopAsync(StopRequest request, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        lock (_lock)
+        {
+            if (_engines.TryGetValue(request.RunId, out var engine))
+                engine.Stop();
+        }
+        return Task.FromResult(new StopReply());
+    }
+
+    /// <inheritdoc/>
+    public Task<NodeReport> ReportAsync(ReportRequest request, CancellationToken cancellationToken)
+    {
+        var inventory = _gpus.Current;
+        var report = new NodeReport
+        {
+            NodeId = _identity.NodeId,
+            Hostname = Dns.GetHostName(),
+            Address = "127.0.0.1",
+            AgentVersion = typeof(LocalNode).Assembly.GetName().Version?.ToString(3) ?? "",
+            GpuError = inventory.Error ?? "",
+            Disk = _disk.Current,
+        };
+        foreach (var gpu in inventory.Gpus)
+        {
+            var reported = new Gpu { Index = gpu.Index, Uuid = gpu.Uuid, Name = gpu.Name, Source = "nvidia-smi" };
+            if (gpu.TotalBytes is { } total)
+                reported.MemoryTotalBytes = total;
+            if (gpu.UsedBytes is { } used)
+                reported.MemoryUsedBytes = used;
+            if (gpu.UtilizationPercent is { } utilization)
+                reported.UtilizationPercent = utilization;
+            if (gpu.TemperatureCelsius is { } temperature)
+                reported.TemperatureCelsius = temperature;
+            if (gpu.PowerWatts is { } power)
+                reported.PowerWatts = power;
+            report.Gpus.Add(reported);
+        }
+        lock (_lock)
+        {
+            // taken together: a runtime that answers has all its engines in the same report
+            report.Runtimes.AddRange(_runtimes.Select(runtime => runtime.Name).Where(name => _answering.GetValueOrDefault(name)));
+            report.Engines.AddRange(_engines.Values.Where(engine => !engine.IsGone).Select(engine => engine.Snapshot()));
+        }
+        return Task.FromResult(report);
+    }
+
+    /// <inheritdoc/>
+    public Task<LogsReply> LogsAsync(LogsRequest request, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        var count = Math.Clamp(request.Tail, 1, 2000);
+        EngineSupervisor? engine;
+        lock (_lock)
+            engine = _engines.Values.FirstOrDefault(e => e.RunId == request.RunId);
+        var reply = new LogsReply();
+        reply.Lines.AddRange(engine is not null && !engine.IsGone ? engine.Tail(count)
+            : Guid.TryParse(request.DeploymentUid, out _) && Guid.TryParse(request.RunId, out _) ? RunLog.ReadTail(LogPath(request.DeploymentUid, request.RunId), count)
+            : []);
+        return Task.FromResult(reply);
+    }
+
+    /// <inheritdoc/>
+    public Task ChangedAsync(CancellationToken cancellationToken)
+    {
+        lock (_lock)
+            return _changed.Task.WaitAsync(cancellationToken).ContinueWith(static _ => { }, TaskScheduler.Default);
+    }
+
+    /// <summary>Ends the watching; the engines go on.</summary>
+    public async ValueTask DisposeAsync()
+    {
+        await _shutdown.CancelAsync();
+        await _loops.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        EngineSupervisor[] engines;
+        lock (_lock)
+            engines = [.. _engines.Values];
+        await Task.WhenAll(engines.Select(engine => engine.DisposeAsync().AsTask()));
+        _probe.Dispose();
+        _docker.Dispose();
+        _shutdown.Dispose();
+    }
+
+    private async Task ScanForeverAsync(IEngineRuntime runtime)
+    {
+        while (!_shutdown.IsCancellationRequested)
+        {
+            await Task.Delay(ScanPeriod, _time, _shutdown.Token);
+            await ScanAsync(runtime, _shutdown.Token);
+        }
+    }
+
+    /// <summary>Asks a runtime for its engines, and takes over those that nobody watches.</summary>
+    private async Task ScanAsync(IEngineRuntime runtime, CancellationToken cancellationToken)
+    {
+        try
+        {
+            var instances = await runtime.ListAsync(cancellationToken);
+            lock (_lock)
+            {
+                foreach (var instance in instances.Where(instance => !_engines.ContainsKey(instance.RunId)))
+                {
+                    if (LaunchSpec.FromJson(instance.SpecJson) is { } spec && BackendCatalogue.BuiltIn.TryGetValue(spec.Backend, out var recipe))
+                    {
+                        LogAdopted(instance.RunId, instance.DeploymentUid, runtime.Name);
+                        Track(EngineSupervisor.Adopt(_context, runtime, recipe, instance));
+                    }
+                }
+            }
+            if (!_answering.GetValueOrDefault(runtime.Name))
+                LogRuntimeAnswers(runtime.Name);
+            SetAnswering(runtime, true);
+        }
+        catch (RuntimeException e)
+        {
+            if (_answering.GetValueOrDefault(runtime.Name, true))
+                LogRuntimeSilent(runtime.Name, e.Message);
+            SetAnswering(runtime, false);
+        }
+    }
+
+    private void SetAnswering(IEngineRuntime runtime, bool answers)
+    {
+        var changed = !_answering.TryGetValue(runtime.Name, out var before) || before != answers;
+        _answering[runtime.Name] = answers;
+        if (changed)
+            SignalChange();
+    }
+
+    private void Track(EngineSupervisor engine)
+    {
+        _engines[engine.RunId] = engine;
+        _ = ForgetWhenGoneAsync(engine);
+    }
+
+    private async Task ForgetWhenGoneAsync(EngineSupervisor engine)
+    {
+        await engine.Completion;
+        if (!engine.IsGone)
+            return;
+        lock (_lock)
+            _engines.Remove(engine.RunId);
+        await engine.DisposeAsync();
+    }
+
+    private int FreePort()
+    {
+        var taken = _engines.Values.Select(engine => engine.EnginePort).ToHashSet();
+        for (var port = _options.EnginePortFirst; port <= _options.EnginePortLast; port++)
+        {
+            if (!taken.Contains(port) && IsBindable(port))
+                return port;
+        }
+        throw new InvalidOperationException($"no port is free between {_options.EnginePortFirst} and {_options.EnginePortLast}");
+    }
+
+    private static bool IsBindable(int port)
+    {
+        try
+        {
+            using var listener = new TcpListener(IPAddress.Loopback, port);
+            listener.Start();
+            return true;
+        }
+        catch (SocketException)
+        {
+            return false;
+        }
+    }
+
+    private string LogPath(string deploymentUid, string runId) => Path.Combine(_identity.DataFolder, "logs", deploymentUid, runId + ".log");
+
+    private void SignalChange()
+    {
+        TaskCompletionSource changed;
+        lock (_lock)
+        {
+            changed = _changed;
+            _changed = NewSignal();
+        }
+        changed.TrySetResult();
+    }
+
+    private static TaskCompletionSource NewSignal() => new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+    [LoggerMessage(2201, LogLevel.Information, "Run {RunId} of deployment {DeploymentUid} was found on {Runtime} and is watched again.")]
+    private partial void LogAdopted(string runId, string deploymentUid, string runtime);
+
+    [LoggerMessage(2202, LogLevel.Information, "Runtime {Runtime} answers.")]
+    private partial void LogRuntimeAnswers(string runtime);
+
+    [LoggerMessage(2203, LogLevel.Warning, "Runtime {Runtime} does not answer: {Reason}")]
+    private partial void LogRuntimeSilent(string runtime, string reason);
+}

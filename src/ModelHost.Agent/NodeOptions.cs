@@ -1,0 +1,53 @@
+using System.ComponentModel.DataAnnotations;
+
+namespace ModelHost.Agent;
+
+/// <summary>How this machine runs engines. Section <c>Node</c>.</summary>
+public sealed class NodeOptions
+{
+    /// <summary>Name of the configuration section.</summary>
+    public const string Section = "Node";
+
+    /// <summary>Docker Engine API endpoint. Default <c>unix:///var/run/docker.sock</c>; <c>DOCKER_HOST</c> is honoured.</summary>
+    [Required]
+    public string DockerHost { get; set; } = "unix:///var/run/docker.sock";
+
+    /// <summary>Whether engines may be started as plain processes (only the built-in simulator). Default false; on in the demo.</summary>
+    public bool ProcessRuntime { get; set; }
+
+    /// <summary>The <c>nvidia-smi</c> to ask: a path, or a name looked up on <c>PATH</c>. Default <c>nvidia-smi</c>.</summary>
+    [Required]
+    public string NvidiaSmi { get; set; } = "nvidia-smi";
+
+    /// <summary>First loopback port for engines. Default 41000.</summary>
+    [Range(1024, 65535)]
+    public int EnginePortFirst { get; set; } = 41000;
+
+    /// <summary>Last loopback port for engines. Default 41999.</summary>
+    [Range(1024, 65535)]
+    public int EnginePortLast { get; set; } = 41999;
+
+    /// <summary>Image repository used in place of the recipe's, for sites without Docker Hub. Default: the recipe's.</summary>
+    public string ImageRepository { get; set; } = "";
+
+    /// <summary>Folder mounted as the Hugging Face cache of every engine. Default <c>models/huggingface</c> in the data folder.</summary>
+    public string HuggingFaceCache { get; set; } = "";
+
+    /// <summary>How long an engine may take to end before it is killed. Default 30 s, 1 s to 10 min.</summary>
+    [Range(typeof(TimeSpan), "00:00:01", "00:10:00")]
+    public TimeSpan StopGrace { get; set; } = TimeSpan.FromSeconds(30);
+
+    /// <summary>Time between two readings of an engine's metrics. Default 5 s, 1 s to 5 min.</summary>
+    [Range(typeof(TimeSpan), "00:00:01", "00:05:00")]
+    public TimeSpan MetricsInterval { get; set; } = TimeSpan.FromSeconds(5);
+
+    /// <summary>Bytes of log kept per run, in two files of half of it each. Default 64 MiB.</summary>
+    [Range(64 * 1024, long.MaxValue)]
+    public long LogBytes { get; set; } = 64L * 1024 * 1024;
+}
+
+/// <summary>Who this node is and where it keeps its things.</summary>
+/// <param name="ClusterId">Id of the cluster, written into the labels of its containers.</param>
+/// <param name="NodeId">Id of this node.</param>
+/// <param name="DataFolder">The data folder.</param>
+public sealed record NodeIdentity(string ClusterId, string NodeId, string DataFolder);

@@ -1,0 +1,302 @@
+using System.Globalization;
+using System.Net;
+using System.Runtime.CompilerServices;
+using ModelHost.Agent.Engines;
+using ModelHost.Core.Backends;
+using ModelHost.Core.Deployments;
+using ModelHost.Core.Engines;
+using ModelHost.Docker;
+
+namespace ModelHost.Agent.Runtimes;
+
+/// <summary>Runs engines as containers of a Docker engine. The containers' labels are all it needs to find them again.</summary>
+internal sealed class DockerRuntime(DockerClient docker, NodeOptions options, NodeIdentity identity, string cacheFolder) : IEngineRuntime
+{
+    internal const string ClusterLabel = "modelhost.cluster";
+    internal const string DeploymentLabel = "modelhost.deployment";
+    internal const string RunLabel = "modelhost.run";
+    internal const string SpecLabel = "modelhost.spec";
+    private const string PortLabel = "modelhost.engine_port";
+    private const string ImageLabel = "modelhost.image";
+
+    public string Name => "docker";
+
+    public async Task<IReadOnlyList<EngineInstance>> ListAsync(CancellationToken cancellationToken)
+    {
+        var labels = new Dictionary<string, string?> { [ClusterLabel] = identity.ClusterId };
+        var found = await Ask(() => docker.ListContainersAsync(labels, cancellationToken));
+        var instances = new List<EngineInstance>();
+        foreach (var summary in found)
+        {
+            if (await InspectAsync(summary.Id, cancellationToken) is not { } details)
+                continue;
+            var recipe = LaunchSpec.FromJson(details.Labels.GetValueOrDefault(SpecLabel)) is { } spec
+                ? BackendCatalogue.BuiltIn.GetValueOrDefault(spec.Backend) : null;
+            if (recipe is null || !details.Labels.TryGetValue(DeploymentLabel, out var uid) || !details.Labels.TryGetValue(RunLabel, out var run)
+                || !int.TryParse(details.Labels.GetValueOrDefault(PortLabel), NumberStyles.None, CultureInfo.InvariantCulture, out var port))
+                continue; // made by a newer build, or by hand
+            var variables = details.Env.Select(pair => pair.Split('=', 2)).Where(pair => pair.Length == 2).ToLookup(pair => pair[0], pair => pair[1]);
+            var image = details.Labels.GetValueOrDefault(ImageLabel, details.ImageName);
+            instances.Add(new EngineInstance(details.Id, uid, run, details.Labels[SpecLabel], port, variables[recipe.KeyVariable].LastOrDefault(""),
+                image, await DigestAsync(details.Image, cancellationToken), VersionOf(image),
+                [.. variables.Where(pair => Redactor.IsSecretName(pair.Key)).SelectMany(pair => pair)]));
+        }
+        return instances;
+    }
+
+    public async Task<EngineInstance> LaunchAsync(EngineLaunch launch, Action<LaunchProgress> progress, CancellationToken cancellationToken)
+    {
+        var image = await EnsureImageAsync(launch, progress, cancellationToken);
+        var digest = await DigestAsync(image, cancellationToken);
+        progress(new LaunchProgress("starting container", Line: $"[modelhost] starting a container of {image}"));
+        Directory.CreateDirectory(cacheFolder);
+        var specJson = launch.Spec.ToJson();
+        var spec = new ContainerSpec
+        {
+            Image = image,
+            Command = EngineCommandLine.Arguments(launch.Recipe, launch.Spec, launch.EnginePort),
+            Env = new Dictionary<string, string>(launch.Env) { [launch.Recipe.KeyVariable] = launch.EngineKey },
+            Labels = new Dictionary<string, string>
+            {
+                [ClusterLabel] = identity.ClusterId,
+                [DeploymentLabel] = launch.DeploymentUid,
+                [RunLabel] = launch.RunId,
+                [SpecLabel] = specJson,
+                [PortLabel] = launch.EnginePort.ToString(CultureInfo.InvariantCulture),
+                [ImageLabel] = image,
+            },
+            Mounts = launch.Recipe.CacheMount.Length > 0 ? [new BindMount(cacheFolder, launch.Recipe.CacheMount, ReadOnly: false)] : [],
+            NetworkMode = "host",
+            IpcMode = "host",
+            // placement gives every engine on a node with GPUs some of them, so none means that there are none
+            Gpus = launch.Spec.GpuIds.Count > 0
+                ? new GpuRequest { DeviceIds = [.. launch.Spec.GpuIds.Select(id => id.ToString(CultureInfo.InvariantCulture))] } : null,
+            RestartPolicy = "no",
+        };
+        string? id = null;
+        try
+        {
+            id = (await docker.CreateContainerAsync(spec, ContainerName(launch), cancellationToken)).Id;
+            await docker.StartContainerAsync(id, cancellationToken);
+        }
+        catch (Exception e) when (e is DockerException or OperationCanceledException)
+        {
+            if (id is not null)
+                await RemoveAsync(id, CancellationToken.None);
+            throw e is DockerException docker ? new RuntimeException(docker.EngineMessage, e) : e;
+        }
+        return new EngineInstance(id, launch.DeploymentUid, launch.RunId, specJson, launch.EnginePort, launch.EngineKey, image, digest, VersionOf(image), []);
+    }
+
+    public async Task<EngineExit?> WaitAsync(EngineInstance instance, CancellationToken cancellationToken)
+    {
+        if (await InspectAsync(instance.Id, cancellationToken) is not { } details)
+            return null;
+        // a host that was killed between create and start left it so
+        if (details.State.Status == "created")
+        {
+            try
+            {
+                await docker.StartContainerAsync(instance.Id, cancellationToken);
+            }
+            catch (DockerException e) when (e.StatusCode is not null)
+            {
+                return new EngineExit(null, Message: e.EngineMessage);
+            }
+            catch (DockerException e)
+            {
+                throw new RuntimeException(e.Message, e);
+            }
+        }
+        try
+        {
+            await docker.WaitContainerAsync(instance.Id, cancellationToken);
+        }
+        catch (DockerException e) when (e.StatusCode == HttpStatusCode.NotFound)
+        {
+            return null;
+        }
+        catch (DockerException e)
+        {
+            throw new RuntimeException(e.Message, e);
+        }
+        // an engine that came back after its own restart shows the container as it is now
+        return await InspectAsync(instance.Id, cancellationToken) switch
+        {
+            null => null,
+            { State.Running: true } => throw new RuntimeException("the container still runs"),
+            { State: var state } => new EngineExit(state.ExitCode, state.OomKilled, state.Error is { Length: > 0 } error ? error : null),
+        };
+    }
+
+    public async IAsyncEnumerable<OutputLine> FollowAsync(
+        EngineInstance instance, string? position, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        var query = new LogQuery { Follow = true, Timestamps = true, Since = position is null ? null : LogPosition.ToUnixTime(position) };
+        var lines = docker.ReadLogsAsync(instance.Id, query, cancellationToken).GetAsyncEnumerator(cancellationToken);
+        await using (lines)
+        {
+            while (await Ask(() => lines.MoveNextAsync().AsTask()))
+            {
+                // the engine counts "since" inclusively
+                if (lines.Current.Timestamp is { } timestamp && (position is null || LogPosition.IsAfter(timestamp, position)))
+                    yield return new OutputLine(lines.Current.Text, timestamp, LogPosition.ToTime(timestamp));
+            }
+        }
+    }
+
+    public async Task RemoveAsync(EngineInstance instance, TimeSpan grace, CancellationToken cancellationToken)
+    {
+        await Ask(async () =>
+        {
+            try
+            {
+                await docker.StopContainerAsync(instance.Id, grace, cancellationToken);
+            }
+            catch (DockerException e) when (e.StatusCode == HttpStatusCode.NotFound)
+            {
+            }
+            return true;
+        });
+        await RemoveAsync(instance.Id, cancellationToken);
+    }
+
+    private async Task RemoveAsync(string id, CancellationToken cancellationToken) =>
+        await Ask(async () =>
+        {
+            try
+            {
+                await docker.RemoveContainerAsync(id, force: true, cancellationToken);
+            }
+            catch (DockerException e) when (e.StatusCode is HttpStatusCode.NotFound or HttpStatusCode.Conflict)
+            {
+                // gone, or another call is removing it
+            }
+            return true;
+        });
+
+    private async Task<string> EnsureImageAsync(EngineLaunch launch, Action<LaunchProgress> progress, CancellationToken cancellationToken)
+    {
+        var repository = options.ImageRepository.Length > 0 ? options.ImageRepository : launch.Recipe.Image;
+        var wanted = launch.Spec.EngineVersion is { Length: > 0 } version ? version : launch.LatestVersion;
+        var tag = wanted.Length > 0 ? EngineImage.Tag(wanted) : EngineImage.Newest(await LocalTagsAsync(repository, cancellationToken));
+        if (tag is null)
+            throw new RuntimeException($"no version was asked for, the latest release is not known, and the node has no image of {repository}");
+        var image = $"{repository}:{tag}";
+        var isLocal = await IsLocalAsync(image, cancellationToken);
+        if (isLocal && !EngineImage.IsMoving(tag))
+            return image;
+        progress(new LaunchProgress("pulling image", Line: $"[modelhost] pulling {image}"));
+        try
+        {
+            var said = "";
+            await docker.PullImageAsync(repository, tag, pull =>
+            {
+                var detail = pull is { Percent: >= 100 } && pull.LayersDone < pull.Layers ? "extracting image" : "pulling image";
+                var line = pull.Layer is null && pull.Status != said ? $"[docker] {pull.Status}" : null;
+                said = pull.Layer is null ? pull.Status : said;
+                progress(new LaunchProgress(detail, pull.Percent, pull.DoneBytes, pull.TotalBytes, line));
+            }, cancellationToken);
+        }
+        catch (DockerException e) when (isLocal)
+        {
+            progress(new LaunchProgress("preparing image", Line: $"[modelhost] {image} could not be pulled ({e.EngineMessage}); the local one is used"));
+        }
+        catch (DockerException e)
+        {
+            throw new RuntimeException($"image {image} could not be pulled: {e.EngineMessage}", e);
+        }
+        return image;
+    }
+
+    private async Task<IEnumerable<string>> LocalTagsAsync(string repository, CancellationToken cancellationToken)
+    {
+        var images = await Ask(() => docker.ListImagesAsync(repository, cancellationToken));
+        return images.SelectMany(image => image.RepoTags).Where(tag => tag.StartsWith(repository + ":", StringComparison.Ordinal))
+            .Select(tag => tag[(repository.Length + 1)..]);
+    }
+
+    private async Task<bool> IsLocalAsync(string image, CancellationToken cancellationToken) =>
+        await Ask(async () =>
+        {
+            try
+            {
+                await docker.InspectImageAsync(image, cancellationToken);
+                return true;
+            }
+            catch (DockerException e) when (e.StatusCode == HttpStatusCode.NotFound)
+            {
+                return false;
+            }
+        });
+
+    private async Task<string> DigestAsync(string image, CancellationToken cancellationToken) =>
+        await Ask(async () =>
+        {
+            try
+            {
+                var details = await docker.InspectImageAsync(image, cancellationToken);
+                return details.RepoDigests.Count > 0 ? details.RepoDigests[0] : details.Id;
+            }
+            catch (DockerException e) when (e.StatusCode == HttpStatusCode.NotFound)
+            {
+                return ""; // untagged and removed while the container runs on
+            }
+        });
+
+    private async Task<ContainerDetails?> InspectAsync(string id, CancellationToken cancellationToken) =>
+        await Ask(async () =>
+        {
+            try
+            {
+                return await docker.InspectContainerAsync(id, cancellationToken);
+            }
+            catch (DockerException e) when (e.StatusCode == HttpStatusCode.NotFound)
+            {
+                return null;
+            }
+        });
+
+    private static async Task<T> Ask<T>(Func<Task<T>> call)
+    {
+        try
+        {
+            return await call();
+        }
+        catch (DockerException e)
+        {
+            throw new RuntimeException(e.Message, e);
+        }
+    }
+
+    private static string ContainerName(EngineLaunch launch) => $"modelhost-{launch.DeploymentUid}-{launch.RunId[..8]}";
+
+    private static string VersionOf(string image) => EngineImage.VersionOf(image[(image.LastIndexOf(':') + 1)..]);
+}
+
+/// <summary>Places in a container's log: the time stamps of its lines, exact to the nanosecond, which .NET's times are not.</summary>
+internal static class LogPosition
+{
+    /// <summary>The moment of a line.</summary>
+    public static DateTimeOffset? ToTime(string timestamp) =>
+        DateTimeOffset.TryParse(timestamp, CultureInfo.InvariantCulture, DateTimeStyles.AssumeUniversal, out var time) ? time : null;
+
+    /// <summary>The moment as the engine takes it: seconds since 1970, a dot, nanoseconds.</summary>
+    public static string? ToUnixTime(string timestamp) =>
+        ToTime(timestamp) is { } time ? $"{time.ToUnixTimeSeconds()}.{Nanoseconds(timestamp)}" : null;
+
+    /// <summary>Whether a line comes after another.</summary>
+    public static bool IsAfter(string timestamp, string other) =>
+        (ToTime(timestamp), ToTime(other)) is not ({ } a, { } b)
+        || a.ToUnixTimeSeconds() > b.ToUnixTimeSeconds()
+        || (a.ToUnixTimeSeconds() == b.ToUnixTimeSeconds() && string.CompareOrdinal(Nanoseconds(timestamp), Nanoseconds(other)) > 0);
+
+    private static string Nanoseconds(string timestamp)
+    {
+        var dot = timestamp.IndexOf('.', StringComparison.Ordinal);
+        if (dot < 0)
+            return "000000000";
+        var digits = timestamp[(dot + 1)..].TakeWhile(char.IsAsciiDigit).Take(9).ToArray();
+        return new string(digits).PadRight(9, '0');
+    }
+}

@@ -1,0 +1,57 @@
+using ModelHost.Core.Backends;
+using ModelHost.Core.Deployments;
+
+namespace ModelHost.Agent.Runtimes;
+
+/// <summary>Starts and ends engines in one way: as containers, or as processes.</summary>
+internal interface IEngineRuntime
+{
+    /// <summary>Name in launch specs and reports.</summary>
+    string Name { get; }
+
+    /// <summary>All engines of this cluster, running or ended, complete.</summary>
+    /// <exception cref="RuntimeException">The runtime does not answer.</exception>
+    Task<IReadOnlyList<EngineInstance>> ListAsync(CancellationToken cancellationToken);
+
+    /// <summary>Gets ready what the engine needs and starts it.</summary>
+    /// <exception cref="RuntimeException">It could not be started; nothing of it is left.</exception>
+    Task<EngineInstance> LaunchAsync(EngineLaunch launch, Action<LaunchProgress> progress, CancellationToken cancellationToken);
+
+    /// <summary>Completes when the engine has ended.</summary>
+    /// <returns>Null: it is gone without a trace.</returns>
+    /// <exception cref="RuntimeException">The runtime does not answer; the engine may well run.</exception>
+    Task<EngineExit?> WaitAsync(EngineInstance instance, CancellationToken cancellationToken);
+
+    /// <summary>The engine's output from a position on, as it comes; ends with the engine.</summary>
+    /// <exception cref="RuntimeException">The output broke off.</exception>
+    IAsyncEnumerable<OutputLine> FollowAsync(EngineInstance instance, string? position, CancellationToken cancellationToken);
+
+    /// <summary>Ends the engine and removes what is left of it. One that is gone is no error.</summary>
+    /// <exception cref="RuntimeException">It could not be ended.</exception>
+    Task RemoveAsync(EngineInstance instance, TimeSpan grace, CancellationToken cancellationToken);
+}
+
+/// <summary>What to start.</summary>
+internal sealed record EngineLaunch(
+    string DeploymentUid, string RunId, LaunchSpec Spec, BackendRecipe Recipe, IReadOnlyDictionary<string, string> Env, string LatestVersion,
+    int EnginePort, string EngineKey);
+
+/// <summary>How far a launch is.</summary>
+internal sealed record LaunchProgress(string Detail, double? Percent = null, long? DoneBytes = null, long? TotalBytes = null, string? Line = null);
+
+/// <summary>An engine that a runtime started.</summary>
+internal sealed record EngineInstance(
+    string Id, string DeploymentUid, string RunId, string SpecJson, int EnginePort, string EngineKey, string Image, string ImageDigest,
+    string EngineVersion, IReadOnlyList<string> Secrets);
+
+/// <summary>How an engine ended.</summary>
+internal sealed record EngineExit(int? ExitCode, bool OomKilled = false, string? Message = null);
+
+/// <summary>A line of an engine's output.</summary>
+/// <param name="Text">Without line end.</param>
+/// <param name="Position">Where to go on after this line.</param>
+/// <param name="At">When it was written; null: unknown.</param>
+internal readonly record struct OutputLine(string Text, string Position, DateTimeOffset? At);
+
+/// <summary>A runtime did not do what it was asked.</summary>
+internal sealed class RuntimeException(string message, Exception? inner = null) : Exception(message, inner);

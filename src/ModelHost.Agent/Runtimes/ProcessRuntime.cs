@@ -1,0 +1,206 @@
+using System.Diagnostics;
+using System.Globalization;
+using System.Runtime.CompilerServices;
+using System.Text;
+using ModelHost.Agent.Engines;
+using ModelHost.Core.Backends;
+
+namespace ModelHost.Agent.Runtimes;
+
+/// <summary>Runs engines as processes of this machine that outlive the host. Only commands of recipes are started, never a shell.</summary>
+internal sealed class ProcessRuntime(NodeIdentity identity, TimeProvider time) : IEngineRuntime
+{
+    private const int MaxLine = 16 * 1024;
+    private const long MaxOutput = 32 * 1024 * 1024;
+    private static readonly TimeSpan Poll = TimeSpan.FromMilliseconds(100);
+    private static readonly string[] Inherited = ["PATH", "HOME", "LANG", "TMPDIR", "DOTNET_ROOT", "DOTNET_CLI_TELEMETRY_OPTOUT", "DOTNET_NOLOGO"];
+
+    private readonly string _folder = Path.Combine(identity.DataFolder, "engines");
+    // of engines that this process started: only a parent learns the exit code
+    private readonly Dictionary<string, Process> _children = [];
+
+    public string Name => "process";
+
+    public Task<IReadOnlyList<EngineInstance>> ListAsync(CancellationToken cancellationToken)
+    {
+        if (!Directory.Exists(_folder))
+            return Task.FromResult<IReadOnlyList<EngineInstance>>([]);
+        var instances = new List<EngineInstance>();
+        foreach (var path in Directory.EnumerateFiles(_folder, "*.json"))
+        {
+            // without a process it is being started right now, or was when the host was killed: the start is asked for again
+            if (ProcessSidecar.Read(path) is { Pid: not null } sidecar)
+                instances.Add(Instance(sidecar));
+        }
+        return Task.FromResult<IReadOnlyList<EngineInstance>>(instances);
+    }
+
+    public async Task<EngineInstance> LaunchAsync(EngineLaunch launch, Action<LaunchProgress> progress, CancellationToken cancellationToken)
+    {
+        progress(new LaunchProgress("starting process"));
+        Directory.CreateDirectory(_folder, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        var path = SidecarPath(launch.RunId);
+        var sidecar = new ProcessSidecar
+        {
+            DeploymentUid = launch.DeploymentUid,
+            RunId = launch.RunId,
+            Spec = launch.Spec.ToJson(),
+            EnginePort = launch.EnginePort,
+            EngineKey = launch.EngineKey,
+            Command = [.. Self(launch.Recipe.Command), .. EngineCommandLine.Arguments(launch.Recipe, launch.Spec, launch.EnginePort)],
+            OutputFile = Path.Combine(_folder, launch.RunId + ".out"),
+            Secrets = [.. launch.Env.Where(variable => Redactor.IsSecretName(variable.Key)).Select(variable => variable.Value)],
+        };
+        sidecar.Write(path);
+        var shim = Self(["{modelhost}", EngineShim.Role, path]);
+        var start = new ProcessStartInfo(shim[0], shim[1..]) { UseShellExecute = false, RedirectStandardInput = true, WorkingDirectory = "/" };
+        foreach (var name in start.Environment.Keys.Except(Inherited).ToArray())
+            start.Environment.Remove(name);
+        foreach (var (name, value) in launch.Env)
+            start.Environment[name] = value;
+        start.Environment[launch.Recipe.KeyVariable] = launch.EngineKey;
+        Process process;
+        try
+        {
+            process = Process.Start(start)!;
+        }
+        catch (System.ComponentModel.Win32Exception e)
+        {
+            Delete(launch.RunId);
+            throw new RuntimeException($"{shim[0]} could not be started: {e.Message}", e);
+        }
+        process.StandardInput.Close();
+        lock (_children)
+            _children[launch.RunId] = process;
+        while (ProcessSidecar.Read(path) is not { Pid: not null } && !process.HasExited)
+        {
+            try
+            {
+                await Task.Delay(Poll, time, cancellationToken);
+            }
+            catch (OperationCanceledException)
+            {
+                process.Kill();
+                await process.WaitForExitAsync(CancellationToken.None);
+                Forget(launch.RunId);
+                throw;
+            }
+        }
+        return Instance(sidecar);
+    }
+
+    public async Task<EngineExit?> WaitAsync(EngineInstance instance, CancellationToken cancellationToken)
+    {
+        Process? child;
+        lock (_children)
+            _children.TryGetValue(instance.RunId, out child);
+        if (child is not null)
+        {
+            await child.WaitForExitAsync(cancellationToken);
+            return new EngineExit(child.ExitCode);
+        }
+        while (ProcessSidecar.Read(SidecarPath(instance.RunId)) is { } sidecar)
+        {
+            if (!sidecar.IsAlive)
+                return new EngineExit(null);
+            await Task.Delay(Poll, time, cancellationToken);
+        }
+        return null;
+    }
+
+    public async IAsyncEnumerable<OutputLine> FollowAsync(
+        EngineInstance instance, string? position, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        var path = Path.Combine(_folder, instance.RunId + ".out");
+        while (!File.Exists(path))
+            await Task.Delay(Poll, time, cancellationToken);
+        await using var file = new FileStream(path, FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite | FileShare.Delete);
+        var at = long.TryParse(position, NumberStyles.None, CultureInfo.InvariantCulture, out var known) && known <= file.Length ? known : 0;
+        file.Seek(at, SeekOrigin.Begin);
+        var buffer = new byte[MaxLine];
+        var filled = 0;
+        while (true)
+        {
+            var alive = IsAlive(instance.RunId); // asked before reading: what it wrote last is read once more after its end
+            var read = await file.ReadAsync(buffer.AsMemory(filled), cancellationToken);
+            filled += read;
+            var begin = 0;
+            while (true)
+            {
+                var length = buffer.AsSpan(begin, filled - begin).IndexOf((byte)'\n');
+                var whole = length >= 0 || (begin == 0 && filled == MaxLine) || (read == 0 && !alive && begin < filled);
+                if (!whole)
+                    break;
+                var end = length >= 0 ? begin + length : filled;
+                at += end - begin + (length >= 0 ? 1 : 0);
+                yield return new OutputLine(Encoding.UTF8.GetString(buffer, begin, end - begin), at.ToString(CultureInfo.InvariantCulture), null);
+                begin = Math.Min(end + 1, filled);
+            }
+            buffer.AsSpan(begin, filled - begin).CopyTo(buffer);
+            filled -= begin;
+            if (read > 0)
+                continue;
+            if (!alive)
+                yield break;
+            if (at > MaxOutput && filled == 0)
+            {
+                // all of it stands in the run's log; the engine appends, so it goes on at the new beginning
+                file.SetLength(0);
+                file.Seek(0, SeekOrigin.Begin);
+                at = 0;
+            }
+            await Task.Delay(Poll, time, cancellationToken);
+        }
+    }
+
+    public async Task RemoveAsync(EngineInstance instance, TimeSpan grace, CancellationToken cancellationToken)
+    {
+        if (ProcessSidecar.Read(SidecarPath(instance.RunId)) is { IsAlive: true, Pid: { } pid })
+        {
+            Libc.SignalGroup(pid, Libc.SigTerm);
+            using var deadline = new CancellationTokenSource(grace, time);
+            using var waiting = CancellationTokenSource.CreateLinkedTokenSource(deadline.Token, cancellationToken);
+            try
+            {
+                await WaitAsync(instance, waiting.Token);
+            }
+            catch (OperationCanceledException) when (!cancellationToken.IsCancellationRequested)
+            {
+                if (IsAlive(instance.RunId))
+                    Libc.SignalGroup(pid, Libc.SigKill);
+                await WaitAsync(instance, cancellationToken);
+            }
+        }
+        Forget(instance.RunId);
+    }
+
+    private bool IsAlive(string runId) => ProcessSidecar.Read(SidecarPath(runId)) is { IsAlive: true };
+
+    private void Forget(string runId)
+    {
+        Delete(runId);
+        Process? child;
+        lock (_children)
+            _children.Remove(runId, out child);
+        child?.Dispose();
+    }
+
+    private void Delete(string runId)
+    {
+        File.Delete(SidecarPath(runId));
+        File.Delete(Path.Combine(_folder, runId + ".out"));
+    }
+
+    private string SidecarPath(string runId) => Path.Combine(_folder, runId + ".json");
+
+    private static EngineInstance Instance(ProcessSidecar sidecar) => new(
+        sidecar.RunId, sidecar.DeploymentUid, sidecar.RunId, sidecar.Spec, sidecar.EnginePort, sidecar.EngineKey, "", "", "", sidecar.Secrets);
+
+    /// <summary>Replaces <c>{modelhost}</c> by how this executable is started.</summary>
+    private static string[] Self(IReadOnlyList<string> command)
+    {
+        var executable = Path.Combine(AppContext.BaseDirectory, "modelhost");
+        string[] self = File.Exists(executable) ? [executable] : ["dotnet", executable + ".dll"];
+        return [.. command.SelectMany(word => word == "{modelhost}" ? self : [word])];
+    }
+}

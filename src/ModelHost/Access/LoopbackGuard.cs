@@ -1,0 +1,43 @@
+using System.Net;
+using Microsoft.AspNetCore.Hosting.Server;
+using Microsoft.AspNetCore.Hosting.Server.Features;
+
+namespace ModelHost.Access;
+
+/// <summary>
+/// Whether a request comes from a program on this machine and from nobody behind it: not through a reverse proxy, not from a web
+/// page, not under a name that was rebound to this address.
+/// </summary>
+internal sealed class LoopbackGuard(IServer server)
+{
+    private static readonly string[] ForwardingHeaders = ["Forwarded", "Via", "X-Real-IP", "X-Client-IP", "True-Client-IP", "CF-Connecting-IP"];
+
+    /// <summary>Whether every listener is bound to loopback.</summary>
+    public bool IsBoundToLoopbackOnly =>
+        server.Features.Get<IServerAddressesFeature>()?.Addresses is { Count: > 0 } addresses
+        && addresses.All(address => BindingAddress.Parse(address) is { IsUnixPipe: false } binding && IsLoopbackName(binding.Host));
+
+    /// <summary>Whether the request is local.</summary>
+    public bool IsLocal(HttpContext context)
+    {
+        var request = context.Request;
+        return IsBoundToLoopbackOnly
+            && context.Connection.RemoteIpAddress is { } remote && IPAddress.IsLoopback(remote)
+            && IsLoopbackName(request.Host.Host)
+            && (request.Headers.Origin.Count == 0 || IsOwnOrigin(request))
+            && request.Headers["Sec-Fetch-Site"].ToString() is "" or "none" or "same-origin"
+            && !request.Headers.Keys.Any(IsForwarding);
+    }
+
+    private static bool IsOwnOrigin(HttpRequest request) =>
+        request.Headers.Origin is [{ } origin] && origin.Equals($"{request.Scheme}://{request.Host}", StringComparison.OrdinalIgnoreCase);
+
+    private static bool IsForwarding(string header) =>
+        header.StartsWith("X-Forwarded", StringComparison.OrdinalIgnoreCase)
+        || header.StartsWith("X-Original", StringComparison.OrdinalIgnoreCase)
+        || ForwardingHeaders.Contains(header, StringComparer.OrdinalIgnoreCase);
+
+    private static bool IsLoopbackName(string host) =>
+        host.Equals("localhost", StringComparison.OrdinalIgnoreCase)
+        || (IPAddress.TryParse(host.Trim('[', ']'), out var address) && IPAddress.IsLoopback(address));
+}
