@@ -1,10 +1,3 @@
-using ModelHost.Simulator;
+using ModelHost.Cli;
 
-if (args is ["simulate", .. var simulatorArguments])
-    return await SimulatorCommand.RunAsync(simulatorArguments);
-
-var builder = WebApplication.CreateSlimBuilder(args);
-var app = builder.Build();
-app.MapGet("/health", () => TypedResults.Ok(new { status = "ok" }));
-await app.RunAsync();
-return 0;
+return await CommandLine.RunAsync(args);

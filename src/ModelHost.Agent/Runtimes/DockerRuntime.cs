@@ -132,15 +132,18 @@ internal sealed class DockerRuntime(DockerClient docker, NodeOptions options, No
     public async IAsyncEnumerable<OutputLine> FollowAsync(
         EngineInstance instance, string? position, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
-        var query = new LogQuery { Follow = true, Timestamps = true, Since = position is null ? null : LogPosition.ToUnixTime(position) };
-        var lines = docker.ReadLogsAsync(instance.Id, query, cancellationToken).GetAsyncEnumerator(cancellationToken);
-        await using (lines)
+        // a followed log can lose its very last line when that has no line end: what came after the last one is read once more
+        foreach (var follow in new[] { true, false })
         {
+            var query = new LogQuery { Follow = follow, Timestamps = true, Since = position is null ? null : LogPosition.ToUnixTime(position) };
+            await using var lines = docker.ReadLogsAsync(instance.Id, query, cancellationToken).GetAsyncEnumerator(cancellationToken);
             while (await Ask(() => lines.MoveNextAsync().AsTask()))
             {
                 // the engine counts "since" inclusively
-                if (lines.Current.Timestamp is { } timestamp && (position is null || LogPosition.IsAfter(timestamp, position)))
-                    yield return new OutputLine(lines.Current.Text, timestamp, LogPosition.ToTime(timestamp));
+                if (lines.Current.Timestamp is not { } timestamp || (position is not null && !LogPosition.IsAfter(timestamp, position)))
+                    continue;
+                position = timestamp;
+                yield return new OutputLine(lines.Current.Text, timestamp, LogPosition.ToTime(timestamp));
             }
         }
     }

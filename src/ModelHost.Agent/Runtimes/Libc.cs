@@ -63,6 +63,6 @@ internal static class Libc
 
     [DllImport("libc", SetLastError = true)]
     private static extern int execvp(
-        [MarshalAs(UnmanagedType.LPUTF8Str)] string file, [MarshalAs(UnmanagedType.LPArray, ArraySubType = UnmanagedType.LPUTF8Str)] string?[] arguments);
+        [MarshalAs(UnmanagedType.LPUTF8Str)] string file, [MarshalAs(UnmanagedType.LPArray, ArraySubType = UnmanagedType.LPStr)] string?[] arguments);
 #pragma warning restore IDE1006, SYSLIB1054, CA2101
 }

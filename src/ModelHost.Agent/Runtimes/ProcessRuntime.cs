@@ -197,7 +197,7 @@ internal sealed class ProcessRuntime(NodeIdentity identity, TimeProvider time) :
         sidecar.RunId, sidecar.DeploymentUid, sidecar.RunId, sidecar.Spec, sidecar.EnginePort, sidecar.EngineKey, "", "", "", sidecar.Secrets);
 
     /// <summary>Replaces <c>{modelhost}</c> by how this executable is started.</summary>
-    private static string[] Self(IReadOnlyList<string> command)
+    private static string[] Self(string[] command)
     {
         var executable = Path.Combine(AppContext.BaseDirectory, "modelhost");
         string[] self = File.Exists(executable) ? [executable] : ["dotnet", executable + ".dll"];

@@ -13,22 +13,22 @@ public sealed record BackendRecipe
     public string Protocol { get; init; } = "openai";
 
     /// <summary>Runtimes that can start it, best first.</summary>
-    public IReadOnlyList<string> Runtimes { get; init; } = [];
+    public string[] Runtimes { get; init; } = [];
 
     /// <summary>Image repository, for container runtimes.</summary>
     public string Image { get; init; } = "";
 
     /// <summary>Executable and first arguments, for the process runtime; empty: the image's entry point.</summary>
-    public IReadOnlyList<string> Command { get; init; } = [];
+    public string[] Command { get; init; } = [];
 
     /// <summary>Arguments of every start, with <c>{placeholders}</c>.</summary>
-    public IReadOnlyList<string> Arguments { get; init; } = [];
+    public string[] Arguments { get; init; } = [];
 
     /// <summary>Flag for the number of GPUs a layer is split over.</summary>
     public string TensorParallel { get; init; } = "";
 
     /// <summary>Flags before the list of adapters.</summary>
-    public IReadOnlyList<string> Lora { get; init; } = [];
+    public string[] Lora { get; init; } = [];
 
     /// <summary>Variable that gives the engine the key of its run.</summary>
     public string KeyVariable { get; init; } = "";
@@ -37,22 +37,22 @@ public sealed record BackendRecipe
     public string CacheMount { get; init; } = "";
 
     /// <summary>Names in <c>engine_args</c> that are no flags.</summary>
-    public IReadOnlyList<string> ControlOptions { get; init; } = [];
+    public string[] ControlOptions { get; init; } = [];
 
     /// <summary>Switches for which <c>false</c> means no flag; any other false becomes <c>--no-name</c>.</summary>
-    public IReadOnlyList<string> OffByDefault { get; init; } = [];
+    public string[] OffByDefault { get; init; } = [];
 
     /// <summary>Long options, without dashes, that requests may not give in any spelling.</summary>
-    public IReadOnlyList<string> DeniedOptions { get; init; } = [];
+    public string[] DeniedOptions { get; init; } = [];
 
     /// <summary>Options with one dash that requests may not give.</summary>
-    public IReadOnlyList<string> DeniedShortOptions { get; init; } = [];
+    public string[] DeniedShortOptions { get; init; } = [];
 
     /// <summary>Variables that requests may not give.</summary>
-    public IReadOnlyList<string> DeniedVariables { get; init; } = [];
+    public string[] DeniedVariables { get; init; } = [];
 
     /// <summary>If not empty, only variables beginning so may be given.</summary>
-    public IReadOnlyList<string> AllowedVariablePrefixes { get; init; } = [];
+    public string[] AllowedVariablePrefixes { get; init; } = [];
 
     /// <summary>Path that answers 200 once the engine serves.</summary>
     public string ReadyPath { get; init; } = "/health";
@@ -61,13 +61,13 @@ public sealed record BackendRecipe
     public string MetricsPath { get; init; } = "";
 
     /// <summary>Load phases by log text.</summary>
-    public IReadOnlyList<PhaseRule> Phases { get; init; } = [];
+    public PhaseRule[] Phases { get; init; } = [];
 
     /// <summary>Log text that says the engine is up, so that it is asked at once.</summary>
-    public IReadOnlyList<string> ReadyLines { get; init; } = [];
+    public string[] ReadyLines { get; init; } = [];
 
     /// <summary>Causes of failure by log text, in order.</summary>
-    public IReadOnlyList<FailureRule> Failures { get; init; } = [];
+    public FailureRule[] Failures { get; init; } = [];
 
     /// <summary>Names of the engine's metrics by what they mean.</summary>
     public MetricNames Metrics { get; init; } = new();
@@ -80,7 +80,7 @@ public sealed record PhaseRule
     public string Detail { get; init; } = "";
 
     /// <summary>Text that any line of the phase holds.</summary>
-    public IReadOnlyList<string> Contains { get; init; } = [];
+    public string[] Contains { get; init; } = [];
 }
 
 /// <summary>A cause of failure.</summary>
@@ -90,7 +90,7 @@ public sealed record FailureRule
     public string Code { get; init; } = "";
 
     /// <summary>Regular expressions, of which one is found in a line; letter case does not matter.</summary>
-    public IReadOnlyList<string> Patterns { get; init; } = [];
+    public string[] Patterns { get; init; } = [];
 
     /// <summary>What happened and what helps.</summary>
     public string Message { get; init; } = "";
@@ -100,23 +100,23 @@ public sealed record FailureRule
 public sealed record MetricNames
 {
     /// <summary>Counter of prompt tokens.</summary>
-    public IReadOnlyList<string> PromptTokens { get; init; } = [];
+    public string[] PromptTokens { get; init; } = [];
 
     /// <summary>Counter of generated tokens.</summary>
-    public IReadOnlyList<string> GenerationTokens { get; init; } = [];
+    public string[] GenerationTokens { get; init; } = [];
 
     /// <summary>Counter of finished requests.</summary>
-    public IReadOnlyList<string> Requests { get; init; } = [];
+    public string[] Requests { get; init; } = [];
 
     /// <summary>Gauge of requests in the batch.</summary>
-    public IReadOnlyList<string> RequestsRunning { get; init; } = [];
+    public string[] RequestsRunning { get; init; } = [];
 
     /// <summary>Gauge of queued requests.</summary>
-    public IReadOnlyList<string> RequestsWaiting { get; init; } = [];
+    public string[] RequestsWaiting { get; init; } = [];
 
     /// <summary>Sum, in seconds, of the time spent on prompts.</summary>
-    public IReadOnlyList<string> PrefillSeconds { get; init; } = [];
+    public string[] PrefillSeconds { get; init; } = [];
 
     /// <summary>Sum, in seconds, of the time spent on generation.</summary>
-    public IReadOnlyList<string> DecodeSeconds { get; init; } = [];
+    public string[] DecodeSeconds { get; init; } = [];
 }

@@ -63,7 +63,7 @@ public static partial class EngineRequestRules
             return Failure.Invalid("env_vars", $"'{Shown(name ?? "null")}' is no variable name");
         if (recipe.DeniedVariables.Contains(name, StringComparer.OrdinalIgnoreCase))
             return Denied("env_vars", name);
-        if (recipe.AllowedVariablePrefixes.Count > 0 && !recipe.AllowedVariablePrefixes.Any(prefix => name.StartsWith(prefix, StringComparison.Ordinal)))
+        if (recipe.AllowedVariablePrefixes.Length > 0 && !recipe.AllowedVariablePrefixes.Any(prefix => name.StartsWith(prefix, StringComparison.Ordinal)))
             return Failure.Invalid("env_vars", $"'{name}' may not be set for backend '{recipe.Name}': only {string.Join("*, ", recipe.AllowedVariablePrefixes)}*");
         return value is null || value.Length > MaxLength || value.Contains('\0', StringComparison.Ordinal)
             ? Failure.Invalid("env_vars", $"the value of '{name}' is missing, too long or holds a NUL character")

@@ -53,7 +53,7 @@ public sealed record EngineCounters
             sumsByName[name] = sum + value;
         }
 
-        double? Read(IReadOnlyList<string> candidates)
+        double? Read(string[] candidates)
         {
             foreach (var name in candidates)
             {

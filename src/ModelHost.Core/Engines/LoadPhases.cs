@@ -19,6 +19,6 @@ public static class LoadPhases
         return Holds(recipe.ReadyLines, line);
     }
 
-    private static bool Holds(IReadOnlyList<string> texts, string line) =>
+    private static bool Holds(string[] texts, string line) =>
         texts.Any(text => line.Contains(text, StringComparison.OrdinalIgnoreCase));
 }

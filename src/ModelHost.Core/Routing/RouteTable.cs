@@ -13,7 +13,7 @@ namespace ModelHost.Core.Routing;
 /// <param name="CreatedAt">Since when it exists.</param>
 /// <param name="EngineUrl">Where its engine listens; null: it does not answer now.</param>
 /// <param name="EngineKey">Key of its run.</param>
-public sealed record Route(
+public sealed record ModelRoute(
     int DeploymentId, DeploymentStatus Status, string? ServedName, string ModelName, IReadOnlyList<string> LoraNames,
     string Owner, DateTimeOffset CreatedAt, Uri? EngineUrl, string? EngineKey)
 {
@@ -46,7 +46,7 @@ public enum RouteMiss
 /// <param name="Route">The one deployment that serves the name.</param>
 /// <param name="Miss">The reason, when <paramref name="Route"/> is null.</param>
 /// <param name="Candidates">The public names in question, sorted.</param>
-public sealed record RouteAnswer(Route? Route, RouteMiss Miss, IReadOnlyList<string> Candidates);
+public sealed record RouteAnswer(ModelRoute? Route, RouteMiss Miss, IReadOnlyList<string> Candidates);
 
 /// <summary>
 /// All routes of the gateway at one moment: immutable, swapped whole. A name is looked for among served names first, then among
@@ -54,11 +54,11 @@ public sealed record RouteAnswer(Route? Route, RouteMiss Miss, IReadOnlyList<str
 /// </summary>
 public sealed class RouteTable
 {
-    private readonly FrozenDictionary<string, Route[]>[] _tiers;
+    private readonly FrozenDictionary<string, ModelRoute[]>[] _tiers;
     private readonly FrozenDictionary<string, RouteAnswer> _answers;
 
     /// <summary>Builds the table; routes that do not hold their names are left out.</summary>
-    public RouteTable(IEnumerable<Route> routes)
+    public RouteTable(IEnumerable<ModelRoute> routes)
     {
         Routes = [.. routes.Where(route => route.Status.IsActive()).OrderBy(route => route.DeploymentId)];
         _tiers =
@@ -74,7 +74,7 @@ public sealed class RouteTable
     public static RouteTable Empty { get; } = new([]);
 
     /// <summary>All routes in the table.</summary>
-    public IReadOnlyList<Route> Routes { get; }
+    public IReadOnlyList<ModelRoute> Routes { get; }
 
     /// <summary>Where a model name leads.</summary>
     public RouteAnswer Find(string model) => _answers.TryGetValue(model, out var answer) ? answer : new RouteAnswer(null, RouteMiss.NotFound, Names);
@@ -101,7 +101,7 @@ public sealed class RouteTable
         return new RouteAnswer(null, miss, miss == RouteMiss.NotFound ? Names : []);
     }
 
-    private FrozenDictionary<string, Route[]> ByName(Func<Route, IEnumerable<string>> names) =>
+    private FrozenDictionary<string, ModelRoute[]> ByName(Func<ModelRoute, IEnumerable<string>> names) =>
         Routes.SelectMany(route => names(route).Distinct().Select(name => (name, route)))
             .GroupBy(pair => pair.name, pair => pair.route, StringComparer.Ordinal)
             .ToFrozenDictionary(group => group.Key, group => group.ToArray(), StringComparer.Ordinal);

@@ -62,6 +62,16 @@ internal sealed class DataFolder : IDisposable
         }
     }
 
+    /// <summary>A folder in it that only its owner can look into; made if there is none.</summary>
+    public DirectoryInfo PrivateFolder(string name) => Directory.CreateDirectory(File(name), OwnerOnly | UnixFileMode.UserExecute);
+
+    /// <summary>A file in it that only its owner can read; made empty if there is none.</summary>
+    public string PrivateFile(string name)
+    {
+        new FileStream(File(name), new FileStreamOptions { Mode = FileMode.OpenOrCreate, Access = FileAccess.ReadWrite, Share = FileShare.ReadWrite, UnixCreateMode = OwnerOnly }).Dispose();
+        return File(name);
+    }
+
     /// <summary>Writes a file whole or not at all, readable by its owner only.</summary>
     public void WriteSecret(string name, string text)
     {

@@ -1,0 +1,114 @@
+using System.CommandLine;
+using System.Net;
+using System.Net.Sockets;
+using Microsoft.Extensions.Options;
+using ModelHost.Agent.Runtimes;
+using ModelHost.Hosting;
+using ModelHost.Simulator;
+
+namespace ModelHost.Cli;
+
+/// <summary>The command line of <c>modelhost</c>.</summary>
+internal static class CommandLine
+{
+    private const int DemoPorts = 100;
+
+    /// <summary>Runs the role that the first word names; without one, <c>serve</c>.</summary>
+    /// <returns>The exit code.</returns>
+    public static Task<int> RunAsync(string[] arguments) => arguments switch
+    {
+        ["simulate", .. var rest] => SimulatorCommand.RunAsync(rest), // its flags are vLLM's, down to the wording of errors
+        [EngineShim.Role, var sidecar] => Task.FromResult(EngineShim.Run(sidecar)),
+        _ => Root().Parse(arguments).InvokeAsync(),
+    };
+
+    private static RootCommand Root()
+    {
+        var root = new RootCommand("Serve models on your GPU servers behind one OpenAI-compatible endpoint.");
+        var serve = new Command("serve", "Run the control plane. This is also what happens without a command.");
+        AddServe(root);
+        AddServe(serve);
+        root.Subcommands.Add(serve);
+        root.Subcommands.Add(new Command("simulate", "Stand in for a vLLM server: modelhost simulate MODEL --port PORT, with vLLM's own flags."));
+        return root;
+    }
+
+    private static void AddServe(Command command)
+    {
+        var data = new Option<string?>("--data") { Description = "The data folder. Default: ~/.local/share/modelhost", HelpName = "FOLDER" };
+        var urls = new Option<string?>("--urls") { Description = $"Addresses to listen on, separated by semicolons. Default: {ServeSettings.DefaultUrl}", HelpName = "URLS" };
+        var demo = new Option<bool>("--demo") { Description = "Serve a small model on the built-in simulator, from a data folder of its own." };
+        var noLocalNode = new Option<bool>("--no-local-node") { Description = "Run no engines on this machine." };
+        var trustedLan = new Option<bool>("--trusted-lan") { Description = "Let everybody who reaches the listener do everything." };
+        var logJson = new Option<bool>("--log-json") { Description = "Write log lines as JSON." };
+        var configuration = new Argument<string[]>("configuration") { Description = "Settings as Section:Key=value, such as Node:NvidiaSmi=/opt/nvidia-smi.", HelpName = "SECTION:KEY=VALUE" };
+        foreach (var option in (Option[])[data, urls, demo, noLocalNode, trustedLan, logJson])
+            command.Options.Add(option);
+        command.Arguments.Add(configuration);
+        configuration.Validators.Add(result =>
+        {
+            foreach (var token in result.Tokens.Select(t => t.Value).Where(v => !v.Contains(':', StringComparison.Ordinal) || !v.Contains('=', StringComparison.Ordinal)))
+                result.AddError($"'{token}' is neither an option nor a setting of the form Section:Key=value.");
+        });
+        command.SetAction((parsed, cancellationToken) => ServeAsync(new ServeSettings
+        {
+            Data = parsed.GetValue(data),
+            Urls = parsed.GetValue(urls),
+            Demo = parsed.GetValue(demo),
+            NoLocalNode = parsed.GetValue(noLocalNode),
+            TrustedLan = parsed.GetValue(trustedLan),
+            LogJson = parsed.GetValue(logJson),
+            Configuration = parsed.GetValue(configuration) ?? [],
+        }, cancellationToken));
+    }
+
+    private static async Task<int> ServeAsync(ServeSettings settings, CancellationToken cancellationToken)
+    {
+        try
+        {
+            using var folder = DataFolder.Open(settings.DataPath);
+            if (settings is { Demo: true, Urls: null })
+                settings = settings with { Urls = $"http://127.0.0.1:{FreePort(new Uri(ServeSettings.DefaultUrl).Port)}" };
+            await using var app = ServeHost.Build(settings, folder, settings.Demo ? Demo.Add : null);
+            await app.StartAsync(cancellationToken);
+            await app.WaitForShutdownAsync(cancellationToken);
+            return 0;
+        }
+        catch (DataFolderException e)
+        {
+            return Refuse(e.Message);
+        }
+        catch (OptionsValidationException e)
+        {
+            return Refuse("the configuration is wrong:\n  " + string.Join("\n  ", e.Failures));
+        }
+        catch (IOException e) when (e.InnerException is Microsoft.AspNetCore.Connections.AddressInUseException)
+        {
+            return Refuse($"{e.Message} Choose another address with --urls.");
+        }
+    }
+
+    private static int Refuse(string why)
+    {
+        Console.Error.WriteLine($"modelhost: {why}");
+        return 1;
+    }
+
+    private static int FreePort(int first)
+    {
+        for (var port = first; port < first + DemoPorts; port++)
+        {
+            try
+            {
+                using var listener = new TcpListener(IPAddress.Loopback, port);
+                listener.Start();
+                return port;
+            }
+            catch (SocketException)
+            {
+                // taken
+            }
+        }
+        return first;
+    }
+}

@@ -1,0 +1,93 @@
+using Microsoft.AspNetCore.Hosting.Server;
+using Microsoft.AspNetCore.Hosting.Server.Features;
+using ModelHost.Core;
+using ModelHost.Core.Deployments;
+using ModelHost.Features.Deployments;
+using ModelHost.Features.Nodes;
+using ModelHost.Hosting;
+
+namespace ModelHost.Cli;
+
+/// <summary>Serves a model on the simulator, and says how to use it.</summary>
+internal sealed partial class Demo(
+    DeploymentService deployments, NodeRegistry nodes, IServer server, DataFolder folder, IHostApplicationLifetime lifetime, TimeProvider time, ILogger<Demo> logger)
+    : BackgroundService
+{
+    private const string Model = "demo/tiny-chat";
+    private const string Name = "demo";
+    private const int Port = 8001;
+    private static readonly TimeSpan Poll = TimeSpan.FromMilliseconds(100);
+
+    /// <summary>Adds the demo to a host.</summary>
+    public static void Add(WebApplicationBuilder builder) => builder.Services.AddHostedService<Demo>();
+
+    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    {
+        await Task.Delay(Timeout.InfiniteTimeSpan, time, lifetime.ApplicationStarted).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        int? id = null;
+        while (!stoppingToken.IsCancellationRequested)
+        {
+            var model = (await deployments.ListAsync(stoppingToken)).FirstOrDefault(d => id is null ? d.ModelName == Model : d.Id == id);
+            if (model?.Status == DeploymentStatus.Running.ToWire())
+            {
+                Announce(model);
+                return;
+            }
+            if (model is null || model.Status is "stopped" or "error" or "expired")
+            {
+                if (id is not null)
+                {
+                    LogFailed(model?.LastError);
+                    return;
+                }
+                if (model is not null)
+                    await deployments.DeleteAsync(model.Id, stoppingToken);
+                var started = await StartModelAsync(stoppingToken);
+                id = started?.Match<int?>(made => made.Id, failure => { LogFailed(failure.Detail); return null; });
+                if (started is { Failure: not null })
+                    return;
+            }
+            await Task.Delay(Poll, time, stoppingToken);
+        }
+    }
+
+    /// <returns>Null: the node has not answered yet.</returns>
+    private async Task<Result<DeploymentRead>?> StartModelAsync(CancellationToken cancellationToken)
+    {
+        if (nodes.All.FirstOrDefault() is not { Report: { GpuError: "" } } node)
+            return null;
+        return await deployments.StartAsync(new DeploymentStart
+        {
+            NodeId = node.Id,
+            ModelName = Model,
+            Port = Port,
+            GpuMemoryFraction = 0.05,
+            SkipResourceCheck = true,
+            Owner = "demo",
+            Backend = "simulator",
+            EngineArgs = new Dictionary<string, System.Text.Json.JsonElement> { ["served_model_name"] = System.Text.Json.JsonSerializer.SerializeToElement(Name) },
+        }, cancellationToken);
+    }
+
+    private void Announce(DeploymentRead model)
+    {
+        var url = server.Features.Get<IServerAddressesFeature>()!.Addresses.First();
+        Console.WriteLine($$"""
+
+            ModelHost is ready at {{url}} and serves the model "{{Name}}" on the built-in simulator.
+
+              curl {{url}}/v1/chat/completions -H 'Content-Type: application/json' -d '{"model":"{{Name}}","messages":[{"role":"user","content":"Hello!"}]}'
+
+              Swagger UI   {{url}}/swagger
+              OpenAI SDKs  base URL {{url}}/v1, any API key
+              Data         {{folder.Path}}
+
+            Ctrl-C ends ModelHost; the model stays up, and the next start finds it. To end the model too:
+              curl -X POST {{url}}/api/deployments/stop/{{model.Id}}
+
+            """);
+    }
+
+    [LoggerMessage(1401, LogLevel.Error, "The demo's model could not be started: {Reason}")]
+    private partial void LogFailed(string? reason);
+}

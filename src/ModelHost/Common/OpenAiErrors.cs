@@ -1,0 +1,76 @@
+using System.Text.Json.Serialization;
+
+namespace ModelHost.Common;
+
+/// <summary>An error as OpenAI's SDKs read it.</summary>
+internal sealed record OpenAiError(string Message, string Type, string? Param, string Code);
+
+internal sealed record OpenAiErrorBody(OpenAiError Error);
+
+/// <summary>Marks routes whose errors have OpenAI's shape.</summary>
+internal sealed class OpenAiRoute
+{
+    public static OpenAiRoute Instance { get; } = new();
+}
+
+/// <summary>The error answers of <c>/v1</c>.</summary>
+internal static class OpenAiErrors
+{
+    private const string InvalidRequest = "invalid_request_error";
+    private const string Upstream = "upstream_error";
+
+    public static OpenAiError InvalidJson(string why) => new($"The request body is not valid JSON: {why}.", InvalidRequest, null, "invalid_json");
+
+    public static OpenAiError MissingModel() => new("The request body has no field 'model' with a model's name.", InvalidRequest, "model", "missing_model");
+
+    public static OpenAiError TwoModels() => new("The request body has the field 'model' more than once.", InvalidRequest, "model", "invalid_json");
+
+    public static OpenAiError NotFound(string model, IReadOnlyList<string> available) => new(
+        $"The model '{Shown(model)}' is not served here. Available: {(available.Count == 0 ? "none" : string.Join(", ", available.Take(50)))}.",
+        InvalidRequest, "model", "model_not_found");
+
+    public static OpenAiError Ambiguous(string model, IReadOnlyList<string> names) => new(
+        $"Several deployments serve '{Shown(model)}'. Ask for one of: {string.Join(", ", names)}.", InvalidRequest, "model", "model_ambiguous");
+
+    public static OpenAiError Loading(string model) => new($"The model '{Shown(model)}' is starting; try again shortly.", Upstream, "model", "model_loading");
+
+    public static OpenAiError Unreachable(string model) => new(
+        $"The engine that serves '{Shown(model)}' does not answer.", Upstream, null, "deployment_unreachable");
+
+    public static OpenAiError Timeout(string model) => new(
+        $"The engine that serves '{Shown(model)}' did not answer in time.", Upstream, null, "deployment_timeout");
+
+    public static OpenAiError InvalidApiKey(bool hasKey) => new(
+        hasKey ? "The API key is not valid." : "An API key is needed: 'Authorization: Bearer KEY'.", InvalidRequest, null, "invalid_api_key");
+
+    public static OpenAiError TooLarge() => new("The request body is too large.", InvalidRequest, null, "request_too_large");
+
+    public static OpenAiError NoRoute(string method, string path) => new($"There is no route {method} {Shown(path)}.", InvalidRequest, null, "not_found");
+
+    public static OpenAiError NotJson() => new("The body must be JSON, with Content-Type: application/json.", InvalidRequest, null, "unsupported_media_type");
+
+    public static OpenAiError Internal() => new("Something went wrong inside ModelHost.", "server_error", null, "internal_error");
+
+    public static OpenAiError BadBody(int status) =>
+        status == StatusCodes.Status413PayloadTooLarge ? TooLarge() : InvalidJson("it ended early or could not be read");
+
+    /// <summary>Whether the errors of this request's route have OpenAI's shape.</summary>
+    public static bool IsOpenAiRoute(this HttpContext context) => context.GetEndpoint()?.Metadata.GetMetadata<OpenAiRoute>() is not null;
+
+    /// <summary>Writes the error, unless an answer is already under way.</summary>
+    public static async Task WriteAsync(HttpContext context, int status, OpenAiError error)
+    {
+        if (context.Response.HasStarted)
+            return;
+        context.Response.StatusCode = status;
+        context.Response.ContentLength = null;
+        await context.Response.WriteAsJsonAsync(new OpenAiErrorBody(error), OpenAiErrorJson.Default.OpenAiErrorBody, cancellationToken: context.RequestAborted);
+    }
+
+    // what comes from the request goes back bounded
+    private static string Shown(string text) => text.Length <= 128 ? text : text[..128] + "…";
+}
+
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower)]
+[JsonSerializable(typeof(OpenAiErrorBody))]
+internal sealed partial class OpenAiErrorJson : JsonSerializerContext;

@@ -1,0 +1,79 @@
+using Microsoft.Data.Sqlite;
+using Microsoft.EntityFrameworkCore;
+using Microsoft.EntityFrameworkCore.Design;
+using Microsoft.EntityFrameworkCore.Diagnostics;
+using ModelHost.Hosting;
+
+namespace ModelHost.Data;
+
+/// <summary>The database of a data folder.</summary>
+internal static class DataFeature
+{
+    private const int BusyTimeoutSeconds = 10;
+
+    /// <summary>Adds the database.</summary>
+    public static IServiceCollection AddData(this IServiceCollection services, DataFolder folder)
+    {
+        var connection = new SqliteConnectionStringBuilder { DataSource = folder.PrivateFile("modelhost.db"), ForeignKeys = true, DefaultTimeout = BusyTimeoutSeconds };
+        services.AddPooledDbContextFactory<SqliteModelHostDbContext>(options => Configure(options, connection.ConnectionString));
+        services.AddSingleton<Database>();
+        return services;
+    }
+
+    internal static void Configure(DbContextOptionsBuilder options, string connection) =>
+        options.UseSqlite(connection).AddInterceptors(FullSync.Instance)
+            // every commit would be a log line
+            .ConfigureWarnings(warnings => warnings.Log((RelationalEventId.CommandExecuted, LogLevel.Debug)));
+
+    /// <summary>An acknowledged write survives a power cut; the default in WAL mode may lose the last ones.</summary>
+    private sealed class FullSync : DbConnectionInterceptor
+    {
+        public static FullSync Instance { get; } = new();
+
+        public override void ConnectionOpened(System.Data.Common.DbConnection connection, ConnectionEndEventData eventData) => Set(connection);
+
+        public override Task ConnectionOpenedAsync(System.Data.Common.DbConnection connection, ConnectionEndEventData eventData, CancellationToken cancellationToken = default)
+        {
+            Set(connection);
+            return Task.CompletedTask;
+        }
+
+        private static void Set(System.Data.Common.DbConnection connection)
+        {
+            using var command = connection.CreateCommand();
+            command.CommandText = "PRAGMA synchronous=FULL";
+            command.ExecuteNonQuery();
+        }
+    }
+}
+
+/// <summary>Opens short-lived contexts, one per operation.</summary>
+internal sealed class Database(IDbContextFactory<SqliteModelHostDbContext> contexts)
+{
+    /// <summary>A context for one operation.</summary>
+    public async Task<ModelHostDbContext> OpenAsync(CancellationToken cancellationToken) => await contexts.CreateDbContextAsync(cancellationToken);
+
+    /// <summary>Brings the schema up to date; it is WAL from the first migration on.</summary>
+    public async Task MigrateAsync(CancellationToken cancellationToken)
+    {
+        await using var db = await contexts.CreateDbContextAsync(cancellationToken);
+        await db.Database.MigrateAsync(cancellationToken);
+    }
+
+    /// <summary>Whether a write failed because a unique index had the value.</summary>
+    public static bool IsDuplicate(DbUpdateException e) => e.InnerException is SqliteException { SqliteExtendedErrorCode: UniqueViolation or PrimaryKeyViolation };
+
+    // SQLITE_CONSTRAINT_UNIQUE, SQLITE_CONSTRAINT_PRIMARYKEY
+    private const int UniqueViolation = 2067, PrimaryKeyViolation = 1555;
+}
+
+/// <summary>For <c>dotnet ef</c>.</summary>
+internal sealed class DesignTimeFactory : IDesignTimeDbContextFactory<SqliteModelHostDbContext>
+{
+    public SqliteModelHostDbContext CreateDbContext(string[] args)
+    {
+        var options = new DbContextOptionsBuilder<SqliteModelHostDbContext>();
+        DataFeature.Configure(options, "Data Source=:memory:");
+        return new SqliteModelHostDbContext(options.Options);
+    }
+}

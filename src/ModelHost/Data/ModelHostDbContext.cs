@@ -1,0 +1,51 @@
+using Microsoft.EntityFrameworkCore;
+using Microsoft.EntityFrameworkCore.Storage.ValueConversion;
+using ModelHost.Features.Deployments;
+using ModelHost.Features.Nodes;
+
+namespace ModelHost.Data;
+
+/// <summary>Everything that is stored. One model; a context type per provider carries its migrations.</summary>
+internal abstract class ModelHostDbContext(DbContextOptions options) : DbContext(options)
+{
+    public DbSet<Node> Nodes => Set<Node>();
+
+    public DbSet<Deployment> Deployments => Set<Deployment>();
+
+    public DbSet<PublicName> PublicNames => Set<PublicName>();
+
+    protected override void ConfigureConventions(ModelConfigurationBuilder configurationBuilder)
+    {
+        // SQLite can neither sort nor compare a DateTimeOffset
+        configurationBuilder.Properties<DateTimeOffset>().HaveConversion<UtcTicks>();
+        configurationBuilder.Properties<Enum>().HaveConversion<string>().HaveMaxLength(32);
+        configurationBuilder.Properties<string>().HaveMaxLength(255);
+    }
+
+    protected override void OnModelCreating(ModelBuilder modelBuilder)
+    {
+        modelBuilder.Entity<Node>(node => node.HasIndex(n => n.Uid).IsUnique());
+        modelBuilder.Entity<Deployment>(deployment =>
+        {
+            deployment.HasIndex(d => d.Uid).IsUnique();
+            // a deployment that is not active has no reserved port, and NULLs are all different
+            deployment.HasIndex(d => new { d.NodeId, d.ReservedPort }).IsUnique();
+            deployment.HasOne<Node>().WithMany().HasForeignKey(d => d.NodeId).OnDelete(DeleteBehavior.Restrict);
+            deployment.Property(d => d.Version).IsConcurrencyToken();
+            deployment.Property(d => d.Spec).HasMaxLength(1024 * 1024);
+            deployment.Property(d => d.EnvValues).HasMaxLength(1024 * 1024);
+            deployment.Property(d => d.LastError).HasMaxLength(16 * 1024);
+            deployment.Property(d => d.ImageDigest).HasMaxLength(512);
+        });
+        modelBuilder.Entity<PublicName>(name =>
+        {
+            name.HasKey(n => n.Name);
+            name.HasOne<Deployment>().WithMany().HasForeignKey(n => n.DeploymentId).OnDelete(DeleteBehavior.Cascade);
+        });
+    }
+
+    private sealed class UtcTicks() : ValueConverter<DateTimeOffset, long>(time => time.UtcTicks, ticks => new DateTimeOffset(ticks, TimeSpan.Zero));
+}
+
+/// <summary>The model on SQLite.</summary>
+internal sealed class SqliteModelHostDbContext(DbContextOptions<SqliteModelHostDbContext> options) : ModelHostDbContext(options);

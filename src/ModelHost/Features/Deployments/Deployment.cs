@@ -1,0 +1,58 @@
+using ModelHost.Core.Deployments;
+
+namespace ModelHost.Features.Deployments;
+
+/// <summary>The wish to serve one model on one node, and what became of it.</summary>
+internal sealed class Deployment
+{
+    public int Id { get; set; }
+
+    /// <summary>What its containers carry; the id is an alias.</summary>
+    public required string Uid { get; set; }
+
+    public int NodeId { get; set; }
+
+    /// <summary><see cref="LaunchSpec"/> as JSON.</summary>
+    public required string Spec { get; set; }
+
+    /// <summary>Values of the variables, encrypted; null: none.</summary>
+    public string? EnvValues { get; set; }
+
+    /// <summary>The newest release of the engine known when the run was asked for.</summary>
+    public string LatestVersion { get; set; } = "";
+
+    // written by the API, and by reconciliation where the lease or a failure ends it
+    public WantedState Wanted { get; set; }
+
+    // written by reconciliation from what the node reports
+    public DeploymentStatus Status { get; set; }
+    public string? Detail { get; set; }
+    public string? LastError { get; set; }
+    public required string RunId { get; set; }
+    public bool RunSeen { get; set; }
+    public int? ReservedPort { get; set; }
+    public DateTimeOffset CreatedAt { get; set; }
+    public DateTimeOffset StatusChangedAt { get; set; }
+    public DateTimeOffset? ExpiresAt { get; set; }
+    public string? EngineVersion { get; set; }
+    public string? ImageDigest { get; set; }
+
+    // totals over all runs, and the counters of the current run that are already in them
+    public long TotalPromptTokens { get; set; }
+    public long TotalCompletionTokens { get; set; }
+    public long TotalRequests { get; set; }
+    public double CountedPromptTokens { get; set; }
+    public double CountedCompletionTokens { get; set; }
+    public double CountedRequests { get; set; }
+
+    /// <summary>Counts writes: who writes what it has not read last is refused.</summary>
+    public int Version { get; set; }
+}
+
+/// <summary>A name under which a deployment is asked for. One owner each, cluster-wide: the key decides.</summary>
+internal sealed class PublicName
+{
+    public required string Name { get; set; }
+
+    public int DeploymentId { get; set; }
+}

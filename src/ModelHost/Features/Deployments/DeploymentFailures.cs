@@ -1,0 +1,34 @@
+using ModelHost.Core;
+
+namespace ModelHost.Features.Deployments;
+
+/// <summary>The refusals of this feature.</summary>
+internal static class DeploymentFailures
+{
+    public static Failure NotFound(int id) => new(FailureKind.NotFound, "deployment.not_found", $"There is no deployment {id}.");
+
+    public static Failure NodeNotFound(int id) => new(FailureKind.NotFound, "node.not_found", $"There is no node {id}.", "node_id");
+
+    public static Failure NodeSilent(string hostname) => new(FailureKind.Conflict, "node.unreachable", $"Node {hostname} does not answer.", "node_id");
+
+    public static Failure NoRuntime(string hostname, string backend, IEnumerable<string> needed, IEnumerable<string> available) => new(
+        FailureKind.Conflict, "node.no_runtime",
+        $"Node {hostname} has no runtime for backend '{backend}': needed {string.Join(" or ", needed)}, available {List(available)}.", "node_id");
+
+    public static Failure GpusUnknown(string hostname, string why) =>
+        new(FailureKind.Conflict, "node.gpus_unknown", $"The GPUs of node {hostname} are unknown: {why}", "node_id");
+
+    public static Failure PortTaken(int port, string hostname, int holder, string model) => new(
+        FailureKind.Conflict, "deployment.port_taken", $"Port {port} on {hostname} is held by deployment {holder} ({model}).", "port");
+
+    public static Failure NameTaken(string name, int holder, string model) => new(
+        FailureKind.Conflict, "deployment.name_taken",
+        $"The name '{name}' is held by deployment {holder} ({model}). Give another one as engine_args.served_model_name.", "engine_args");
+
+    public static Failure JustTaken() => new(
+        FailureKind.Conflict, "deployment.just_taken", "The port or a name was taken by another request at the same moment.");
+
+    public static Failure Changed(int id) => new(FailureKind.Conflict, "deployment.changed", $"Deployment {id} kept changing; try again.");
+
+    private static string List(IEnumerable<string> names) => names.Any() ? string.Join(", ", names) : "none";
+}

@@ -1,0 +1,70 @@
+using System.Text.Json;
+using System.Text.RegularExpressions;
+using ModelHost.Core;
+using ModelHost.Core.Backends;
+using ModelHost.Core.Deployments;
+using ModelHost.Core.Engines;
+
+namespace ModelHost.Features.Deployments;
+
+/// <summary>What attributes cannot say about a request to start.</summary>
+internal static partial class DeploymentRules
+{
+    private const int MaxName = 255;
+
+    /// <summary>Checks everything that needs neither the node nor the database.</summary>
+    /// <returns>The recipe, or the first fault.</returns>
+    public static Result<BackendRecipe> Check(DeploymentStart request)
+    {
+        var backend = request.Backend ?? "vllm";
+        if (!BackendCatalogue.BuiltIn.TryGetValue(backend, out var recipe))
+            return Failure.Invalid("backend", $"is none of {string.Join(", ", BackendCatalogue.BuiltIn.Keys.Order())}");
+        var fault = ModelName(request.ModelName!) ?? Version(request.VllmVersion) ?? Gpus(request.GpuIds) ?? Owner(request.Owner!)
+            ?? Lora(request.LoraModules ?? [])
+            ?? EngineRequestRules.Check(recipe, request.EngineArgs ?? new Dictionary<string, JsonElement>(), request.ExtraArgs ?? [], Variables(request.EnvVars ?? []))
+            ?? ServedName(request.EngineArgs);
+        return fault is null ? recipe : fault;
+    }
+
+    /// <summary>The variables as pairs; a missing item, name or value shows as null.</summary>
+    private static IEnumerable<KeyValuePair<string, string>> Variables(IReadOnlyList<EnvironmentVariable> variables) =>
+        variables.Select(variable => KeyValuePair.Create(variable?.Key!, variable?.Value!));
+
+    private static Failure? ModelName(string name) =>
+        HubId().IsMatch(name) && !name.Contains("..", StringComparison.Ordinal) ? null
+        : Failure.Invalid("model_name", "is no Hugging Face identifier such as organisation/model; paths are not taken");
+
+    private static Failure? Version(string? version) =>
+        string.IsNullOrEmpty(version) || EngineImage.IsValidVersion(version) ? null
+        : Failure.Invalid("vllm_version", "is no version or image tag");
+
+    private static Failure? Gpus(IReadOnlyList<int>? ids) =>
+        ids?.FirstOrDefault(id => id < 0, 0) < 0 ? Failure.Invalid("gpu_ids", "holds a negative index") : null;
+
+    private static Failure? Owner(string owner) =>
+        owner.Any(char.IsControl) || string.IsNullOrWhiteSpace(owner) ? Failure.Invalid("owner", "is blank or holds control characters") : null;
+
+    private static Failure? ServedName(IReadOnlyDictionary<string, JsonElement>? arguments) =>
+        arguments?.GetValueOrDefault("served_model_name") is { ValueKind: JsonValueKind.String } name && !IsPublicName(name.GetString()!)
+            ? Failure.Invalid("engine_args", "served_model_name is empty, too long, begins with a dash, or holds blanks or control characters") : null;
+
+    private static Failure? Lora(IReadOnlyList<LoraModule> modules)
+    {
+        foreach (var module in modules)
+        {
+            if (module is null || module.Name is null || module.Path is null)
+                return Failure.Invalid("lora_modules", "every module needs a name and a path");
+            if (!IsPublicName(module.Name) || module.Name.Contains('=', StringComparison.Ordinal))
+                return Failure.Invalid("lora_modules", "a name is empty, too long, begins with a dash, or holds '=', blanks or control characters");
+            if (!HubId().IsMatch(module.Path) || module.Path.Contains("..", StringComparison.Ordinal))
+                return Failure.Invalid("lora_modules", "a path is no Hugging Face identifier");
+        }
+        return modules.Select(module => module.Name).Distinct().Count() == modules.Count ? null : Failure.Invalid("lora_modules", "names a module twice");
+    }
+
+    private static bool IsPublicName(string name) =>
+        name.Length is > 0 and <= MaxName && name[0] != '-' && !name.Any(c => char.IsControl(c) || char.IsWhiteSpace(c));
+
+    [GeneratedRegex(@"\A[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._:-]{0,95})?\z")]
+    private static partial Regex HubId();
+}

@@ -1,0 +1,74 @@
+using System.Collections.Concurrent;
+using System.Collections.Frozen;
+using System.Threading.Channels;
+using ModelHost.Protocol;
+
+namespace ModelHost.Features.Nodes;
+
+/// <summary>The link to a node and the last thing it said.</summary>
+internal sealed class NodeHandle(int id, INode link)
+{
+    /// <summary>Failed calls in a row after which a node counts as unreachable.</summary>
+    public const int FailureThreshold = 3;
+
+    // requests for a pass that come in together are one
+    private readonly Channel<bool> _wake = Channel.CreateBounded<bool>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
+    private volatile State _state = new(null, FrozenDictionary<string, Engine>.Empty, null, 0);
+
+    /// <summary>Id of the node in the API.</summary>
+    public int Id => id;
+
+    /// <summary>How it is asked.</summary>
+    public INode Link => link;
+
+    /// <summary>What it said last; null: nothing yet, or it has been silent too long to go by it.</summary>
+    public NodeReport? Report => IsUnreachable ? null : _state.Report;
+
+    /// <summary>What it said last, however long ago.</summary>
+    public NodeReport? LastReport => _state.Report;
+
+    /// <summary>When it said that.</summary>
+    public DateTimeOffset? ReportedAt => _state.At;
+
+    /// <summary>Calls that failed since.</summary>
+    public int Failures => _state.Failures;
+
+    /// <summary>Whether it has been silent beyond the threshold.</summary>
+    public bool IsUnreachable => Failures >= FailureThreshold;
+
+    /// <summary>What it says of a run; null: nothing.</summary>
+    public Engine? Engine(string runId) => _state.Engines.GetValueOrDefault(runId);
+
+    /// <summary>Takes a report.</summary>
+    public void Heard(NodeReport report, DateTimeOffset at) =>
+        _state = new(report, report.Engines.ToFrozenDictionary(engine => engine.RunId), at, 0);
+
+    /// <summary>Counts a call that failed.</summary>
+    public void Silent() => _state = _state with { Failures = Failures + 1 };
+
+    /// <summary>Asks for a pass soon.</summary>
+    public void Wake() => _wake.Writer.TryWrite(true);
+
+    /// <summary>Waits until a pass is asked for.</summary>
+    public async Task WokenAsync(CancellationToken cancellationToken) => await _wake.Reader.ReadAsync(cancellationToken);
+
+    private sealed record State(NodeReport? Report, FrozenDictionary<string, Engine> Engines, DateTimeOffset? At, int Failures);
+}
+
+/// <summary>The nodes that are linked to this control plane.</summary>
+internal sealed class NodeRegistry
+{
+    private readonly ConcurrentDictionary<int, NodeHandle> _nodes = new();
+
+    /// <summary>All linked nodes.</summary>
+    public IEnumerable<NodeHandle> All => _nodes.Values;
+
+    /// <summary>Links a node.</summary>
+    public void Add(NodeHandle node) => _nodes[node.Id] = node;
+
+    /// <summary>A node's handle; null: it is not linked.</summary>
+    public NodeHandle? Find(int id) => _nodes.GetValueOrDefault(id);
+
+    /// <summary>Asks for a pass over a node soon.</summary>
+    public void Wake(int id) => Find(id)?.Wake();
+}

@@ -1,0 +1,71 @@
+using System.Text;
+using System.Text.Encodings.Web;
+using Microsoft.AspNetCore.Http.HttpResults;
+using ModelHost.Access;
+using ModelHost.Core.Deployments;
+using ModelHost.Data;
+using ModelHost.Gateway;
+using ModelHost.Features.Nodes;
+
+namespace ModelHost.Features.Welcome;
+
+/// <summary>Whether the host is alive.</summary>
+/// <param name="Status"><c>ok</c>.</param>
+/// <param name="ModelhostVersion">Version of this build.</param>
+internal sealed record Health(string Status, string ModelhostVersion);
+
+/// <summary>What a JSON client is told at <c>/</c>.</summary>
+internal sealed record Welcome(string Name, string Version, string Documentation, IReadOnlyList<string> Models);
+
+/// <summary>The first page, and health.</summary>
+internal static class WelcomeFeature
+{
+    private static readonly string Version = typeof(WelcomeFeature).Assembly.GetName().Version?.ToString(3) ?? "";
+
+    /// <summary>Maps <c>/health</c> under a prefix.</summary>
+    public static void MapHealth(this IEndpointRouteBuilder routes, string name) =>
+        routes.MapGet("/health", () => TypedResults.Ok(new Health("ok", Version))).WithName(name).WithTags("Health").Public()
+            .WithSummary("Whether the control plane is alive.");
+
+    /// <summary>Maps <c>/</c>, <c>/healthz</c> and <c>/readyz</c>.</summary>
+    public static void MapWelcome(this IEndpointRouteBuilder routes)
+    {
+        routes.MapHealth("GetHealth");
+        routes.MapGet("/healthz", () => TypedResults.Text("ok")).WithName("GetLiveness").WithTags("Health").Public().WithSummary("Whether the process is alive.");
+        routes.MapGet("/readyz", ReadyAsync).WithName("GetReadiness").WithTags("Health").Public()
+            .WithSummary("Whether the database answers and the routes are known.").ProducesProblem(StatusCodes.Status503ServiceUnavailable);
+        routes.MapGet("/", Root).WithName("GetWelcome").WithTags("Health").Public().WithSummary("A short page, or JSON for clients that ask for it.")
+            .Produces<Welcome>(StatusCodes.Status200OK, "application/json").Produces<string>(StatusCodes.Status200OK, "text/html");
+    }
+
+    private static async Task<Results<ContentHttpResult, ProblemHttpResult>> ReadyAsync(
+        Database database, RouteSource routes, NodeRegistry nodes, CancellationToken cancellationToken)
+    {
+        await using var db = await database.OpenAsync(cancellationToken);
+        return nodes.All.All(node => routes.Knows(node.Id)) && await db.Database.CanConnectAsync(cancellationToken)
+            ? TypedResults.Text("ready")
+            : TypedResults.Problem("The routes are not known yet, or the database does not answer.", statusCode: StatusCodes.Status503ServiceUnavailable);
+    }
+
+    private static IResult Root(HttpRequest request, RouteSource routes)
+    {
+        var models = routes.Current.Names;
+        if (!request.Headers.Accept.ToString().Contains("text/html", StringComparison.OrdinalIgnoreCase))
+            return TypedResults.Ok(new Welcome("ModelHost", Version, "swagger", models));
+        var page = new StringBuilder();
+        foreach (var route in routes.Current.Routes)
+            page.Append("<tr><td>").Append(HtmlEncoder.Default.Encode(route.PublicName)).Append("</td><td>").Append(route.Status.ToWire()).Append("</td></tr>\n");
+        return TypedResults.Text($$"""
+            <!doctype html>
+            <html lang="en"><head><meta charset="utf-8"><title>ModelHost</title>
+            <style>body{font:16px/1.5 system-ui,sans-serif;max-width:44rem;margin:3rem auto;padding:0 1rem;color:#1a1d21}
+            table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.4rem .6rem;border-bottom:1px solid #d9dde2}code{background:#f1f3f5;padding:.1rem .3rem}</style></head>
+            <body><h1>ModelHost {{Version}}</h1>
+            <p>One OpenAI-compatible endpoint for your GPU servers: point an SDK at <code>v1</code> of this address.</p>
+            <table><thead><tr><th>Model</th><th>Status</th></tr></thead><tbody>
+            {{(page.Length > 0 ? page : "<tr><td colspan=\"2\">Nothing is deployed.</td></tr>")}}</tbody></table>
+            <p><a href="swagger">Swagger UI</a> · <a href="redoc">ReDoc</a> · <a href="openapi.json">OpenAPI document</a></p>
+            </body></html>
+            """, "text/html; charset=utf-8");
+    }
+}

@@ -1,0 +1,194 @@
+using System.Collections.Frozen;
+using System.Globalization;
+using System.Net;
+using System.Net.Http.Headers;
+using Microsoft.AspNetCore.Http.Features;
+using Microsoft.Extensions.Options;
+using ModelHost.Common;
+using ModelHost.Core.Routing;
+using Yarp.ReverseProxy.Forwarder;
+
+namespace ModelHost.Gateway;
+
+/// <summary>
+/// The one path of a request through <c>/v1</c>: read the model, look the route up, forward the bytes as they came. No database, and
+/// nothing re-serialised.
+/// </summary>
+internal sealed partial class EngineForwarder : IDisposable
+{
+    private static readonly TimeSpan ConnectTimeout = TimeSpan.FromSeconds(5);
+    // vLLM closes idle connections after 5 s: one that is reused later may be closing
+    private static readonly TimeSpan IdleTimeout = TimeSpan.FromSeconds(3);
+
+    private readonly RouteSource _routes;
+    private readonly IHttpForwarder _forwarder;
+    private readonly GatewayOptions _options;
+    private readonly GatewayMeters _meters;
+    private readonly TimeProvider _time;
+    private readonly ILogger<EngineForwarder> _logger;
+    private readonly HttpMessageInvoker _engines;
+    private readonly ForwarderRequestConfig _request;
+
+    public EngineForwarder(
+        RouteSource routes, IHttpForwarder forwarder, IOptions<GatewayOptions> options, GatewayMeters meters, TimeProvider time, ILogger<EngineForwarder> logger)
+    {
+        (_routes, _forwarder, _options, _meters, _time, _logger) = (routes, forwarder, options.Value, meters, time, logger);
+        _engines = new HttpMessageInvoker(new SocketsHttpHandler
+        {
+            UseProxy = false,
+            AllowAutoRedirect = false,
+            UseCookies = false,
+            AutomaticDecompression = DecompressionMethods.None,
+            ActivityHeadersPropagator = null,
+            ConnectTimeout = ConnectTimeout,
+            PooledConnectionIdleTimeout = IdleTimeout,
+        });
+        _request = new ForwarderRequestConfig { ActivityTimeout = _options.ActivityTimeout, Version = HttpVersion.Version11, VersionPolicy = HttpVersionPolicy.RequestVersionExact };
+    }
+
+    /// <summary>Forwards a request to the engine that serves its model, or answers why not.</summary>
+    public async Task ForwardAsync(HttpContext context)
+    {
+        var began = _time.GetTimestamp();
+        var model = GatewayMeters.NoModel;
+        try
+        {
+            model = await ForwardCoreAsync(context);
+        }
+        catch (OperationCanceledException) when (context.RequestAborted.IsCancellationRequested)
+        {
+            // the client left while its body was read
+        }
+        finally
+        {
+            _meters.Count(context, model, _time.GetElapsedTime(began));
+        }
+    }
+
+    /// <returns>The model label of the request: a known name, or <see cref="GatewayMeters.NoModel"/>.</returns>
+    private async Task<string> ForwardCoreAsync(HttpContext context)
+    {
+        if (!context.Request.HasJsonContentType())
+        {
+            await OpenAiErrors.WriteAsync(context, StatusCodes.Status415UnsupportedMediaType, OpenAiErrors.NotJson());
+            return GatewayMeters.NoModel;
+        }
+        var (body, status, error) = await RequestBody.ReadAsync(
+            context.Request.Body, context.Request.ContentLength, _options.MaxModelOffset, context.RequestAborted);
+        if (body is null)
+        {
+            if (status == StatusCodes.Status413PayloadTooLarge)
+                context.Response.Headers.Connection = "close";
+            await OpenAiErrors.WriteAsync(context, status, error!);
+            return GatewayMeters.NoModel;
+        }
+        await using (body)
+        {
+            var answer = _routes.Current.Find(body.Model);
+            if (answer.Route is not { } route)
+            {
+                await RefuseAsync(context, body.Model, answer);
+                return answer.Miss == RouteMiss.NotFound ? GatewayMeters.NoModel : body.Model;
+            }
+            context.Request.Body = body;
+            var failure = await _forwarder.SendAsync(context, route.EngineUrl!.OriginalString, _engines, _request, new ToEngine(route.EngineKey), context.RequestAborted);
+            if (failure != ForwarderError.None)
+                await FailedAsync(context, route, failure);
+            return route.PublicName;
+        }
+    }
+
+    private Task RefuseAsync(HttpContext context, string model, RouteAnswer answer)
+    {
+        if (answer.Miss == RouteMiss.Loading)
+            context.Response.Headers.RetryAfter = ((int)_options.RetryAfter.TotalSeconds).ToString(CultureInfo.InvariantCulture);
+        var (status, error) = answer.Miss switch
+        {
+            RouteMiss.NotFound => (StatusCodes.Status404NotFound, OpenAiErrors.NotFound(model, answer.Candidates)),
+            RouteMiss.Ambiguous => (StatusCodes.Status400BadRequest, OpenAiErrors.Ambiguous(model, answer.Candidates)),
+            RouteMiss.Loading => (StatusCodes.Status503ServiceUnavailable, OpenAiErrors.Loading(model)),
+            RouteMiss.Unreachable => (StatusCodes.Status502BadGateway, OpenAiErrors.Unreachable(model)),
+        };
+        return OpenAiErrors.WriteAsync(context, status, error);
+    }
+
+    private async Task FailedAsync(HttpContext context, ModelRoute route, ForwarderError failure)
+    {
+        if (context.RequestAborted.IsCancellationRequested)
+            return;
+        var exception = context.GetForwarderErrorFeature()?.Exception;
+        if (FindMalformed(exception) is { } malformed)
+        {
+            await OpenAiErrors.WriteAsync(context, StatusCodes.Status400BadRequest, malformed.Error);
+            return;
+        }
+        if (exception is BadHttpRequestException bad)
+        {
+            await OpenAiErrors.WriteAsync(context, bad.StatusCode, OpenAiErrors.BadBody(bad.StatusCode));
+            return;
+        }
+        LogFailed(route.DeploymentId, failure, exception?.Message);
+        if (failure == ForwarderError.RequestTimedOut)
+            await OpenAiErrors.WriteAsync(context, StatusCodes.Status504GatewayTimeout, OpenAiErrors.Timeout(route.PublicName));
+        else
+            await OpenAiErrors.WriteAsync(context, StatusCodes.Status502BadGateway, OpenAiErrors.Unreachable(route.PublicName));
+    }
+
+    private static MalformedBodyException? FindMalformed(Exception? exception)
+    {
+        for (var e = exception; e is not null; e = e.InnerException)
+        {
+            if (e is MalformedBodyException malformed)
+                return malformed;
+        }
+        return null;
+    }
+
+    public void Dispose() => _engines.Dispose();
+
+    [LoggerMessage(1301, LogLevel.Warning, "The engine of deployment {DeploymentId} failed a request: {Failure} ({Reason}).")]
+    private partial void LogFailed(int deploymentId, ForwarderError failure, string? reason);
+
+    /// <summary>What goes to the engine and what comes back: only headers that either side has a use for.</summary>
+    private sealed class ToEngine(string? key) : HttpTransformer
+    {
+        private static readonly FrozenSet<string> RequestHeaders = FrozenSet.ToFrozenSet(
+            ["Accept", "Content-Type", "Content-Length", "Content-Encoding", "User-Agent", "X-Request-Id", "traceparent", "tracestate"], StringComparer.OrdinalIgnoreCase);
+
+        public override ValueTask TransformRequestAsync(
+            HttpContext httpContext, HttpRequestMessage proxyRequest, string destinationPrefix, CancellationToken cancellationToken)
+        {
+            foreach (var (name, values) in httpContext.Request.Headers)
+            {
+                if (!RequestHeaders.Contains(name))
+                    continue;
+                if (!proxyRequest.Headers.TryAddWithoutValidation(name, values.ToArray()))
+                    proxyRequest.Content?.Headers.TryAddWithoutValidation(name, values.ToArray());
+            }
+            // the path only: the route is known, and a query has no meaning there
+            proxyRequest.RequestUri = new Uri(destinationPrefix + httpContext.Request.Path.ToUriComponent());
+            proxyRequest.Headers.Host = null;
+            if (key is { Length: > 0 })
+                proxyRequest.Headers.Authorization = new AuthenticationHeaderValue("Bearer", key);
+            return ValueTask.CompletedTask;
+        }
+
+        public override async ValueTask<bool> TransformResponseAsync(
+            HttpContext httpContext, HttpResponseMessage? proxyResponse, CancellationToken cancellationToken)
+        {
+            if (proxyResponse is null)
+                return true;
+            await base.TransformResponseAsync(httpContext, proxyResponse, cancellationToken);
+            var headers = httpContext.Response.Headers;
+            headers.Remove("Server");
+            headers.Remove("Set-Cookie");
+            if (proxyResponse.Content.Headers.ContentType?.MediaType == "text/event-stream")
+            {
+                headers.CacheControl = "no-cache";
+                headers["X-Accel-Buffering"] = "no"; // nginx in front of us must not hold events back
+                httpContext.Features.Get<IHttpResponseBodyFeature>()?.DisableBuffering();
+            }
+            return true;
+        }
+    }
+}

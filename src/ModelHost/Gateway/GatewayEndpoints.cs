@@ -1,0 +1,109 @@
+using System.Text.Json;
+using System.Text.Json.Serialization;
+using Microsoft.AspNetCore.Http.HttpResults;
+using Microsoft.AspNetCore.Http.Metadata;
+using Microsoft.Extensions.Options;
+using ModelHost.Access;
+using ModelHost.Common;
+
+namespace ModelHost.Gateway;
+
+/// <summary>The OpenAI-compatible routes.</summary>
+internal static class GatewayEndpoints
+{
+    /// <summary>Adds the gateway.</summary>
+    public static IServiceCollection AddGateway(this IServiceCollection services)
+    {
+        services.AddOptions<GatewayOptions>().BindConfiguration(GatewayOptions.Section).ValidateDataAnnotations().ValidateOnStart();
+        services.AddHttpForwarder();
+        return services.AddSingleton<RouteSource>().AddSingleton<EngineForwarder>().AddSingleton<GatewayMeters>();
+    }
+
+    /// <summary>Maps <c>/v1</c>.</summary>
+    public static void MapGateway(this IEndpointRouteBuilder routes)
+    {
+        var limit = routes.ServiceProvider.GetRequiredService<IOptions<GatewayOptions>>().Value.MaxRequestBytes;
+        var group = routes.MapGroup("/v1").WithTags("OpenAI").RequireAuthorization(AccessRules.Inference)
+            .WithMetadata(OpenAiRoute.Instance, new BodyLimit(limit));
+        MapForwarded<ChatCompletionRequest>(group, "/chat/completions", "CreateChatCompletion", "Create a chat completion, streamed if asked for.");
+        MapForwarded<CompletionRequest>(group, "/completions", "CreateCompletion", "Create a text completion, streamed if asked for.");
+        MapForwarded<EmbeddingRequest>(group, "/embeddings", "CreateEmbedding", "Create embeddings.");
+        group.MapGet("/models", Models).WithName("ListModels").WithSummary("List the models that can be asked for.");
+        group.Map("/{**path}", NoRoute).ExcludeFromDescription();
+    }
+
+    private static void MapForwarded<TRequest>(RouteGroupBuilder group, string path, string name, string summary) where TRequest : notnull =>
+        group.MapPost(path, (HttpContext context, EngineForwarder forwarder) => forwarder.ForwardAsync(context))
+            .WithName(name).WithSummary(summary)
+            .Accepts<TRequest>("application/json")
+            .Produces<JsonElement>(StatusCodes.Status200OK, "application/json", "text/event-stream")
+            .Produces<OpenAiErrorBody>(StatusCodes.Status400BadRequest)
+            .Produces<OpenAiErrorBody>(StatusCodes.Status401Unauthorized)
+            .Produces<OpenAiErrorBody>(StatusCodes.Status404NotFound)
+            .Produces<OpenAiErrorBody>(StatusCodes.Status502BadGateway)
+            .Produces<OpenAiErrorBody>(StatusCodes.Status503ServiceUnavailable);
+
+    private static Ok<ModelList> Models(RouteSource routes) => TypedResults.Ok(new ModelList(
+        [.. routes.Current.Routes.Where(route => route.IsRoutable).SelectMany(route =>
+        {
+            var created = route.CreatedAt.ToUnixTimeSeconds();
+            return (IEnumerable<ModelCard>)
+            [
+                new ModelCard(route.PublicName, created, route.Owner, route.ModelName, null),
+                .. route.LoraNames.Select(lora => new ModelCard(lora, created, route.Owner, lora, route.PublicName)),
+            ];
+        }).DistinctBy(card => card.Id)]));
+
+    private static Task NoRoute(HttpContext context) =>
+        OpenAiErrors.WriteAsync(context, StatusCodes.Status404NotFound, OpenAiErrors.NoRoute(context.Request.Method, context.Request.Path.Value ?? ""));
+
+    private sealed record BodyLimit(long? MaxRequestBodySize) : IRequestSizeLimitMetadata;
+}
+
+/// <summary>The models that can be asked for.</summary>
+internal sealed record ModelList(IReadOnlyList<ModelCard> Data)
+{
+    [JsonPropertyOrder(-1)]
+    public string Object { get; init; } = "list";
+}
+
+/// <summary>A model that can be asked for.</summary>
+internal sealed record ModelCard(string Id, long Created, string OwnedBy, string Root, string? Parent)
+{
+    public string Object { get; init; } = "model";
+}
+
+// The requests below are described for people and tools; the gateway reads nothing of them but the model, and forwards them as they came.
+
+/// <summary>A chat to go on with. Further fields of OpenAI and of the engine are passed on.</summary>
+internal sealed record ChatCompletionRequest
+{
+    public required string Model { get; init; }
+    public required IReadOnlyList<ChatMessage> Messages { get; init; }
+    public bool? Stream { get; init; }
+    public int? MaxCompletionTokens { get; init; }
+    public double? Temperature { get; init; }
+}
+
+/// <summary>A message of a chat.</summary>
+internal sealed record ChatMessage
+{
+    public required string Role { get; init; }
+    public required string Content { get; init; }
+}
+
+/// <summary>A text to go on with. Further fields of OpenAI and of the engine are passed on.</summary>
+internal sealed record CompletionRequest
+{
+    public required string Model { get; init; }
+    public required string Prompt { get; init; }
+    public bool? Stream { get; init; }
+    public int? MaxTokens { get; init; }
+}
+
+/// <summary>A text to embed. Further fields of OpenAI and of the engine are passed on.</summary>
+internal sealed record EmbeddingRequest
+{
+    public required string Model { get; init; }
+    public required string Input { get; init; }
+}

@@ -1,0 +1,165 @@
+using System.Buffers;
+using ModelHost.Common;
+
+namespace ModelHost.Gateway;
+
+/// <summary>
+/// The body of a request whose model has been read: the bytes that were looked at, then the rest as it comes. Small bodies are read and
+/// checked whole before anything is forwarded; of larger ones, what is left passes under a guard.
+/// </summary>
+internal sealed class RequestBody : Stream
+{
+    /// <summary>Up to here a body is read whole first.</summary>
+    private const int WholeUpTo = 4 * 1024 * 1024;
+    private const int FirstBuffer = 16 * 1024;
+
+    private readonly Stream _rest;
+    private byte[] _buffer;
+    private int _filled;
+    private int _scanned;
+    private int _served;
+    private bool _ended;
+    private ModelScanner _scanner = new();
+    private SecondModelGuard _guard;
+    private bool _guarded;
+
+    private RequestBody(Stream rest, long? length)
+    {
+        _rest = rest;
+        _buffer = ArrayPool<byte>.Shared.Rent((int)Math.Clamp(length + 1 ?? FirstBuffer, 1, FirstBuffer));
+    }
+
+    /// <summary>The model that the request asks for.</summary>
+    public string Model => _scanner.Model!;
+
+    /// <summary>Reads until the model is known and the body, if it is not large, is known to be whole.</summary>
+    /// <returns>The body, or the status and error to answer with.</returns>
+    public static async Task<(RequestBody? Body, int Status, OpenAiError? Error)> ReadAsync(
+        Stream body, long? length, int maxModelOffset, CancellationToken cancellationToken)
+    {
+        var read = new RequestBody(body, length);
+        try
+        {
+            var (status, error) = await read.FindModelAsync(maxModelOffset, cancellationToken);
+            if (error is null)
+                return (read, 0, null);
+            await read.DisposeAsync();
+            return (null, status, error);
+        }
+        catch
+        {
+            await read.DisposeAsync();
+            throw;
+        }
+    }
+
+    private async Task<(int Status, OpenAiError? Error)> FindModelAsync(int maxModelOffset, CancellationToken cancellationToken)
+    {
+        var nextScan = 1;
+        while (true)
+        {
+            if (_filled == _buffer.Length)
+                Grow();
+            var read = await _rest.ReadAsync(_buffer.AsMemory(_filled), cancellationToken);
+            _filled += read;
+            _ended = read == 0;
+            // a long token is scanned from its beginning each time: not before twice as much of it is there
+            if (!_ended && _filled - _scanned < nextScan)
+                continue;
+            var state = _scanner.Scan(_buffer.AsSpan(_scanned, _filled - _scanned), _ended, out var consumed);
+            _scanned += consumed;
+            nextScan = Math.Max(1, 2 * (_filled - _scanned));
+            if (state == ScanState.Complete || (state == ScanState.Reading && _scanner.Model is not null && _filled > WholeUpTo))
+                return default;
+            if (state != ScanState.Reading)
+                return (StatusCodes.Status400BadRequest, ToError(state, _scanner.Error));
+            if (_filled > maxModelOffset)
+                return (StatusCodes.Status413PayloadTooLarge, OpenAiErrors.TooLarge());
+        }
+    }
+
+    public override async ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default)
+    {
+        if (_served < _filled)
+        {
+            var count = Math.Min(buffer.Length, _filled - _served);
+            _buffer.AsMemory(_served, count).CopyTo(buffer);
+            _served += count;
+            return count;
+        }
+        if (_ended)
+            return 0;
+        if (!_guarded)
+        {
+            (_guarded, _guard) = (true, _scanner.Guard());
+            Check(_buffer.AsSpan(_scanned, _filled - _scanned));
+        }
+        var read = await _rest.ReadAsync(buffer, cancellationToken);
+        _ended = read == 0 && buffer.Length > 0;
+        Check(buffer.Span[..read]);
+        return read;
+    }
+
+    private void Check(ReadOnlySpan<byte> bytes)
+    {
+        if (_guard.Finds(bytes))
+            throw new MalformedBodyException(OpenAiErrors.TwoModels());
+    }
+
+    public override Task<int> ReadAsync(byte[] buffer, int offset, int count, CancellationToken cancellationToken) =>
+        ReadAsync(buffer.AsMemory(offset, count), cancellationToken).AsTask();
+
+    public override bool CanRead => true;
+
+    public override bool CanSeek => false;
+
+    public override bool CanWrite => false;
+
+    public override long Length => throw new NotSupportedException();
+
+    public override long Position { get => throw new NotSupportedException(); set => throw new NotSupportedException(); }
+
+    public override void Flush()
+    {
+    }
+
+    public override int Read(byte[] buffer, int offset, int count) => throw new NotSupportedException("only asynchronous reads");
+
+    public override long Seek(long offset, SeekOrigin origin) => throw new NotSupportedException();
+
+    public override void SetLength(long value) => throw new NotSupportedException();
+
+    public override void Write(byte[] buffer, int offset, int count) => throw new NotSupportedException();
+
+    protected override void Dispose(bool disposing)
+    {
+        if (disposing && _buffer.Length > 0)
+        {
+            ArrayPool<byte>.Shared.Return(_buffer);
+            (_buffer, _filled, _served) = ([], 0, 0);
+        }
+        base.Dispose(disposing);
+    }
+
+    private static OpenAiError ToError(ScanState state, string where) => state switch
+    {
+        ScanState.TwoModels => OpenAiErrors.TwoModels(),
+        ScanState.MissingModel => OpenAiErrors.MissingModel(),
+        ScanState.InvalidJson or ScanState.Reading or ScanState.Complete => OpenAiErrors.InvalidJson(where),
+    };
+
+    private void Grow()
+    {
+        var larger = ArrayPool<byte>.Shared.Rent(_buffer.Length * 2);
+        _buffer.AsSpan(0, _filled).CopyTo(larger);
+        ArrayPool<byte>.Shared.Return(_buffer);
+        _buffer = larger;
+    }
+}
+
+/// <summary>A large body turned out to be malformed after its forwarding had begun.</summary>
+internal sealed class MalformedBodyException(OpenAiError error) : IOException("the request body is malformed")
+{
+    /// <summary>What the client is told.</summary>
+    public OpenAiError Error => error;
+}

@@ -1,0 +1,145 @@
+using System.Text.Json;
+using System.Text.Json.Serialization;
+using Microsoft.AspNetCore.DataProtection;
+using Microsoft.Extensions.Options;
+using ModelHost.Access;
+using ModelHost.Agent;
+using ModelHost.Common;
+using ModelHost.Data;
+using ModelHost.Features.Deployments;
+using ModelHost.Features.Nodes;
+using ModelHost.Features.Releases;
+using ModelHost.Features.Welcome;
+using ModelHost.Gateway;
+using ModelHost.Observability;
+using ModelHost.Reconcile;
+using Serilog;
+using Serilog.Events;
+using Serilog.Formatting.Json;
+
+namespace ModelHost.Hosting;
+
+/// <summary>Builds the control plane.</summary>
+internal static class ServeHost
+{
+    private const long MaxBody = 1024 * 1024;
+    private static readonly TimeSpan ShutdownDeadline = TimeSpan.FromSeconds(30);
+
+    /// <summary>Builds it on a data folder that is already owned.</summary>
+    public static WebApplication Build(ServeSettings settings, DataFolder folder, Action<WebApplicationBuilder>? configure = null)
+    {
+        var builder = WebApplication.CreateSlimBuilder(new WebApplicationOptions { ContentRootPath = AppContext.BaseDirectory });
+        builder.Configuration.AddInMemoryCollection(FromSettings(settings));
+        builder.Configuration.AddJsonFile(folder.File("modelhost.json"), optional: true, reloadOnChange: false);
+        builder.Configuration.AddEnvironmentVariables("MODELHOST_");
+        builder.Configuration.AddCommandLine([.. settings.Configuration]);
+        AddLogging(builder);
+        builder.WebHost.UseUrls(settings.Urls ?? ServeSettings.DefaultUrl);
+        builder.WebHost.ConfigureKestrel(kestrel =>
+        {
+            kestrel.AddServerHeader = false;
+            kestrel.Limits.MaxRequestBodySize = MaxBody;
+        });
+        AddServices(builder.Services, folder);
+        if (!settings.NoLocalNode)
+            AddLocalNode(builder.Services);
+        configure?.Invoke(builder);
+        var app = builder.Build();
+        app.Services.GetRequiredService<AdminKey>(); // made at first start, not at the first request
+        Map(app);
+        return app;
+    }
+
+    private static void AddServices(IServiceCollection services, DataFolder folder)
+    {
+        services.AddSingleton(folder);
+        services.AddSingleton(TimeProvider.System);
+        services.AddDataProtection().SetApplicationName("ModelHost").PersistKeysToFileSystem(folder.PrivateFolder("keys"));
+        services.Configure<HostOptions>(options => options.ShutdownTimeout = ShutdownDeadline);
+        services.Configure<RouteHandlerOptions>(options => options.ThrowOnBadRequest = true);
+        services.ConfigureHttpJsonOptions(options =>
+        {
+            options.SerializerOptions.PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower;
+            options.SerializerOptions.NumberHandling = JsonNumberHandling.Strict;
+            options.SerializerOptions.RespectNullableAnnotations = true;
+        });
+        services.AddValidation();
+        services.AddProblems();
+        services.AddData(folder);
+        services.AddAccess();
+        services.AddNodes();
+        services.AddReleases();
+        services.AddDeployments();
+        services.AddGateway();
+        services.AddModelHostMetrics();
+        services.AddApiDocument();
+        services.AddHostedService<ReconcileService>();
+    }
+
+    private static void AddLocalNode(IServiceCollection services)
+    {
+        services.AddOptions<NodeOptions>().BindConfiguration(NodeOptions.Section).ValidateDataAnnotations()
+            .Validate(node => node.EnginePortFirst <= node.EnginePortLast, "Node:EnginePortFirst is above Node:EnginePortLast.")
+            .Validate(node => Uri.TryCreate(node.DockerHost, UriKind.Absolute, out _), "Node:DockerHost is no address such as unix:///var/run/docker.sock.")
+            .ValidateOnStart();
+        services.AddSingleton(provider => new LocalNode(
+            new NodeIdentity(provider.GetRequiredService<DataFolder>().ClusterId, provider.GetRequiredService<DataFolder>().NodeId, provider.GetRequiredService<DataFolder>().Path),
+            provider.GetRequiredService<IOptions<NodeOptions>>().Value, provider.GetRequiredService<TimeProvider>(), provider.GetRequiredService<ILoggerFactory>()));
+    }
+
+    private static void Map(WebApplication app)
+    {
+        app.UseExceptionHandler();
+        app.UseStatusCodePages();
+        app.Use(static (context, next) =>
+        {
+            context.Response.Headers.XContentTypeOptions = "nosniff";
+            return next(context);
+        });
+        app.UseRouting();
+        app.UseAuthentication();
+        app.UseAuthorization();
+        app.MapWelcome();
+        app.MapReleases("GetVllmVersion");
+        app.MapModelHostMetrics();
+        app.MapApiDocument();
+        app.MapGateway();
+        var api = app.MapGroup("/api");
+        api.MapHealth("GetApiHealth");
+        api.MapReleases("GetApiVllmVersion");
+        api.MapDeployments();
+        api.MapNodes();
+    }
+
+    private static void AddLogging(WebApplicationBuilder builder)
+    {
+        var configuration = new LoggerConfiguration()
+            .MinimumLevel.Information()
+            .MinimumLevel.Override("Microsoft", LogEventLevel.Warning)
+            // the keys lie in a folder that only their owner can open
+            .MinimumLevel.Override("Microsoft.AspNetCore.DataProtection", LogEventLevel.Error)
+            .MinimumLevel.Override("Yarp", LogEventLevel.Warning)
+            .ReadFrom.Configuration(builder.Configuration);
+        configuration = builder.Configuration.GetValue<bool>("Log:Json")
+            ? configuration.WriteTo.Console(new JsonFormatter(renderMessage: true))
+            : configuration.WriteTo.Console(
+                outputTemplate: "{Timestamp:HH:mm:ss} {Level:u3} {Message:lj}{NewLine}{Exception}", formatProvider: System.Globalization.CultureInfo.InvariantCulture);
+        builder.Logging.ClearProviders().AddSerilog(configuration.CreateLogger(), dispose: true);
+    }
+
+    private static Dictionary<string, string?> FromSettings(ServeSettings settings)
+    {
+        var values = new Dictionary<string, string?>();
+#pragma warning disable RS0030 // configuration is read here
+        if (Environment.GetEnvironmentVariable("DOCKER_HOST") is { Length: > 0 } docker)
+#pragma warning restore RS0030
+            values[$"{NodeOptions.Section}:{nameof(NodeOptions.DockerHost)}"] = docker;
+        if (settings.Demo)
+            values[$"{NodeOptions.Section}:{nameof(NodeOptions.ProcessRuntime)}"] = "true";
+        if (settings.TrustedLan)
+            values[$"{AccessOptions.Section}:{nameof(AccessOptions.TrustedLan)}"] = "true";
+        if (settings.LogJson)
+            values["Log:Json"] = "true";
+        return values;
+    }
+}

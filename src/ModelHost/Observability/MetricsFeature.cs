@@ -1,0 +1,127 @@
+using System.Diagnostics;
+using System.Diagnostics.Metrics;
+using Microsoft.EntityFrameworkCore;
+using ModelHost.Access;
+using ModelHost.Core.Deployments;
+using ModelHost.Data;
+using ModelHost.Features.Nodes;
+using OpenTelemetry;
+using OpenTelemetry.Metrics;
+
+namespace ModelHost.Observability;
+
+/// <summary>The page that Prometheus scrapes.</summary>
+internal static class MetricsFeature
+{
+    /// <summary>Name of the meter that everything of our own is counted by.</summary>
+    public const string MeterName = "ModelHost";
+
+    /// <summary>Adds collection.</summary>
+    public static IServiceCollection AddModelHostMetrics(this IServiceCollection services) =>
+        services.AddMetrics().AddSingleton<MetricsPage>().AddSingleton<StateGauges>();
+
+    /// <summary>Maps <c>/metrics</c>.</summary>
+    public static void MapModelHostMetrics(this IEndpointRouteBuilder routes) =>
+        routes.MapGet("/metrics", ScrapeAsync).WithName("GetMetrics").WithTags("Metrics").WithSummary("All metrics as Prometheus text.")
+            .Produces<string>(StatusCodes.Status200OK, "text/plain")
+            .RequireAuthorization(AccessRules.Metrics).DisableHttpMetrics();
+
+    private static async Task<IResult> ScrapeAsync(MetricsPage page, CancellationToken cancellationToken) =>
+        TypedResults.Text(await page.CollectAsync(cancellationToken), "text/plain; version=0.0.4; charset=utf-8");
+}
+
+/// <summary>Collects on demand.</summary>
+internal sealed class MetricsPage : IDisposable
+{
+    private readonly PrometheusText _text = new();
+    private readonly BaseExportingMetricReader _reader;
+    private readonly MeterProvider _provider;
+    private readonly StateGauges _gauges;
+    private readonly SemaphoreSlim _one = new(1);
+
+    public MetricsPage(StateGauges gauges)
+    {
+        _gauges = gauges;
+        _reader = new BaseExportingMetricReader(_text) { TemporalityPreference = MetricReaderTemporalityPreference.Cumulative };
+        _provider = Sdk.CreateMeterProviderBuilder()
+            .AddMeter(MetricsFeature.MeterName, "Microsoft.AspNetCore.Hosting", "Microsoft.AspNetCore.Server.Kestrel", "System.Runtime")
+            .AddReader(_reader)
+            .Build();
+    }
+
+    /// <summary>The page as of now; one collection at a time.</summary>
+    public async Task<string> CollectAsync(CancellationToken cancellationToken)
+    {
+        await _one.WaitAsync(cancellationToken);
+        try
+        {
+            await _gauges.RefreshAsync(cancellationToken);
+            _reader.Collect();
+            return _text.Page;
+        }
+        finally
+        {
+            _one.Release();
+        }
+    }
+
+    public void Dispose()
+    {
+        _provider.Dispose();
+        _reader.Dispose();
+        _text.Dispose();
+        _one.Dispose();
+    }
+}
+
+/// <summary>Gauges of deployments, nodes, GPUs and this process, read when scraped.</summary>
+internal sealed class StateGauges
+{
+    private readonly Database _database;
+    private readonly NodeRegistry _nodes;
+    private Dictionary<DeploymentStatus, int> _deployments = [];
+
+    public StateGauges(IMeterFactory meters, Database database, NodeRegistry nodes)
+    {
+        (_database, _nodes) = (database, nodes);
+        var meter = meters.Create(MetricsFeature.MeterName);
+        meter.CreateObservableGauge("modelhost.deployments", Deployments, "{deployment}", "Deployments by status.");
+        meter.CreateObservableGauge("modelhost.nodes", Nodes, "{node}", "Nodes by status.");
+        meter.CreateObservableGauge("hw.gpu.memory.usage", () => Gpus(gpu => gpu.HasMemoryUsedBytes ? gpu.MemoryUsedBytes : null), "By", "GPU memory in use.");
+        meter.CreateObservableGauge("hw.gpu.memory.limit", () => Gpus(gpu => gpu.HasMemoryTotalBytes ? gpu.MemoryTotalBytes : null), "By", "GPU memory in all.");
+        meter.CreateObservableGauge("hw.gpu.utilization", () => Gpus(gpu => gpu.HasUtilizationPercent ? gpu.UtilizationPercent / 100.0 : null), "1", "Share of time in which the GPU was busy.");
+        meter.CreateObservableCounter("process.cpu.time", () => Process().TotalProcessorTime.TotalSeconds, "s", "CPU time of this process.");
+        meter.CreateObservableGauge("process.memory.usage", () => Process().WorkingSet64, "By", "Physical memory of this process.");
+        meter.CreateObservableGauge("process.thread.count", () => Process().Threads.Count, "{thread}", "Threads of this process.");
+    }
+
+    /// <summary>Reads what is not in memory.</summary>
+    public async Task RefreshAsync(CancellationToken cancellationToken)
+    {
+        await using var db = await _database.OpenAsync(cancellationToken);
+        _deployments = await db.Deployments.GroupBy(d => d.Status).Select(g => new { g.Key, Count = g.Count() })
+            .ToDictionaryAsync(g => g.Key, g => g.Count, cancellationToken);
+    }
+
+    private IEnumerable<Measurement<int>> Deployments() => Enum.GetValues<DeploymentStatus>()
+        .Select(status => new Measurement<int>(_deployments.GetValueOrDefault(status), new KeyValuePair<string, object?>("status", status.ToWire())));
+
+    private IEnumerable<Measurement<int>> Nodes() => _nodes.All.GroupBy(NodeService.Status)
+        .Select(group => new Measurement<int>(group.Count(), new KeyValuePair<string, object?>("status", group.Key)));
+
+    private IEnumerable<Measurement<double>> Gpus(Func<Protocol.Gpu, double?> read)
+    {
+        foreach (var node in _nodes.All)
+        {
+            if (node.Report is not { } report)
+                continue;
+            foreach (var gpu in report.Gpus)
+            {
+                if (read(gpu) is { } value)
+                    yield return new Measurement<double>(value, new TagList { { "node", report.Hostname }, { "gpu", gpu.Index }, { "name", gpu.Name } });
+            }
+        }
+    }
+
+    private static Process Process() => System.Diagnostics.Process.GetCurrentProcess();
+}

@@ -1,0 +1,225 @@
+using Microsoft.EntityFrameworkCore;
+using ModelHost.Core.Deployments;
+using ModelHost.Core.Routing;
+using ModelHost.Data;
+using ModelHost.Features.Deployments;
+using ModelHost.Features.Nodes;
+using ModelHost.Gateway;
+using ModelHost.Protocol;
+
+namespace ModelHost.Reconcile;
+
+/// <summary>
+/// Keeps one node as it is wanted: reads its report, compares, stores what is observed, asks for what is missing, and does it again. A
+/// missed event costs one period; a lost answer is asked for again.
+/// </summary>
+internal sealed partial class NodeActor(
+    NodeHandle node, Database database, EnvironmentVault vault, RouteSource routes, TimeProvider time, ILogger<NodeActor> logger)
+{
+    private static readonly TimeSpan Period = TimeSpan.FromSeconds(2);
+    private static readonly TimeSpan Spacing = TimeSpan.FromMilliseconds(50);
+    private static readonly TimeSpan CallDeadline = TimeSpan.FromSeconds(10);
+    private static readonly TimeSpan MaxPause = TimeSpan.FromSeconds(30);
+
+    /// <summary>Runs until cancelled.</summary>
+    public async Task RunAsync(CancellationToken cancellationToken)
+    {
+        var failures = 0;
+        while (!cancellationToken.IsCancellationRequested)
+        {
+            using var waiting = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+            // asked for before the report is read: a change in between is not missed
+            var changed = node.Link.ChangedAsync(waiting.Token);
+            try
+            {
+                await PassAsync(cancellationToken);
+                failures = 0;
+            }
+            catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
+            {
+                return;
+            }
+#pragma warning disable CA1031 // the one catch-all of the loop: a full disk must not end the control of a node for good
+            catch (Exception e)
+#pragma warning restore CA1031
+            {
+                LogPassFailed(e, node.Id, ++failures);
+            }
+            var pause = Period * (1 << Math.Min(failures, 4));
+            await Task.WhenAny(changed, node.WokenAsync(waiting.Token), Task.Delay(pause < MaxPause ? pause : MaxPause, time, waiting.Token));
+            await waiting.CancelAsync();
+            // a pull reports many times a second
+            await Task.Delay(Spacing, time, cancellationToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        }
+    }
+
+    private async Task PassAsync(CancellationToken cancellationToken)
+    {
+        await HearAsync(cancellationToken);
+        var actions = new List<(Deployment Row, NodeAction Action)>();
+        List<Deployment> rows;
+        await using (var db = await database.OpenAsync(cancellationToken))
+            rows = await db.Deployments.AsNoTracking().Where(d => d.NodeId == node.Id).ToListAsync(cancellationToken);
+        for (var i = 0; i < rows.Count; i++)
+        {
+            if (await AdvanceAsync(rows[i], cancellationToken) is not { } advanced)
+                continue; // written by somebody else in between: the next pass sees it, and is asked for here
+            rows[i] = advanced.Row;
+            actions.Add(advanced);
+        }
+        routes.Publish(node.Id, rows.Where(row => row.Status.IsActive()).Select(Route));
+        foreach (var (row, action) in actions)
+            await ActAsync(row, action, cancellationToken);
+    }
+
+    private async Task HearAsync(CancellationToken cancellationToken)
+    {
+        using var deadline = new CancellationTokenSource(CallDeadline, time);
+        using var linked = CancellationTokenSource.CreateLinkedTokenSource(deadline.Token, cancellationToken);
+        try
+        {
+            node.Heard(await node.Link.ReportAsync(new ReportRequest(), linked.Token), time.GetUtcNow());
+        }
+#pragma warning disable CA1031 // whatever the link throws means the same: nothing was heard
+        catch (Exception e) when (!cancellationToken.IsCancellationRequested)
+#pragma warning restore CA1031
+        {
+            node.Silent();
+            LogSilent(node.Id, node.Failures, e.Message);
+        }
+    }
+
+    private RunObservation Observe(Deployment row)
+    {
+        if (node.IsUnreachable)
+            return RunObservation.NodeUnreachable;
+        if (node.Report is not { } report)
+            return RunObservation.Unknown;
+        if (node.Engine(row.RunId) is not { } engine)
+            return report.Runtimes.Contains(LaunchSpec.FromJson(row.Spec)!.Runtime) ? RunObservation.Absent : RunObservation.Unknown;
+        return engine.Phase switch
+        {
+            EnginePhase.Preparing => RunObservation.Preparing,
+            EnginePhase.Loading => RunObservation.Loading,
+            EnginePhase.Ready => RunObservation.Ready,
+            EnginePhase.Stopping => RunObservation.Stopping,
+            EnginePhase.Failed => RunObservation.Failed,
+            _ => RunObservation.Unknown,
+        };
+    }
+
+    /// <summary>Stores the next step of one deployment.</summary>
+    /// <returns>The row as stored and what to ask of the node; null: the row was changed or deleted in between.</returns>
+    private async Task<(Deployment Row, NodeAction Action)?> AdvanceAsync(Deployment seen, CancellationToken cancellationToken)
+    {
+        var now = time.GetUtcNow();
+        var observed = Observe(seen);
+        var spec = LaunchSpec.FromJson(seen.Spec)!;
+        var step = DeploymentStateMachine.Next(
+            new DeploymentState(seen.Wanted, seen.Status, seen.RunSeen, seen.ExpiresAt,
+                spec.DurationSeconds is { } seconds ? TimeSpan.FromSeconds(seconds) : null),
+            observed, now);
+        await using var db = await database.OpenAsync(cancellationToken);
+        var row = (Deployment)db.Entry(seen).CurrentValues.ToObject();
+        db.Attach(row);
+        Apply(row, step, observed == RunObservation.NodeUnreachable ? null : node.Engine(row.RunId), now);
+        if (!db.ChangeTracker.HasChanges())
+            return (row, step.Action);
+        row.Version++;
+        try
+        {
+            await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
+            await db.SaveChangesAsync(cancellationToken);
+            if (row.ReservedPort is null)
+                await db.PublicNames.Where(name => name.DeploymentId == row.Id).ExecuteDeleteAsync(cancellationToken);
+            await transaction.CommitAsync(cancellationToken);
+        }
+        catch (DbUpdateConcurrencyException)
+        {
+            node.Wake();
+            return null;
+        }
+        if (row.Status != seen.Status)
+            LogStatus(row.Id, seen.Status, row.Status);
+        return (row, step.Action);
+    }
+
+    private static void Apply(Deployment row, DeploymentStep step, Engine? engine, DateTimeOffset now)
+    {
+        var before = row.Status;
+        (row.Wanted, row.Status, row.RunSeen, row.ExpiresAt) = (step.State.Wanted, step.State.Status, step.State.RunSeen, step.State.ExpiresAt);
+        if (row.Status != before)
+            row.StatusChangedAt = now;
+        if (!row.Status.IsActive())
+            row.ReservedPort = null;
+        row.Detail = row.Status is DeploymentStatus.Starting or DeploymentStatus.Loading && engine is { Detail.Length: > 0 } ? engine.Detail : null;
+        row.LastError = row.Status switch
+        {
+            DeploymentStatus.Error when engine is { Failure.Length: > 0 } => engine.Failure,
+            DeploymentStatus.Error when step.Vanished => "The engine is gone from its node, and nobody told ModelHost to end it.",
+            DeploymentStatus.Starting or DeploymentStatus.Loading or DeploymentStatus.Running or DeploymentStatus.Stopped => null,
+            _ => row.LastError,
+        };
+        if (engine is null)
+            return;
+        row.EngineVersion = engine.EngineVersion.Length > 0 ? engine.EngineVersion : row.EngineVersion;
+        row.ImageDigest = engine.ImageDigest.Length > 0 ? engine.ImageDigest : row.ImageDigest;
+        if (engine.Metrics is { } metrics)
+            Count(row, metrics);
+    }
+
+    /// <summary>Adds what the run's counters grew by since they were stored last; a counter that fell began anew.</summary>
+    private static void Count(Deployment row, EngineMetrics metrics)
+    {
+        static long Grown(double now, double counted) => (long)(now >= counted ? now - counted : now);
+        row.TotalPromptTokens += Grown(metrics.PromptTokens, row.CountedPromptTokens);
+        row.TotalCompletionTokens += Grown(metrics.GenerationTokens, row.CountedCompletionTokens);
+        row.TotalRequests += Grown(metrics.Requests, row.CountedRequests);
+        (row.CountedPromptTokens, row.CountedCompletionTokens, row.CountedRequests) = (metrics.PromptTokens, metrics.GenerationTokens, metrics.Requests);
+    }
+
+    private async Task ActAsync(Deployment row, NodeAction action, CancellationToken cancellationToken)
+    {
+        if (action == NodeAction.None)
+            return;
+        using var deadline = new CancellationTokenSource(CallDeadline, time);
+        using var linked = CancellationTokenSource.CreateLinkedTokenSource(deadline.Token, cancellationToken);
+        try
+        {
+            if (action == NodeAction.Start)
+            {
+                var request = new StartRequest { DeploymentUid = row.Uid, RunId = row.RunId, LaunchSpec = row.Spec, LatestVersion = row.LatestVersion };
+                request.Env.Add(vault.Open(row.EnvValues));
+                await node.Link.StartAsync(request, linked.Token);
+            }
+            else
+                await node.Link.StopAsync(new StopRequest { RunId = row.RunId }, linked.Token);
+        }
+#pragma warning disable CA1031 // one deployment that cannot be acted on must not hold up the others of its node
+        catch (Exception e) when (!cancellationToken.IsCancellationRequested)
+#pragma warning restore CA1031
+        {
+            LogActionFailed(e, action, row.Id);
+        }
+    }
+
+    private ModelRoute Route(Deployment row)
+    {
+        var spec = LaunchSpec.FromJson(row.Spec)!;
+        var engine = node.Engine(row.RunId);
+        return new ModelRoute(row.Id, row.Status, spec.ServedModelName, spec.ModelName, [.. spec.LoraModules.Select(module => module.Name)],
+            spec.Owner, row.CreatedAt, engine is { Phase: EnginePhase.Ready } ? new Uri(engine.EngineUrl) : null, engine?.EngineKey);
+    }
+
+    [LoggerMessage(1201, LogLevel.Information, "Deployment {DeploymentId} went from {Before} to {Status}.")]
+    private partial void LogStatus(int deploymentId, DeploymentStatus before, DeploymentStatus status);
+
+    [LoggerMessage(1202, LogLevel.Error, "A pass over node {NodeId} failed ({Failures} in a row).")]
+    private partial void LogPassFailed(Exception exception, int nodeId, int failures);
+
+    [LoggerMessage(1203, LogLevel.Warning, "Node {NodeId} did not answer ({Failures} in a row): {Reason}")]
+    private partial void LogSilent(int nodeId, int failures, string reason);
+
+    [LoggerMessage(1204, LogLevel.Warning, "{Action} of deployment {DeploymentId} did not reach its node; it is asked again.")]
+    private partial void LogActionFailed(Exception exception, NodeAction action, int deploymentId);
+}
