@@ -71,7 +71,9 @@ internal static class CommandLine
                 settings = settings with { Urls = $"http://127.0.0.1:{FreePort(new Uri(ServeSettings.DefaultUrl).Port)}" };
             await using var app = ServeHost.Build(settings, folder, settings.Demo ? Demo.Add : null);
             await app.StartAsync(cancellationToken);
+            Lifetime.LogListening(app.Logger, string.Join(", ", app.Urls));
             await app.WaitForShutdownAsync(cancellationToken);
+            Lifetime.LogStopped(app.Logger);
             return 0;
         }
         catch (DataFolderException e)
@@ -111,4 +113,14 @@ internal static class CommandLine
         }
         return first;
     }
+}
+
+/// <summary>The first and the last line of the log.</summary>
+internal static partial class Lifetime
+{
+    [LoggerMessage(1, LogLevel.Information, "Listening on {Urls}.")]
+    public static partial void LogListening(ILogger logger, string urls);
+
+    [LoggerMessage(2, LogLevel.Information, "ModelHost has ended; its engines go on.")]
+    public static partial void LogStopped(ILogger logger);
 }

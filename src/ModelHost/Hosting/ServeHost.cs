@@ -32,7 +32,7 @@ internal static class ServeHost
         builder.Configuration.AddInMemoryCollection(FromSettings(settings));
         builder.Configuration.AddJsonFile(folder.File("modelhost.json"), optional: true, reloadOnChange: false);
         builder.Configuration.AddEnvironmentVariables("MODELHOST_");
-        builder.Configuration.AddCommandLine([.. settings.Configuration]);
+        builder.Configuration.AddInMemoryCollection(settings.Configuration.Select(setting => setting.Split('=', 2)).Select(pair => KeyValuePair.Create(pair[0], (string?)pair.ElementAtOrDefault(1))));
         AddLogging(builder);
         builder.WebHost.UseUrls(settings.Urls ?? ServeSettings.DefaultUrl);
         builder.WebHost.ConfigureKestrel(kestrel =>

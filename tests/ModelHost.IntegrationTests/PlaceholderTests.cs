@@ -1,7 +1,0 @@
-namespace ModelHost.IntegrationTests;
-
-public sealed class PlaceholderTests
-{
-    [Fact]
-    public void Solution_builds() => typeof(Program).Assembly.GetName().Name.ShouldBe("modelhost");
-}

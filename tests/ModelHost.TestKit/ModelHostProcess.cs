@@ -1,0 +1,98 @@
+using System.Collections.Concurrent;
+using System.Diagnostics;
+using System.Text.RegularExpressions;
+
+namespace ModelHost.TestKit;
+
+/// <summary>The built <c>modelhost</c> as a process of its own, so that its plug can be pulled.</summary>
+public sealed partial class ModelHostProcess : IAsyncDisposable
+{
+    private readonly Process _process;
+    private readonly ConcurrentQueue<string> _output = new();
+
+    private ModelHostProcess(Process process)
+    {
+        _process = process;
+        process.OutputDataReceived += (_, line) => Keep(line.Data);
+        process.ErrorDataReceived += (_, line) => Keep(line.Data);
+        process.BeginOutputReadLine();
+        process.BeginErrorReadLine();
+    }
+
+    /// <summary>Where the executable lies.</summary>
+    public static string Executable => Path.Combine(AppContext.BaseDirectory, "modelhost");
+
+    /// <summary>All lines printed so far.</summary>
+    public IReadOnlyList<string> Output => [.. _output];
+
+    /// <summary>Process number.</summary>
+    public int Id => _process.Id;
+
+    /// <summary>Where it listens, once <see cref="ListeningAsync"/> has returned.</summary>
+    public Uri Url { get; private set; } = new("http://127.0.0.1");
+
+    /// <summary>Starts it with arguments.</summary>
+    public static ModelHostProcess Start(params string[] arguments) => new(Process.Start(new ProcessStartInfo(Executable, arguments)
+    {
+        RedirectStandardOutput = true,
+        RedirectStandardError = true,
+    })!);
+
+    /// <summary>Starts <c>serve</c> on a node's surroundings and a port, and waits until it listens.</summary>
+    public static async Task<ModelHostProcess> ServeAsync(TestNode node, int port, params string[] more)
+    {
+        var process = Start(["serve", "--data", node.Data, "--urls", $"http://127.0.0.1:{port}", .. more, .. node.Configuration]);
+        await process.ListeningAsync();
+        return process;
+    }
+
+    /// <summary>Waits until it says where it listens.</summary>
+    public async Task ListeningAsync()
+    {
+        await Deadline.UntilAsync(() => _process.HasExited || _output.Any(line => Listening().IsMatch(line)), what: "modelhost to listen");
+        var line = _output.FirstOrDefault(line => Listening().IsMatch(line))
+            ?? throw new InvalidOperationException($"modelhost ended with {_process.ExitCode}: {string.Join('\n', _output)}");
+        Url = new Uri(Listening().Match(line).Groups["url"].Value);
+    }
+
+    /// <summary>Pulls the plug.</summary>
+    public async Task KillAsync()
+    {
+        _process.Kill(); // SIGKILL, this process only
+        await _process.WaitForExitAsync();
+    }
+
+    /// <summary>Asks it to end.</summary>
+    /// <returns>The exit code.</returns>
+    public async Task<int> StopAsync()
+    {
+        using (var kill = Process.Start("kill", ["-TERM", $"{_process.Id}"]))
+            await kill.WaitForExitAsync();
+        return await ExitAsync();
+    }
+
+    /// <summary>Waits for its end.</summary>
+    /// <returns>The exit code.</returns>
+    public async Task<int> ExitAsync()
+    {
+        using var deadline = new CancellationTokenSource(TimeSpan.FromSeconds(60));
+        await _process.WaitForExitAsync(deadline.Token);
+        return _process.ExitCode;
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        if (!_process.HasExited)
+            await KillAsync();
+        _process.Dispose();
+    }
+
+    private void Keep(string? line)
+    {
+        if (line is not null)
+            _output.Enqueue(line);
+    }
+
+    [GeneratedRegex(@"Listening on (?<url>http://[^, ]+?)[.,]?( |$)")]
+    private static partial Regex Listening();
+}

@@ -1,0 +1,62 @@
+namespace ModelHost.TestKit;
+
+/// <summary>The surroundings of one node: a data folder, engine ports, and if wanted simulated GPUs with an <c>nvidia-smi</c> that shows them.</summary>
+public sealed class TestNode : IDisposable
+{
+    private readonly string? _gpuTools;
+
+    /// <summary>Makes the surroundings.</summary>
+    /// <param name="docker">The engine to use; null: a socket that does not exist.</param>
+    /// <param name="gpus">Number of simulated GPUs.</param>
+    /// <param name="gpuMib">Memory of each, in MiB.</param>
+    public TestNode(RealDocker? docker = null, int gpus = 0, int gpuMib = 81559)
+    {
+        Data = Directory.CreateTempSubdirectory("mh-").FullName;
+        DockerHost = docker?.Endpoint.OriginalString ?? $"unix://{Data}/no-docker.sock";
+        Ports = TestPorts.EngineRange();
+        NvidiaSmi = Path.Combine(Data, "no-nvidia-smi");
+        if (gpus == 0)
+            return;
+        // below /dev/shm: containers see it through host IPC
+        GpuFolder = $"/dev/shm/{Path.GetFileName(Data)}";
+        _gpuTools = Directory.CreateTempSubdirectory("mh-smi-").FullName;
+        var bench = Path.Combine(RealDocker.RepositoryRoot, "tests", "bench");
+        Directory.CreateDirectory(Path.Combine(GpuFolder, "holds"));
+        File.WriteAllLines(Path.Combine(GpuFolder, "gpus.csv"),
+            Enumerable.Range(0, gpus).Select(i => $"{i},GPU-{Guid.NewGuid()},NVIDIA H100 80GB HBM3,{gpuMib}"));
+        NvidiaSmi = Path.Combine(_gpuTools, "nvidia-smi");
+        File.Copy(Path.Combine(bench, "nvidia-smi"), NvidiaSmi);
+        File.WriteAllText(Path.Combine(_gpuTools, "gpu-dir"), GpuFolder + "\n");
+    }
+
+    /// <summary>The data folder.</summary>
+    public string Data { get; }
+
+    /// <summary>Folder of the simulated GPUs, for <c>VLLM_SIM_GPU_DIR</c>; empty: there are none.</summary>
+    public string GpuFolder { get; } = "";
+
+    /// <summary>Docker Engine API endpoint.</summary>
+    public string DockerHost { get; }
+
+    /// <summary>The <c>nvidia-smi</c> of this node.</summary>
+    public string NvidiaSmi { get; }
+
+    /// <summary>Loopback ports for engines.</summary>
+    public (int First, int Last) Ports { get; }
+
+    /// <summary>The node's settings as <c>Section:Key=value</c>.</summary>
+    public string[] Configuration =>
+    [
+        $"Node:DockerHost={DockerHost}", $"Node:NvidiaSmi={NvidiaSmi}", $"Node:EnginePortFirst={Ports.First}", $"Node:EnginePortLast={Ports.Last}",
+        "Node:ProcessRuntime=true", "Node:StopGrace=00:00:10", "Node:MetricsInterval=00:00:01", "Releases:Url=",
+    ];
+
+    public void Dispose()
+    {
+        foreach (var folder in (string?[])[Data, GpuFolder, _gpuTools])
+        {
+            if (folder is { Length: > 0 } && Directory.Exists(folder))
+                Directory.Delete(folder, recursive: true);
+        }
+    }
+}
