@@ -53,10 +53,12 @@ internal sealed class Database(IDbContextFactory<SqliteModelHostDbContext> conte
     /// <summary>A context for one operation.</summary>
     public async Task<ModelHostDbContext> OpenAsync(CancellationToken cancellationToken) => await contexts.CreateDbContextAsync(cancellationToken);
 
-    /// <summary>Brings the schema up to date; it is WAL from the first migration on.</summary>
+    /// <summary>Brings the schema up to date.</summary>
     public async Task MigrateAsync(CancellationToken cancellationToken)
     {
         await using var db = await contexts.CreateDbContextAsync(cancellationToken);
+        // readers do not wait for writers; the mode stays with the file
+        await db.Database.ExecuteSqlRawAsync("PRAGMA journal_mode=WAL", cancellationToken);
         await db.Database.MigrateAsync(cancellationToken);
     }
 
