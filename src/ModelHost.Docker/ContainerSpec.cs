@@ -38,6 +38,9 @@ public sealed record ContainerSpec
 
     /// <summary>Size of <c>/dev/shm</c> in bytes; null for the engine's default. Without effect when the IPC mode is <c>host</c>.</summary>
     public long? ShmSizeBytes { get; init; }
+
+    /// <summary>Bytes of output that the engine keeps, in two files of half of it each; null: as the engine is set up, which by default is all.</summary>
+    public long? MaxLogBytes { get; init; }
 }
 
 /// <summary>A folder or file of the machine shown inside a container.</summary>

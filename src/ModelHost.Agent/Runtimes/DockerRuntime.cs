@@ -72,6 +72,7 @@ internal sealed class DockerRuntime(DockerClient docker, NodeOptions options, No
             Gpus = launch.Spec.GpuIds.Count > 0
                 ? new GpuRequest { DeviceIds = [.. launch.Spec.GpuIds.Select(id => id.ToString(CultureInfo.InvariantCulture))] } : null,
             RestartPolicy = "no",
+            MaxLogBytes = options.LogBytes,
         };
         string? id = null;
         try

@@ -23,7 +23,10 @@ internal sealed record HostConfigRequest
     public IReadOnlyList<DeviceRequest>? DeviceRequests { get; init; }
     public required RestartPolicyWire RestartPolicy { get; init; }
     public long? ShmSize { get; init; }
+    public LogConfigWire? LogConfig { get; init; }
 }
+
+internal sealed record LogConfigWire(string Type, IReadOnlyDictionary<string, string> Config);
 
 internal sealed record MountRequest(string Type, string Source, string Target, bool ReadOnly);
 

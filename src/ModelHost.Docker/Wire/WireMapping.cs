@@ -24,6 +24,12 @@ internal static class WireMapping
             DeviceRequests = spec.Gpus is { } gpus ? [gpus.ToWire()] : null,
             RestartPolicy = new(spec.RestartPolicy),
             ShmSize = spec.ShmSizeBytes,
+            LogConfig = spec.MaxLogBytes is { } bytes
+                ? new("json-file", new Dictionary<string, string>
+                {
+                    ["max-size"] = (bytes / 2).ToString(CultureInfo.InvariantCulture),
+                    ["max-file"] = "2",
+                }) : null,
         },
     };
 

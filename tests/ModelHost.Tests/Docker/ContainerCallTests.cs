@@ -27,6 +27,7 @@ public sealed class ContainerCallTests
                 Init = true,
                 Gpus = new() { DeviceIds = ["0", "2"] },
                 ShmSizeBytes = 1 << 30,
+                MaxLogBytes = 1 << 20,
             },
             "modelhost-7", Ct);
 
@@ -51,7 +52,8 @@ public sealed class ContainerCallTests
                 "Init": true,
                 "DeviceRequests": [{"Driver": "", "Count": 0, "DeviceIDs": ["0", "2"], "Capabilities": [["gpu"]]}],
                 "RestartPolicy": {"Name": "no"},
-                "ShmSize": 1073741824
+                "ShmSize": 1073741824,
+                "LogConfig": {"Type": "json-file", "Config": {"max-size": "524288", "max-file": "2"}}
               }
             }
             """)).ShouldBeTrue(call.Body);
