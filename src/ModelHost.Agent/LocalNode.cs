@@ -20,6 +20,7 @@ namespace ModelHost.Agent;
 public sealed partial class LocalNode : INode, IAsyncDisposable
 {
     private static readonly TimeSpan ScanPeriod = TimeSpan.FromSeconds(5);
+    private static readonly TimeSpan GpuPatience = TimeSpan.FromSeconds(1);
 
     private readonly NodeIdentity _identity;
     private readonly NodeOptions _options;
@@ -60,9 +61,11 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     /// <summary>Finds the engines that are there, and begins to watch the machine.</summary>
     public async Task OpenAsync(CancellationToken cancellationToken)
     {
+        var gpus = _gpus.RunAsync(SignalChange, _shutdown.Token);
         await Task.WhenAll(_runtimes.Select(runtime => ScanAsync(runtime, cancellationToken)));
-        _loops = Task.WhenAll(
-            [_gpus.RunAsync(SignalChange, _shutdown.Token), _disk.RunAsync(_shutdown.Token), .. _runtimes.Select(ScanForeverAsync)]);
+        _loops = Task.WhenAll([gpus, _disk.RunAsync(_shutdown.Token), .. _runtimes.Select(ScanForeverAsync)]);
+        // a first request to start something should find the GPUs; a card that wakes slowly must not hold up everything else
+        await Task.WhenAny(_gpus.FirstRead, Task.Delay(GpuPatience, _time, cancellationToken));
     }
 
     /// <inheritdoc/>

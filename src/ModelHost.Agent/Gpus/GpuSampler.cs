@@ -20,8 +20,13 @@ internal sealed partial class GpuSampler(string command, TimeProvider time, ILog
 
     private const int NoDevices = 6;
 
+    private readonly TaskCompletionSource _read = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
     /// <summary>The last answer.</summary>
     public GpuInventory Current { get; private set; } = new([], "the GPUs have not been read yet");
+
+    /// <summary>Completes with the first answer.</summary>
+    public Task FirstRead => _read.Task;
 
     /// <summary>Reads until cancelled.</summary>
     /// <param name="changed">Called when the list of GPUs or the error changed, not for new figures.</param>
@@ -32,6 +37,7 @@ internal sealed partial class GpuSampler(string command, TimeProvider time, ILog
         {
             var before = Current;
             Current = await ReadAsync(cancellationToken);
+            _read.TrySetResult();
             if (before.Error != Current.Error || before.Gpus.Count != Current.Gpus.Count)
             {
                 if (Current.Error is { } error)

@@ -12,8 +12,10 @@ internal sealed class LoopbackGuard(IServer server)
 {
     private static readonly string[] ForwardingHeaders = ["Forwarded", "Via", "X-Real-IP", "X-Client-IP", "True-Client-IP", "CF-Connecting-IP"];
 
-    /// <summary>Whether every listener is bound to loopback.</summary>
-    public bool IsBoundToLoopbackOnly =>
+    private bool? _isBoundToLoopbackOnly;
+
+    /// <summary>Whether every listener is bound to loopback; asked by requests only, when all of them are bound.</summary>
+    public bool IsBoundToLoopbackOnly => _isBoundToLoopbackOnly ??=
         server.Features.Get<IServerAddressesFeature>()?.Addresses is { Count: > 0 } addresses
         && addresses.All(address => BindingAddress.Parse(address) is { IsUnixPipe: false } binding && IsLoopbackName(binding.Host));
 

@@ -121,6 +121,6 @@ internal static partial class Lifetime
     [LoggerMessage(1, LogLevel.Information, "Listening on {Urls}.")]
     public static partial void LogListening(ILogger logger, string urls);
 
-    [LoggerMessage(2, LogLevel.Information, "ModelHost has ended; its engines go on.")]
+    [LoggerMessage(3, LogLevel.Information, "ModelHost has ended; its engines go on.")]
     public static partial void LogStopped(ILogger logger);
 }

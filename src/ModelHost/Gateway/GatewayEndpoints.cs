@@ -29,6 +29,8 @@ internal static class GatewayEndpoints
         MapForwarded<CompletionRequest>(group, "/completions", "CreateCompletion", "Create a text completion, streamed if asked for.");
         MapForwarded<EmbeddingRequest>(group, "/embeddings", "CreateEmbedding", "Create embeddings.");
         group.MapGet("/models", Models).WithName("ListModels").WithSummary("List the models that can be asked for.");
+        group.MapGet("/models/{**model}", Model).WithName("GetModel").WithSummary("Read one of the models that can be asked for.")
+            .Produces<ModelCard>().Produces<OpenAiErrorBody>(StatusCodes.Status404NotFound);
         group.Map("/{**path}", NoRoute).ExcludeFromDescription();
     }
 
@@ -43,8 +45,14 @@ internal static class GatewayEndpoints
             .Produces<OpenAiErrorBody>(StatusCodes.Status502BadGateway)
             .Produces<OpenAiErrorBody>(StatusCodes.Status503ServiceUnavailable);
 
-    private static Ok<ModelList> Models(RouteSource routes) => TypedResults.Ok(new ModelList(
-        [.. routes.Current.Routes.Where(route => route.IsRoutable).SelectMany(route =>
+    private static Ok<ModelList> Models(RouteSource routes) => TypedResults.Ok(new ModelList([.. Cards(routes)]));
+
+    private static IResult Model(string model, RouteSource routes) => Cards(routes).FirstOrDefault(card => card.Id == model) is { } card
+        ? TypedResults.Ok(card)
+        : TypedResults.Json(new OpenAiErrorBody(OpenAiErrors.NotFound(model, routes.Current.Names)), OpenAiErrorJson.Default.OpenAiErrorBody, statusCode: StatusCodes.Status404NotFound);
+
+    private static IEnumerable<ModelCard> Cards(RouteSource routes) =>
+        routes.Current.Routes.Where(route => route.IsRoutable).SelectMany(route =>
         {
             var created = route.CreatedAt.ToUnixTimeSeconds();
             return (IEnumerable<ModelCard>)
@@ -52,7 +60,7 @@ internal static class GatewayEndpoints
                 new ModelCard(route.PublicName, created, route.Owner, route.ModelName, null),
                 .. route.LoraNames.Select(lora => new ModelCard(lora, created, route.Owner, lora, route.PublicName)),
             ];
-        }).DistinctBy(card => card.Id)]));
+        }).DistinctBy(card => card.Id);
 
     private static Task NoRoute(HttpContext context) =>
         OpenAiErrors.WriteAsync(context, StatusCodes.Status404NotFound, OpenAiErrors.NoRoute(context.Request.Method, context.Request.Path.Value ?? ""));

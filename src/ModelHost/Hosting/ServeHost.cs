@@ -20,7 +20,7 @@ using Serilog.Formatting.Json;
 namespace ModelHost.Hosting;
 
 /// <summary>Builds the control plane.</summary>
-internal static class ServeHost
+internal static partial class ServeHost
 {
     private const long MaxBody = 1024 * 1024;
     private static readonly TimeSpan ShutdownDeadline = TimeSpan.FromSeconds(30);
@@ -46,6 +46,8 @@ internal static class ServeHost
         configure?.Invoke(builder);
         var app = builder.Build();
         app.Services.GetRequiredService<AdminKey>(); // made at first start, not at the first request
+        if (app.Services.GetRequiredService<IOptions<AccessOptions>>().Value.TrustedLan)
+            LogTrustedLan(app.Logger);
         Map(app);
         return app;
     }
@@ -142,4 +144,7 @@ internal static class ServeHost
             values["Log:Json"] = "true";
         return values;
     }
+
+    [LoggerMessage(2, LogLevel.Warning, "Everybody who reaches this listener may do everything (Access:TrustedLan).")]
+    private static partial void LogTrustedLan(Microsoft.Extensions.Logging.ILogger logger);
 }
