@@ -1,3 +1,4 @@
+using Microsoft.AspNetCore.OpenApi;
 using Microsoft.OpenApi;
 using ModelHost.Access;
 
@@ -10,7 +11,7 @@ internal static class ApiDocument
 
     /// <summary>Adds the document.</summary>
     public static void AddApiDocument(this IServiceCollection services) =>
-        services.AddOpenApi("v1", options => options.AddDocumentTransformer((document, _, _) =>
+        services.AddOpenApi("v1", options => options.AddSchemaTransformer(RequiredIsNotNull).AddDocumentTransformer((document, _, _) =>
         {
             document.Info = new OpenApiInfo
             {
@@ -31,6 +32,17 @@ internal static class ApiDocument
             document.Security = [new OpenApiSecurityRequirement { [new OpenApiSecuritySchemeReference("key", document)] = [] }];
             return Task.CompletedTask;
         }));
+
+    // requests have nullable properties, so that a missing one is named in the answer; a required one may still not be null
+    private static Task RequiredIsNotNull(OpenApiSchema schema, OpenApiSchemaTransformerContext context, CancellationToken cancellationToken)
+    {
+        foreach (var name in schema.Required ?? new HashSet<string>())
+        {
+            if (schema.Properties is { } properties && properties.TryGetValue(name, out var found) && found is OpenApiSchema { Type: { } type } property)
+                property.Type = type & ~JsonSchemaType.Null;
+        }
+        return Task.CompletedTask;
+    }
 
     /// <summary>Maps the document, Swagger UI at <c>/swagger</c> and <c>/docs</c>, and ReDoc at <c>/redoc</c>.</summary>
     public static void MapApiDocument(this IEndpointRouteBuilder routes)

@@ -1,4 +1,3 @@
-using System.ComponentModel;
 using System.ComponentModel.DataAnnotations;
 using System.Text.Json;
 using ModelHost.Core.Deployments;
@@ -6,82 +5,84 @@ using ModelHost.Core.Deployments;
 namespace ModelHost.Features.Deployments;
 
 /// <summary>Asks for a model to be served.</summary>
-internal sealed record DeploymentStart
+public sealed record DeploymentStart
 {
+    /// <summary>ID of the node to deploy on.</summary>
     [Required]
-    [Description("ID of the node to deploy on.")]
     public int? NodeId { get; init; }
 
+    /// <summary>Hugging Face model identifier, for example meta-llama/Meta-Llama-3-8B.</summary>
     [Required, StringLength(255, MinimumLength = 1)]
-    [Description("Hugging Face model identifier, for example meta-llama/Meta-Llama-3-8B.")]
     public string? ModelName { get; init; }
 
+    /// <summary>Public port of the deployment, one per node.</summary>
     [Required, Range(1024, 65535)]
-    [Description("Public port of the deployment, one per node.")]
     public int? Port { get; init; }
 
+    /// <summary>Fraction of each GPU's memory to allocate, above 0 and up to 1.</summary>
     [Required, Range(0.0, 1.0, MinimumIsExclusive = true)]
-    [Description("Fraction of each GPU's memory to allocate, above 0 and up to 1.")]
     public double? GpuMemoryFraction { get; init; }
 
+    /// <summary>GPU indices to use; omit for automatic selection.</summary>
     [MaxLength(64)]
-    [Description("GPU indices to use; omit for automatic selection.")]
     public IReadOnlyList<int>? GpuIds { get; init; }
 
+    /// <summary>Number of GPUs for tensor parallelism.</summary>
     [Range(1, 64)]
-    [Description("Number of GPUs for tensor parallelism.")]
     public int? TensorParallelSize { get; init; }
 
-    [Description("Additional command-line arguments for the engine, put last.")]
+    /// <summary>Additional command-line arguments for the engine, put last.</summary>
     public IReadOnlyList<string>? ExtraArgs { get; init; }
 
+    /// <summary>Environment variables of the engine. Values are stored encrypted and returned masked.</summary>
     [MaxLength(128)]
-    [Description("Environment variables of the engine. Values are stored encrypted and returned masked.")]
     public IReadOnlyList<EnvironmentVariable>? EnvVars { get; init; }
 
+    /// <summary>Engine version or image tag; omit for the latest stable release.</summary>
     [StringLength(128)]
-    [Description("Engine version or image tag; omit for the latest stable release.")]
     public string? VllmVersion { get; init; }
 
-    [Description("Engine options by name: max_model_len, dtype, quantization, served_model_name and so on.")]
+    /// <summary>Engine options by name: max_model_len, dtype, quantization, served_model_name and so on.</summary>
     public IReadOnlyDictionary<string, JsonElement>? EngineArgs { get; init; }
 
+    /// <summary>LoRA adapters served alongside the base model.</summary>
     [MaxLength(64)]
-    [Description("LoRA adapters served alongside the base model.")]
     public IReadOnlyList<LoraModule>? LoraModules { get; init; }
 
+    /// <summary>Failed starts after which no further one is tried; omit for the cluster's default.</summary>
     [Range(1, 20)]
-    [Description("Failed starts after which no further one is tried; omit for the cluster's default.")]
     public int? MaxFailedRestarts { get; init; }
 
+    /// <summary>User or team launching this deployment.</summary>
     [Required, StringLength(255, MinimumLength = 1)]
-    [Description("User or team launching this deployment.")]
     public string? Owner { get; init; }
 
+    /// <summary>How long to serve, in seconds, from the first ready moment; omit for indefinite serving.</summary>
     [Range(1, int.MaxValue)]
-    [Description("How long to serve, in seconds, from the first ready moment; omit for indefinite serving.")]
     public int? DurationSeconds { get; init; }
 
-    [Description("Protect this deployment from warm-cache eviction.")]
+    /// <summary>Protect this deployment from warm-cache eviction.</summary>
     public bool Pinned { get; init; }
 
-    [Description("Leave out the GPU memory check, and nothing else.")]
+    /// <summary>Leave out the GPU memory check, and nothing else.</summary>
     public bool SkipResourceCheck { get; init; }
 
+    /// <summary>Backend that serves the model. Default vllm.</summary>
     [StringLength(64)]
-    [Description("Backend that serves the model. Default vllm.")]
     public string? Backend { get; init; }
 }
 
 /// <summary>A variable of an engine's environment.</summary>
-internal sealed record EnvironmentVariable
+public sealed record EnvironmentVariable
 {
     /// <summary>What a value is shown as.</summary>
     public const string Mask = "********";
 
+    /// <summary>Its name.</summary>
     [Required]
     public string? Key { get; init; }
 
+    /// <summary>Its value; masked in every answer.</summary>
     [Required(AllowEmptyStrings = true)]
     public string? Value { get; init; }
 }
@@ -98,7 +99,7 @@ internal sealed record DeploymentRead
     public int? TensorParallelSize { get; init; }
     public IReadOnlyList<string>? ExtraArgs { get; init; }
 
-    [Description("Names, with every value masked.")]
+    /// <summary>Names, with every value masked.</summary>
     public IReadOnlyList<EnvironmentVariable>? EnvVars { get; init; }
     public string? VllmVersion { get; init; }
     public IReadOnlyDictionary<string, JsonElement>? EngineArgs { get; init; }
@@ -110,13 +111,13 @@ internal sealed record DeploymentRead
     public required string Backend { get; init; }
     public string? ContainerRuntime { get; init; }
 
-    [Description("stopped, starting, loading, running, paused_ram, stopping, error, expired or unreachable.")]
+    /// <summary>stopped, starting, loading, running, paused_ram, stopping, error, expired or unreachable.</summary>
     public required string Status { get; init; }
 
-    [Description("What is going on while starting or loading.")]
+    /// <summary>What is going on while starting or loading.</summary>
     public string? Detail { get; init; }
 
-    [Description("Why the last run failed, with the last lines of its log.")]
+    /// <summary>Why the last run failed, with the last lines of its log.</summary>
     public string? LastError { get; init; }
     public DateTimeOffset? ExpiresAt { get; init; }
     public DateTimeOffset CreatedAt { get; init; }
@@ -132,7 +133,7 @@ internal sealed record DeploymentRead
     public int? RequestsRunning { get; init; }
     public int? RequestsWaiting { get; init; }
 
-    [Description("Progress of the image pull, 0 to 100, while starting.")]
+    /// <summary>Progress of the image pull, 0 to 100, while starting.</summary>
     public double? PullPercent { get; init; }
     public long? PullDownloadedMb { get; init; }
     public long? PullTotalMb { get; init; }
