@@ -1,3 +1,5 @@
+using ModelHost.Agent.Runtimes;
+
 namespace ModelHost.TestKit;
 
 /// <summary>The surroundings of one node: a data folder, engine ports, and if wanted simulated GPUs with an <c>nvidia-smi</c> that shows them.</summary>
@@ -51,8 +53,15 @@ public sealed class TestNode : IDisposable
         "Node:ProcessRuntime=true", "Node:StopGrace=00:00:10", "Node:MetricsInterval=00:00:01", "Releases:Url=",
     ];
 
+    /// <summary>Ends the processes that a failed test left behind, and removes the folders.</summary>
     public void Dispose()
     {
+        var engines = Path.Combine(Data, "engines");
+        foreach (var sidecar in Directory.Exists(engines) ? Directory.GetFiles(engines, "*.json") : [])
+        {
+            if (ProcessSidecar.Read(sidecar) is { IsAlive: true, Pid: { } pid })
+                Libc.SignalGroup(pid, Libc.SigKill);
+        }
         foreach (var folder in (string?[])[Data, GpuFolder, _gpuTools])
         {
             if (folder is { Length: > 0 } && Directory.Exists(folder))

@@ -1,0 +1,47 @@
+using System.Diagnostics;
+using System.Text.RegularExpressions;
+using ModelHost.TestKit;
+
+namespace ModelHost.IntegrationTests.Docs;
+
+/// <summary>The commands of the documentation, run as they are printed.</summary>
+public sealed partial class DocumentationTests
+{
+    private static CancellationToken Ct => TestContext.Current.CancellationToken;
+
+    [Fact]
+    public async Task Every_command_of_the_quickstart_works_in_its_order()
+    {
+        using var node = new TestNode();
+        await using var host = ModelHostProcess.Start("serve", "--demo", "--data", node.Data, "--urls", "http://127.0.0.1:0", $"Node:DockerHost={node.DockerHost}",
+            $"Node:EnginePortFirst={node.Ports.First}", $"Node:EnginePortLast={node.Ports.Last}");
+        await Deadline.UntilAsync(() => host.Output.Any(line => line.StartsWith("ModelHost is ready", StringComparison.Ordinal)), what: "the demo to be ready");
+        await host.ListeningAsync();
+        var page = await File.ReadAllTextAsync(Path.Combine(RealDocker.RepositoryRoot, "docs", "quickstart.md"), Ct);
+        var blocks = ShellBlocks().Matches(page).Select(block => block.Groups["commands"].Value).ToArray();
+
+        blocks.Length.ShouldBeGreaterThan(4);
+        foreach (var commands in blocks)
+        {
+            // an answer that is no success fails the command, as a reader would see
+            var script = "set -e\ncurl() { command curl -sS --fail-with-body \"$@\"; echo; }\n"
+                + commands.Replace("127.0.0.1:8000", host.Url.Authority, StringComparison.Ordinal);
+            var (exitCode, output) = await ShellAsync(script);
+            exitCode.ShouldBe(0, $"{commands}\n{output}");
+        }
+
+        await Deadline.UntilAsync(() => Directory.GetFiles(Path.Combine(node.Data, "engines")).Length == 0, what: "the engines to be gone");
+    }
+
+    private static async Task<(int ExitCode, string Output)> ShellAsync(string script)
+    {
+        using var shell = Process.Start(new ProcessStartInfo("/bin/sh", ["-c", script]) { RedirectStandardOutput = true, RedirectStandardError = true })!;
+        var output = shell.StandardOutput.ReadToEndAsync(Ct);
+        var errors = shell.StandardError.ReadToEndAsync(Ct);
+        await shell.WaitForExitAsync(Ct);
+        return (shell.ExitCode, await output + await errors);
+    }
+
+    [GeneratedRegex("^```sh\n(?<commands>.*?)^```", RegexOptions.Multiline | RegexOptions.Singleline)]
+    private static partial Regex ShellBlocks();
+}
