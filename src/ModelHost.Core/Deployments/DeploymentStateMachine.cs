@@ -91,7 +91,9 @@ public static class DeploymentStateMachine
         WantedState.Running => observed switch
         {
             RunObservation.Preparing => new(state with { Status = DeploymentStatus.Starting }, NodeAction.None),
-            RunObservation.Loading => new(state with { Status = DeploymentStatus.Loading }, NodeAction.None),
+            // an engine that served does not load again in the same run: it is being asked anew, after a restart of the control plane
+            RunObservation.Loading => new(
+                state.Status == DeploymentStatus.Running ? state : state with { Status = DeploymentStatus.Loading }, NodeAction.None),
             RunObservation.Ready => new(
                 state with { Status = DeploymentStatus.Running, ExpiresAt = state.ExpiresAt ?? now + state.Duration }, NodeAction.None),
             RunObservation.Stopping => new(state with { Status = DeploymentStatus.Stopping }, NodeAction.None),
