@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using ModelHost.TestKit;
 
 namespace ModelHost.Tests.Simulator;
 
@@ -109,7 +110,7 @@ public sealed class GpuTests : IDisposable
 
     private async Task<string> Smi(params string[] arguments)
     {
-        var start = new ProcessStartInfo(Repository.File("tests/bench/nvidia-smi"), arguments) { RedirectStandardOutput = true };
+        var start = new ProcessStartInfo(Path.Combine(RealDocker.RepositoryRoot, "tests", "bench", "nvidia-smi"), arguments) { RedirectStandardOutput = true };
         start.Environment["MODELHOST_BENCH_GPU_DIR"] = _directory;
         using var process = Process.Start(start)!;
         var output = await process.StandardOutput.ReadToEndAsync(TestContext.Current.CancellationToken);
