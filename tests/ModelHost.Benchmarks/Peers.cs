@@ -1,0 +1,144 @@
+using System.Diagnostics;
+using System.Globalization;
+using System.Text.Json;
+using ModelHost.TestKit;
+
+namespace ModelHost.Benchmarks;
+
+/// <summary>One simulated engine, and everything that can stand before it.</summary>
+internal sealed class Peers : IAsyncDisposable
+{
+    private readonly TestNode _node;
+    private readonly List<Peer> _all = [];
+    private readonly ModelHostProcess _host;
+
+    private Peers(TestNode node, ModelHostProcess host) => (_node, _host) = (node, host);
+
+    /// <summary>All of them; the engine itself first.</summary>
+    public IReadOnlyList<Peer> All => _all;
+
+    /// <summary>The gateway under test.</summary>
+    public Peer Gateway => _all.First(peer => peer.Name == "ModelHost");
+
+    /// <summary>What the gateway is measured against.</summary>
+    public Peer Reference => _all.First(peer => peer.Name == "bare YARP");
+
+    /// <summary>Key of the engine's run, which everything but the gateway needs.</summary>
+    public string EngineKey { get; private set; } = "";
+
+    /// <summary>Starts the engine under ModelHost, and the peers in front of it.</summary>
+    public static async Task<Peers> StartAsync()
+    {
+        var node = new TestNode();
+        var host = await ModelHostProcess.ServeAsync(node, TestPorts.Free());
+        var peers = new Peers(node, host);
+        try
+        {
+            using var client = new HttpClient { BaseAddress = host.Url };
+            var request = Api.StartRequest(await client.NodeAsync("process"), model: "bench/chat", change: r =>
+            {
+                r["extra_args"] = new System.Text.Json.Nodes.JsonArray("--disable-uvicorn-access-log", "--max-num-seqs", "4096");
+                r["env_vars"] = new System.Text.Json.Nodes.JsonArray(new System.Text.Json.Nodes.JsonObject { ["key"] = "VLLM_SIM_MODEL_MAX_LEN", ["value"] = "1000000" });
+            });
+            await client.StatusAsync(await client.StartModelAsync(request), "running");
+            using var sidecar = JsonDocument.Parse(await File.ReadAllBytesAsync(Directory.GetFiles(Path.Combine(node.Data, "engines"), "*.json").Single()));
+            peers.EngineKey = sidecar.RootElement.GetProperty("engine_key").GetString()!;
+            var engine = $"http://127.0.0.1:{sidecar.RootElement.GetProperty("engine_port").GetInt32()}";
+            peers._all.Add(new Peer("direct", new Uri(engine), null));
+            peers._all.Add(new Peer("ModelHost", host.Url, Process.GetProcessById(host.Id), withChildren: false));
+            await peers.AddAsync("bare YARP", port => (Path.Combine(AppContext.BaseDirectory, "ModelHost.Benchmarks"), ["bare-yarp", engine, port]));
+            await peers.AddAsync("nginx", port => ("nginx", ["-p", node.Data, "-c", peers.NginxConfiguration(engine, port)]));
+            await peers.AddAsync("HAProxy", port => ("haproxy", ["-db", "-q", "-f", peers.HaproxyConfiguration(engine, port)]));
+            return peers;
+        }
+        catch
+        {
+            await peers.DisposeAsync();
+            throw;
+        }
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        foreach (var peer in _all.Where(peer => peer.Name != "ModelHost"))
+            peer.Dispose();
+        await _host.DisposeAsync();
+        _node.Dispose();
+    }
+
+    private async Task AddAsync(string name, Func<string, (string Command, string[] Arguments)> command)
+    {
+        var port = TestPorts.Free().ToString(CultureInfo.InvariantCulture);
+        var (program, arguments) = command(port);
+        Process process;
+        try
+        {
+            process = Process.Start(new ProcessStartInfo(program, arguments) { RedirectStandardError = true, RedirectStandardOutput = true })!;
+        }
+        catch (System.ComponentModel.Win32Exception)
+        {
+            Console.Error.WriteLine($"{name} is left out: {program} is not installed");
+            return;
+        }
+        var peer = new Peer(name, new Uri($"http://127.0.0.1:{port}"), process);
+        _all.Add(peer);
+        using var client = new HttpClient();
+        await Deadline.UntilAsync(async () =>
+        {
+            try
+            {
+                return (int)(await client.GetAsync(new Uri(peer.Url, "/health"))).StatusCode;
+            }
+            catch (HttpRequestException)
+            {
+                return 0;
+            }
+        }, status => status > 0, what: name);
+    }
+
+    private string NginxConfiguration(string engine, string port) => Write("nginx.conf", $$"""
+        daemon off;
+        worker_processes auto;
+        pid {{_node.Data}}/nginx.pid;
+        error_log /dev/null crit;
+        events { worker_connections 8192; }
+        http {
+            access_log off;
+            client_max_body_size 64m;
+            client_body_temp_path {{_node.Data}}/nginx-body;
+            proxy_temp_path {{_node.Data}}/nginx-proxy;
+            fastcgi_temp_path {{_node.Data}}/nginx-f; uwsgi_temp_path {{_node.Data}}/nginx-u; scgi_temp_path {{_node.Data}}/nginx-s;
+            keepalive_requests 1000000;
+            upstream engine { server {{new Uri(engine).Authority}}; keepalive 256; keepalive_timeout 3s; keepalive_requests 1000000; }
+            server {
+                listen 127.0.0.1:{{port}};
+                location / { proxy_pass http://engine; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; proxy_request_buffering off; }
+            }
+        }
+        """);
+
+    private string HaproxyConfiguration(string engine, string port) => Write("haproxy.cfg", $"""
+        global
+            maxconn 8192
+        defaults
+            mode http
+            timeout connect 5s
+            timeout client 10m
+            timeout server 10m
+            option http-keep-alive
+            http-reuse always
+        frontend in
+            bind 127.0.0.1:{port}
+            default_backend engine
+        backend engine
+            server engine {new Uri(engine).Authority} pool-purge-delay 3s
+
+        """);
+
+    private string Write(string name, string text)
+    {
+        var path = Path.Combine(_node.Data, name);
+        File.WriteAllText(path, text);
+        return path;
+    }
+}
