@@ -35,39 +35,32 @@ internal sealed partial class RunLog : IDisposable
     public string? Position { get; private set; }
 
     /// <summary>Writes the pieces of one line of output.</summary>
-    public void Append(string text, DateTimeOffset? at, string? position)
+    public void Append(string text, DateTimeOffset? at, string? position) => Write(() =>
     {
-        lock (_lock)
+        foreach (var piece in text.Split('\r', StringSplitOptions.RemoveEmptyEntries))
         {
-            foreach (var piece in text.Split('\r', StringSplitOptions.RemoveEmptyEntries))
-            {
-                var clean = _redactor.Clean(Ansi().Replace(piece, "")).TrimEnd();
-                if (clean.Length == 0 || Noise().IsMatch(clean))
-                    continue;
-                var stamp = (at ?? _time.GetUtcNow()).UtcDateTime.ToString("yyyy-MM-dd HH:mm:ss", CultureInfo.InvariantCulture);
-                _file.Write(Encoding.UTF8.GetBytes($"[{stamp}] {clean}\n"));
-            }
-            Position = position ?? Position;
-            if (_file.Position > _maxBytes / 2)
-                Rotate();
+            var clean = _redactor.Clean(Ansi().Replace(piece, "")).TrimEnd();
+            if (clean.Length == 0 || Noise().IsMatch(clean))
+                continue;
+            var stamp = (at ?? _time.GetUtcNow()).UtcDateTime.ToString("yyyy-MM-dd HH:mm:ss", CultureInfo.InvariantCulture);
+            _file.Write(Encoding.UTF8.GetBytes($"[{stamp}] {clean}\n"));
         }
-    }
+        Position = position ?? Position;
+        if (_file.Position > _maxBytes / 2)
+            Rotate();
+    });
 
     /// <summary>Makes sure that what was written stays, and marks how far it goes.</summary>
-    public void Mark()
+    public void Mark() => Write(() =>
     {
-        lock (_lock)
-        {
-            _file.Flush();
-            WriteMark();
-        }
-    }
+        _file.Flush();
+        WriteMark();
+    });
 
     /// <summary>The last lines, oldest first.</summary>
     public IReadOnlyList<string> Tail(int count)
     {
-        lock (_lock)
-            _file.Flush();
+        Write(() => _file.Flush());
         return ReadTail(_path, count);
     }
 
@@ -78,16 +71,29 @@ internal sealed partial class RunLog : IDisposable
         return lines.Count < count ? [.. LastLines(Older(path), count - lines.Count), .. lines] : lines;
     }
 
-    public void Dispose()
+    public void Dispose() => Write(() =>
+    {
+        if (_file.CanWrite)
+        {
+            _file.Flush();
+            WriteMark();
+        }
+        _file.Dispose();
+    });
+
+    /// <summary>A full disk costs lines of the log, and never an engine.</summary>
+    private void Write(Action write)
     {
         lock (_lock)
         {
-            if (_file.CanWrite)
+            try
             {
-                _file.Flush();
-                WriteMark();
+                write();
             }
-            _file.Dispose();
+            catch (IOException)
+            {
+                // what could not be written is tried again with the next line, as far as it is still buffered
+            }
         }
     }
 
@@ -118,6 +124,9 @@ internal sealed partial class RunLog : IDisposable
 
     private void Rotate()
     {
+        // marked before as well: whoever is killed in between would read what is in the older file a second time
+        _file.Flush();
+        WriteMark();
         _file.Dispose();
         File.Move(_path, Older(_path), overwrite: true);
         _file = Open();
@@ -132,8 +141,6 @@ internal sealed partial class RunLog : IDisposable
 
     private void WriteMark()
     {
-        if (Position is null)
-            return;
         var temporary = MarkPath + ".new";
         File.WriteAllText(temporary, string.Create(CultureInfo.InvariantCulture, $"{_file.Position}\n{Position}\n"));
         File.Move(temporary, MarkPath, overwrite: true);
@@ -145,7 +152,7 @@ internal sealed partial class RunLog : IDisposable
             return (File.Exists(_path) ? 0 : null, null);
         var lines = File.ReadAllLines(MarkPath);
         return lines is [var length, var position] && long.TryParse(length, NumberStyles.None, CultureInfo.InvariantCulture, out var known)
-            ? (known, position) : (0, null);
+            ? (known, position.Length > 0 ? position : null) : (0, null);
     }
 
     // colours and cursor movement
