@@ -19,6 +19,7 @@ internal sealed partial class GpuSampler(string command, TimeProvider time, ILog
     private static readonly TimeSpan Deadline = TimeSpan.FromSeconds(15);
 
     private const int NoDevices = 6;
+    private const int NoSuchFile = 2; // ENOENT
 
     private readonly TaskCompletionSource _read = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
@@ -57,9 +58,13 @@ internal sealed partial class GpuSampler(string command, TimeProvider time, ILog
         {
             process.Start();
         }
-        catch (Win32Exception)
+        catch (Win32Exception e) when (e.NativeErrorCode == NoSuchFile)
         {
             return new GpuInventory([], null); // no driver installed: a node without GPUs
+        }
+        catch (Win32Exception e)
+        {
+            return new GpuInventory([], $"{command} could not be started: {e.Message}");
         }
         using var deadline = new CancellationTokenSource(Deadline, time);
         using var linked = CancellationTokenSource.CreateLinkedTokenSource(deadline.Token, cancellationToken);
