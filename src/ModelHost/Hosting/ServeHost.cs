@@ -32,7 +32,9 @@ internal static partial class ServeHost
         builder.Configuration.AddInMemoryCollection(FromSettings(settings));
         builder.Configuration.AddJsonFile(folder.File("modelhost.json"), optional: true, reloadOnChange: false);
         builder.Configuration.AddEnvironmentVariables("MODELHOST_");
-        builder.Configuration.AddInMemoryCollection(settings.Configuration.Select(setting => setting.Split('=', 2)).Select(pair => KeyValuePair.Create(pair[0], (string?)pair.ElementAtOrDefault(1))));
+        builder.Configuration.AddInMemoryCollection(settings.Configuration.Select(setting => setting.Split('=', 2))
+            .GroupBy(pair => pair[0], StringComparer.OrdinalIgnoreCase) // the last of a setting given twice counts
+            .Select(given => KeyValuePair.Create(given.Key, given.Last().ElementAtOrDefault(1))));
         AddLogging(builder);
         builder.WebHost.UseUrls(settings.Urls ?? ServeSettings.DefaultUrl);
         builder.WebHost.ConfigureKestrel(kestrel =>
