@@ -20,6 +20,9 @@ namespace ModelHost.Agent;
 public sealed partial class LocalNode : INode, IAsyncDisposable
 {
     private static readonly TimeSpan ScanPeriod = TimeSpan.FromSeconds(5);
+    private static readonly TimeSpan ScanDeadline = TimeSpan.FromSeconds(10);
+    // a hung runtime must not keep the engines of the others from being served
+    private static readonly TimeSpan OpenDeadline = TimeSpan.FromSeconds(2);
     private static readonly TimeSpan GpuPatience = TimeSpan.FromSeconds(1);
 
     private readonly NodeIdentity _identity;
@@ -34,6 +37,8 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     private readonly SupervisorContext _context;
     private readonly ConcurrentDictionary<string, bool> _answering = new();
     private readonly Dictionary<string, EngineSupervisor> _engines = [];
+    // runs whose end was asked for: a start that is still on its way must not bring them back
+    private readonly HashSet<string> _ended = [];
     private readonly CancellationTokenSource _shutdown = new();
     private readonly Lock _lock = new();
     private Task _loops = Task.CompletedTask;
@@ -61,11 +66,13 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     /// <summary>Finds the engines that are there, and begins to watch the machine.</summary>
     public async Task OpenAsync(CancellationToken cancellationToken)
     {
-        var gpus = _gpus.RunAsync(SignalChange, _shutdown.Token);
-        await Task.WhenAll(_runtimes.Select(runtime => ScanAsync(runtime, cancellationToken)));
-        _loops = Task.WhenAll([gpus, _disk.RunAsync(_shutdown.Token), .. _runtimes.Select(ScanForeverAsync)]);
+        var scans = _runtimes.Select(runtime => ScanAsync(runtime, _shutdown.Token)).ToArray();
+        _loops = Task.WhenAll(
+            [_gpus.RunAsync(SignalChange, _shutdown.Token), _disk.RunAsync(_shutdown.Token), .. _runtimes.Select((runtime, i) => ScanForeverAsync(runtime, scans[i]))]);
         // a first request to start something should find the GPUs; a card that wakes slowly must not hold up everything else
-        await Task.WhenAny(_gpus.FirstRead, Task.Delay(GpuPatience, _time, cancellationToken));
+        await Task.WhenAll(
+            Task.WhenAny(Task.WhenAll(scans), Task.Delay(OpenDeadline, _time, cancellationToken)),
+            Task.WhenAny(_gpus.FirstRead, Task.Delay(GpuPatience, _time, cancellationToken)));
     }
 
     /// <inheritdoc/>
@@ -79,7 +86,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
             ?? throw new ArgumentException($"this node has no runtime '{spec.Runtime}'", nameof(request));
         lock (_lock)
         {
-            if (!_engines.ContainsKey(request.RunId))
+            if (!_engines.ContainsKey(request.RunId) && !_ended.Contains(request.RunId))
             {
                 var key = Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(24));
                 var launch = new EngineLaunch(request.DeploymentUid, request.RunId, spec, recipe,
@@ -97,6 +104,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         ArgumentNullException.ThrowIfNull(request);
         lock (_lock)
         {
+            _ended.Add(request.RunId);
             if (_engines.TryGetValue(request.RunId, out var engine))
                 engine.Stop();
         }
@@ -176,8 +184,9 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         _shutdown.Dispose();
     }
 
-    private async Task ScanForeverAsync(IEngineRuntime runtime)
+    private async Task ScanForeverAsync(IEngineRuntime runtime, Task first)
     {
+        await first;
         while (!_shutdown.IsCancellationRequested)
         {
             await Task.Delay(ScanPeriod, _time, _shutdown.Token);
@@ -188,12 +197,18 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     /// <summary>Asks a runtime for its engines, and takes over those that nobody watches.</summary>
     private async Task ScanAsync(IEngineRuntime runtime, CancellationToken cancellationToken)
     {
+        using var deadline = new CancellationTokenSource(ScanDeadline, _time);
+        using var linked = CancellationTokenSource.CreateLinkedTokenSource(deadline.Token, cancellationToken);
         try
         {
-            var instances = await runtime.ListAsync(cancellationToken);
+            HashSet<string> watched;
+            lock (_lock)
+                watched = [.. _engines.Keys];
+            var instances = await runtime.ListAsync(linked.Token);
             lock (_lock)
             {
-                foreach (var instance in instances.Where(instance => !_engines.ContainsKey(instance.RunId)))
+                // what was watched before and is not now has gone in between
+                foreach (var instance in instances.Where(instance => !_engines.ContainsKey(instance.RunId) && !watched.Contains(instance.RunId)))
                 {
                     if (LaunchSpec.FromJson(instance.SpecJson) is { } spec && BackendCatalogue.BuiltIn.TryGetValue(spec.Backend, out var recipe))
                     {
@@ -206,10 +221,15 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
                 LogRuntimeAnswers(runtime.Name);
             SetAnswering(runtime, true);
         }
-        catch (RuntimeException e)
+        catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
+        {
+        }
+#pragma warning disable CA1031 // the one catch-all of the loop: whatever it is, what runs on this runtime is not known now, and is asked again
+        catch (Exception e)
+#pragma warning restore CA1031
         {
             if (_answering.GetValueOrDefault(runtime.Name, true))
-                LogRuntimeSilent(runtime.Name, e.Message);
+                LogRuntimeSilent(runtime.Name, deadline.IsCancellationRequested ? $"no answer within {ScanDeadline.TotalSeconds:0} s" : e.Message);
             SetAnswering(runtime, false);
         }
     }
