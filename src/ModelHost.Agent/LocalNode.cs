@@ -55,7 +55,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         _docker = new DockerClient(new Uri(options.DockerHost));
         _runtimes =
         [
-            new DockerRuntime(_docker, options, identity, Path.GetFullPath(cache)),
+            new DockerRuntime(_docker, options, identity, Path.GetFullPath(cache), time),
             .. options.ProcessRuntime ? [new ProcessRuntime(identity, time)] : Array.Empty<IEngineRuntime>(),
         ];
         _gpus = new GpuSampler(options.NvidiaSmi, time, _logger);

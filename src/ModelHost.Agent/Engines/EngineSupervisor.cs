@@ -117,7 +117,7 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
         try
         {
             if (launch is not null)
-                Started(await _runtime.LaunchAsync(launch, Progress, working.Token));
+                Started(await LaunchAsync(launch, working.Token));
             await MonitorAsync(_instance!, working.Token);
         }
         catch (OperationCanceledException) when (working.IsCancellationRequested)
@@ -137,6 +137,23 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
         if (_shutdown.IsCancellationRequested && !_stop.IsCancellationRequested)
             return;
         await StoppedAsync();
+    }
+
+    private async Task<EngineInstance> LaunchAsync(EngineLaunch launch, CancellationToken cancellationToken)
+    {
+        while (true)
+        {
+            try
+            {
+                return await _runtime.LaunchAsync(launch, Progress, cancellationToken);
+            }
+            catch (RuntimeException e) when (e.IsSilence)
+            {
+                // nothing was refused
+                Progress(new LaunchProgress($"waiting for {_runtime.Name}"));
+                await Task.Delay(RetryDelay, _context.Time, cancellationToken);
+            }
+        }
     }
 
     /// <summary>Waits until the end of the run is asked for, ends the engine and removes what is left.</summary>
@@ -181,8 +198,9 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
         try
         {
             exit = await WaitAsync(instance, cancellationToken);
-            // the engine's last words are the cause of its end
-            await Task.WhenAny(logs, Task.Delay(DrainDeadline, _context.Time, cancellationToken));
+            // the engine's last words are the cause of its end; one that is gone has none left to read
+            if (exit is not null)
+                await Task.WhenAny(logs, Task.Delay(DrainDeadline, _context.Time, cancellationToken));
         }
         finally
         {

@@ -10,7 +10,7 @@ using ModelHost.Docker;
 namespace ModelHost.Agent.Runtimes;
 
 /// <summary>Runs engines as containers of a Docker engine. The containers' labels are all it needs to find them again.</summary>
-internal sealed class DockerRuntime(DockerClient docker, NodeOptions options, NodeIdentity identity, string cacheFolder) : IEngineRuntime
+internal sealed class DockerRuntime(DockerClient docker, NodeOptions options, NodeIdentity identity, string cacheFolder, TimeProvider time) : IEngineRuntime
 {
     internal const string ClusterLabel = "modelhost.cluster";
     internal const string DeploymentLabel = "modelhost.deployment";
@@ -18,6 +18,8 @@ internal sealed class DockerRuntime(DockerClient docker, NodeOptions options, No
     internal const string SpecLabel = "modelhost.spec";
     private const string PortLabel = "modelhost.engine_port";
     private const string ImageLabel = "modelhost.image";
+
+    private static readonly TimeSpan CreateDeadline = TimeSpan.FromSeconds(60);
 
     public string Name => "docker";
 
@@ -74,16 +76,20 @@ internal sealed class DockerRuntime(DockerClient docker, NodeOptions options, No
             RestartPolicy = "no",
             MaxLogBytes = options.LogBytes,
         };
-        string? id = null;
+        var name = ContainerName(launch);
+        var id = name;
         try
         {
-            id = (await docker.CreateContainerAsync(spec, ContainerName(launch), cancellationToken)).Id;
+            id = await CreateAsync(spec, name, cancellationToken);
             await docker.StartContainerAsync(id, cancellationToken);
+        }
+        catch (DockerException e) when (e.StatusCode is null)
+        {
+            throw Silent(e);
         }
         catch (Exception e) when (e is DockerException or OperationCanceledException)
         {
-            if (id is not null)
-                await RemoveAsync(id, CancellationToken.None);
+            await RemoveAsync(id, CancellationToken.None);
             throw e is DockerException docker ? new RuntimeException(docker.EngineMessage, e) : e;
         }
         return new EngineInstance(id, launch.DeploymentUid, launch.RunId, specJson, launch.EnginePort, launch.EngineKey, image, digest, VersionOf(image), []);
@@ -106,7 +112,7 @@ internal sealed class DockerRuntime(DockerClient docker, NodeOptions options, No
             }
             catch (DockerException e)
             {
-                throw new RuntimeException(e.Message, e);
+                throw Silent(e);
             }
         }
         try
@@ -119,12 +125,14 @@ internal sealed class DockerRuntime(DockerClient docker, NodeOptions options, No
         }
         catch (DockerException e)
         {
-            throw new RuntimeException(e.Message, e);
+            throw Silent(e);
         }
         // an engine that came back after its own restart shows the container as it is now
         return await InspectAsync(instance.Id, cancellationToken) switch
         {
             null => null,
+            // somebody ends and removes it by force: what it leaves is no exit of its own
+            { State.Status: "removing" } => null,
             { State.Running: true } => throw new RuntimeException("the container still runs"),
             { State: var state } => new EngineExit(state.ExitCode, state.OomKilled, state.Error is { Length: > 0 } error ? error : null),
         };
@@ -136,15 +144,19 @@ internal sealed class DockerRuntime(DockerClient docker, NodeOptions options, No
         // a followed log can lose its very last line when that has no line end: what came after the last one is read once more
         foreach (var follow in new[] { true, false })
         {
+            // Only against what was there before: within one reading the pieces of a long line carry the same time, and lines of the
+            // two outputs may be a little out of order.
+            var before = position;
             var query = new LogQuery { Follow = follow, Timestamps = true, Since = position is null ? null : LogPosition.ToUnixTime(position) };
             await using var lines = docker.ReadLogsAsync(instance.Id, query, cancellationToken).GetAsyncEnumerator(cancellationToken);
             while (await Ask(() => lines.MoveNextAsync().AsTask()))
             {
                 // the engine counts "since" inclusively
-                if (lines.Current.Timestamp is not { } timestamp || (position is not null && !LogPosition.IsAfter(timestamp, position)))
+                if (lines.Current.Timestamp is not { } timestamp || (before is not null && !LogPosition.IsAfter(timestamp, before)))
                     continue;
-                position = timestamp;
-                yield return new OutputLine(lines.Current.Text, timestamp, LogPosition.ToTime(timestamp));
+                if (position is null || LogPosition.IsAfter(timestamp, position))
+                    position = timestamp;
+                yield return new OutputLine(lines.Current.Text, position, LogPosition.ToTime(timestamp));
             }
         }
     }
@@ -163,6 +175,30 @@ internal sealed class DockerRuntime(DockerClient docker, NodeOptions options, No
             return true;
         });
         await RemoveAsync(instance.Id, cancellationToken);
+    }
+
+    /// <summary>Creates the container of a run; one that an earlier attempt left behind makes way.</summary>
+    private async Task<string> CreateAsync(ContainerSpec spec, string name, CancellationToken cancellationToken)
+    {
+        cancellationToken.ThrowIfCancellationRequested();
+        // not cancelled half way: the engine would make the container all the same, and nobody would know
+        using var deadline = new CancellationTokenSource(CreateDeadline, time);
+        try
+        {
+            try
+            {
+                return (await docker.CreateContainerAsync(spec, name, deadline.Token)).Id;
+            }
+            catch (DockerException e) when (e.StatusCode == HttpStatusCode.Conflict)
+            {
+                await RemoveAsync(name, deadline.Token);
+                return (await docker.CreateContainerAsync(spec, name, deadline.Token)).Id;
+            }
+        }
+        catch (OperationCanceledException e) when (deadline.IsCancellationRequested)
+        {
+            throw new RuntimeException($"the engine did not make the container within {CreateDeadline.TotalSeconds:0} s", e, silent: true);
+        }
     }
 
     private async Task RemoveAsync(string id, CancellationToken cancellationToken) =>
@@ -208,7 +244,7 @@ internal sealed class DockerRuntime(DockerClient docker, NodeOptions options, No
         }
         catch (DockerException e)
         {
-            throw new RuntimeException($"image {image} could not be pulled: {e.EngineMessage}", e);
+            throw new RuntimeException($"image {image} could not be pulled: {e.EngineMessage}", e, e.StatusCode is null);
         }
         return image;
     }
@@ -269,9 +305,11 @@ internal sealed class DockerRuntime(DockerClient docker, NodeOptions options, No
         }
         catch (DockerException e)
         {
-            throw new RuntimeException(e.Message, e);
+            throw new RuntimeException(e.Message, e, e.StatusCode is null);
         }
     }
+
+    private static RuntimeException Silent(DockerException e) => new(e.Message, e, e.StatusCode is null);
 
     private static string ContainerName(EngineLaunch launch) => $"modelhost-{launch.DeploymentUid}-{launch.RunId[..8]}";
 

@@ -14,7 +14,9 @@ internal interface IEngineRuntime
     Task<IReadOnlyList<EngineInstance>> ListAsync(CancellationToken cancellationToken);
 
     /// <summary>Gets ready what the engine needs and starts it.</summary>
-    /// <exception cref="RuntimeException">It could not be started; nothing of it is left.</exception>
+    /// <exception cref="RuntimeException">
+    /// It could not be started; nothing of it is left, except when <see cref="RuntimeException.IsSilence"/>: asking again cleans up.
+    /// </exception>
     Task<EngineInstance> LaunchAsync(EngineLaunch launch, Action<LaunchProgress> progress, CancellationToken cancellationToken);
 
     /// <summary>Completes when the engine has ended.</summary>
@@ -54,4 +56,11 @@ internal sealed record EngineExit(int? ExitCode, bool OomKilled = false, string?
 internal readonly record struct OutputLine(string Text, string Position, DateTimeOffset? At);
 
 /// <summary>A runtime did not do what it was asked.</summary>
-internal sealed class RuntimeException(string message, Exception? inner = null) : Exception(message, inner);
+/// <param name="message">What it said.</param>
+/// <param name="inner">Where that came from.</param>
+/// <param name="silent">Whether it was not reached at all: it refused nothing, and may do it later.</param>
+internal sealed class RuntimeException(string message, Exception? inner = null, bool silent = false) : Exception(message, inner)
+{
+    /// <summary>Whether the runtime was not reached, or broke off.</summary>
+    public bool IsSilence => silent;
+}
