@@ -24,6 +24,7 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
     private static readonly TimeSpan LoadingPoll = TimeSpan.FromMilliseconds(250);
     private static readonly TimeSpan RetryDelay = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan DrainDeadline = TimeSpan.FromSeconds(10);
+    private static readonly TimeSpan LastCountDeadline = TimeSpan.FromSeconds(1);
 
     private readonly SupervisorContext _context;
     private readonly ILogger _logger;
@@ -36,6 +37,7 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
     private readonly RunLog _log;
     private readonly Redactor _redactor;
     private EngineInstance? _instance;
+    private int _disposed;
     private Task _task = Task.CompletedTask;
 
     private EngineSupervisor(
@@ -104,6 +106,8 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
     /// <summary>Ends the supervision and leaves the engine as it is.</summary>
     public async ValueTask DisposeAsync()
     {
+        if (Interlocked.Exchange(ref _disposed, 1) != 0)
+            return; // gone at the moment of the shutdown
         await _shutdown.CancelAsync();
         await _task;
         _log.Dispose();
@@ -163,11 +167,12 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
         await Task.Delay(Timeout.InfiniteTimeSpan, _context.Time, told.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         if (!_stop.IsCancellationRequested)
             return;
-        Change(engine => (engine.Phase, engine.Detail) = (EnginePhase.Stopping, "stopping"));
         while (_instance is not null)
         {
             try
             {
+                await CountLastAsync(_instance);
+                Change(engine => (engine.Phase, engine.Detail) = (EnginePhase.Stopping, "stopping"));
                 await _runtime.RemoveAsync(_instance, _context.Options.StopGrace, _shutdown.Token);
                 break;
             }
@@ -175,7 +180,9 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
             {
                 return;
             }
-            catch (RuntimeException e)
+#pragma warning disable CA1031 // whatever it is, the engine may still hold its GPUs: it is tried until it is gone
+            catch (Exception e)
+#pragma warning restore CA1031
             {
                 LogStopFailed(e, RunId);
                 if (!await PauseAsync(RetryDelay))
@@ -183,9 +190,26 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
             }
         }
         Say("[modelhost] stopped");
-        _log.Mark();
         IsGone = true;
         _context.Changed();
+    }
+
+    /// <summary>Reads the counters of a serving engine once more: they end with it.</summary>
+    private async Task CountLastAsync(EngineInstance instance)
+    {
+        if (_engine.Phase != EnginePhase.Ready)
+            return;
+        using var deadline = new CancellationTokenSource(LastCountDeadline, _context.Time);
+        using var linked = CancellationTokenSource.CreateLinkedTokenSource(deadline.Token, _shutdown.Token);
+        try
+        {
+            if (await _context.Probe.CountersAsync(_recipe, instance.EnginePort, instance.EngineKey, linked.Token) is { } counters)
+                Change(engine => engine.Metrics = ToMetrics(counters, new EngineRates(null, null, null, null)));
+        }
+        catch (OperationCanceledException) when (!_shutdown.IsCancellationRequested)
+        {
+            // an engine too busy to tell is ended all the same
+        }
     }
 
     private async Task MonitorAsync(EngineInstance instance, CancellationToken cancellationToken)
@@ -368,14 +392,19 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
         Say($"[modelhost] failed ({failure.Code})");
         Change(engine =>
         {
+            // its counters stay: the control plane may not have seen the last ones
             (engine.Phase, engine.Detail, engine.FailureCode, engine.Failure) = (EnginePhase.Failed, "", failure.Code, failure.Message);
-            engine.Metrics = null;
             if (exitCode is { } code)
                 engine.ExitCode = code;
         });
     }
 
-    private void Say(string line) => _log.Append(line, null, null);
+    /// <summary>Adds a line of our own, which cannot be read from the engine again.</summary>
+    private void Say(string line)
+    {
+        _log.Append(line, null, null);
+        _log.Mark();
+    }
 
     private void Change(Action<Engine> change)
     {
