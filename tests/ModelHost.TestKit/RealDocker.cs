@@ -9,12 +9,17 @@ namespace ModelHost.TestKit;
 /// </summary>
 public sealed class RealDocker : IAsyncDisposable
 {
+    /// <summary>Repository and tag of the simulator's image.</summary>
+    public const string SimulatorRepository = "vllm/vllm-openai", SimulatorTag = "v0.28.0";
+
     private readonly Uri? _endpoint;
     private readonly string? _ownFolder;
+    private readonly Lazy<Task> _simulator;
 
     private RealDocker(Uri? endpoint, string? ownFolder, string? skipReason)
     {
         (_endpoint, _ownFolder, SkipReason) = (endpoint, ownFolder, skipReason);
+        _simulator = new(MakeSimulatorAsync);
     }
 
     /// <summary>Why there is no engine; null when there is one.</summary>
@@ -73,11 +78,23 @@ public sealed class RealDocker : IAsyncDisposable
     public Task<string> CliAsync(CancellationToken cancellationToken, params string[] arguments) =>
         RunAsync("docker", arguments, new Dictionary<string, string> { ["DOCKER_HOST"] = Endpoint.OriginalString }, cancellationToken);
 
+    /// <summary>Makes the simulator's image from the built product, under the name by which the product pulls vLLM; once for all callers.</summary>
+    public Task NeedSimulatorAsync() => _simulator.Value;
+
     /// <summary>Ends the engine if it was started here, with its containers and images.</summary>
     public async ValueTask DisposeAsync()
     {
         if (_ownFolder is not null)
             await StopAsync(_ownFolder);
+    }
+
+    private async Task MakeSimulatorAsync()
+    {
+        // the build output holds what a publish would: …/tests/PROJECT/bin/CONFIGURATION/FRAMEWORK lies like src/ModelHost/bin/…
+        var output = new DirectoryInfo(Path.TrimEndingDirectorySeparator(AppContext.BaseDirectory));
+        var product = Path.Combine(RepositoryRoot, "src", "ModelHost", "bin", output.Parent!.Name, output.Name);
+        var environment = new Dictionary<string, string> { ["DOCKER_HOST"] = Endpoint.OriginalString, ["MODELHOST_PUBLISH_DIR"] = product };
+        await RunAsync(Path.Combine(Bench, "make-simulator-image"), [$"{SimulatorRepository}:{SimulatorTag}"], environment, CancellationToken.None);
     }
 
     private static async Task StopAsync(string folder) =>

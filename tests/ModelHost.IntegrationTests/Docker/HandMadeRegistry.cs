@@ -15,6 +15,8 @@ namespace ModelHost.IntegrationTests.Docker;
 /// <summary>Just enough of a registry on the loopback for an engine to pull from: engines take those without TLS.</summary>
 internal sealed class HandMadeRegistry : IAsyncDisposable
 {
+    private const UnixFileMode Runnable = UnixFileMode.UserRead | UnixFileMode.UserExecute | UnixFileMode.GroupRead | UnixFileMode.GroupExecute
+        | UnixFileMode.OtherRead | UnixFileMode.OtherExecute;
     private const string ManifestType = "application/vnd.docker.distribution.manifest.v2+json";
 
     private readonly WebApplication _app;
@@ -52,22 +54,33 @@ internal sealed class HandMadeRegistry : IAsyncDisposable
     {
         var noise = new byte[bytes];
         _random.NextBytes(noise);
+        return AddLayer((file, noise));
+    }
+
+    /// <summary>A layer with files that everybody may read and run.</summary>
+    public (string Digest, string DiffId) AddLayer(params (string Path, byte[] Content)[] files)
+    {
         using var tar = new MemoryStream();
         using (var writer = new TarWriter(tar, leaveOpen: true))
-            writer.WriteEntry(new PaxTarEntry(TarEntryType.RegularFile, file) { DataStream = new MemoryStream(noise) });
+        {
+            foreach (var (path, content) in files)
+                writer.WriteEntry(new PaxTarEntry(TarEntryType.RegularFile, path) { DataStream = new MemoryStream(content), Mode = Runnable });
+        }
         using var zipped = new MemoryStream();
         using (var gzip = new GZipStream(zipped, CompressionLevel.Fastest, leaveOpen: true))
             gzip.Write(tar.ToArray());
         return (AddBlob(zipped.ToArray()), Digest(tar.ToArray()));
     }
 
-    public void AddImage(string name, string tag, params (string Digest, string DiffId)[] layers)
+    public void AddImage(string name, string tag, params (string Digest, string DiffId)[] layers) => AddImage(name, tag, [], layers);
+
+    public void AddImage(string name, string tag, string[] entrypoint, (string Digest, string DiffId)[] layers)
     {
         var config = AddBlob(JsonSerializer.SerializeToUtf8Bytes(new
         {
             architecture = "amd64",
             os = "linux",
-            config = new { Labels = new Dictionary<string, string> { ["made"] = "by hand" } },
+            config = new { Entrypoint = entrypoint, Labels = new Dictionary<string, string> { ["made"] = "by hand" } },
             rootfs = new { type = "layers", diff_ids = layers.Select(l => l.DiffId) },
         }));
         _manifests[$"/v2/{name}/manifests/{tag}"] = JsonSerializer.SerializeToUtf8Bytes(new
@@ -86,6 +99,9 @@ internal sealed class HandMadeRegistry : IAsyncDisposable
 
     /// <summary>Sends half of this blob, and then a trickle that would take minutes.</summary>
     public void GetStuckAt(string digest) => _stuck = digest;
+
+    /// <summary>Sends everything whole from now on.</summary>
+    public void GetLoose() => _stuck = null;
 
     public long Bytes(string digest) => _blobs[digest].Length;
 
@@ -131,10 +147,12 @@ internal sealed class HandMadeRegistry : IAsyncDisposable
         await context.Response.Body.WriteAsync(body.AsMemory(0, body.Length / 2));
         // a few bytes now and then: Docker 20.10 looks whether anybody still wants the blob only when some of it arrives
         using var trickle = new PeriodicTimer(TimeSpan.FromMilliseconds(20));
-        for (var sent = body.Length / 2; sent < body.Length && !GivenUp.Task.IsCompleted; sent += 64)
+        for (var sent = body.Length / 2; sent < body.Length && !context.RequestAborted.IsCancellationRequested;)
         {
             await trickle.WaitForNextTickAsync();
-            await context.Response.Body.WriteAsync(body.AsMemory(sent, Math.Min(64, body.Length - sent)));
+            var more = _stuck is null ? body.Length - sent : Math.Min(64, body.Length - sent);
+            await context.Response.Body.WriteAsync(body.AsMemory(sent, more));
+            sent += more;
         }
     }
 

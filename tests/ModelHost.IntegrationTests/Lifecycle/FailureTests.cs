@@ -1,0 +1,137 @@
+using System.Text.Json;
+using ModelHost.TestKit;
+
+namespace ModelHost.IntegrationTests.Lifecycle;
+
+public sealed class FailureTests(RealDockerFixture fixture)
+{
+    private static CancellationToken Ct => TestContext.Current.CancellationToken;
+
+    [Fact]
+    public async Task Image_that_is_not_there_is_an_error_in_the_engines_words()
+    {
+        await using var registry = await StandInEngine.MakeAsync(fixture);
+        await using var node = await EngineNode.MakeAsync(fixture);
+        await using var host = await ControlPlane.StartAsync(node.Surroundings, configuration: $"Node:ImageRepository={registry.Repository}");
+
+        var id = await host.Client.StartModelAsync(
+            node.Request(await host.Client.NodeAsync("docker"), EngineNode.NewModel(), change: request => request["vllm_version"] = "9.9.9"));
+        var failed = await host.Client.StatusAsync(id, "error");
+
+        failed.Text("last_error").ShouldContain($"{registry.Repository}:v9.9.9");
+        failed.Text("last_error").ShouldContain("manifest unknown");
+        (await node.ContainersAsync()).ShouldBeEmpty();
+    }
+
+    [Fact]
+    public async Task Load_that_fails_is_explained_and_its_container_removed()
+    {
+        await using var node = await EngineNode.MakeAsync(fixture);
+        await using var host = await ControlPlane.StartAsync(node.Surroundings);
+
+        var id = await host.Client.StartModelAsync(
+            node.Request(await host.Client.NodeAsync("docker"), EngineNode.NewModel(), variables: ("VLLM_SIM_FAIL", "oom")));
+        var failed = await host.Client.StatusAsync(id, "error");
+        await Deadline.UntilAsync(node.ContainersAsync, containers => containers.Count == 0, what: "the container to be removed");
+        var after = await host.Client.JsonAsync($"/api/deployments/{id}");
+        var log = await host.Client.LogAsync(id);
+
+        failed.Text("last_error").ShouldContain("gpu_memory_fraction");
+        failed.Text("last_error").ShouldContain("Last log lines:");
+        failed.Text("last_error").ShouldContain("CUDA out of memory");
+        (after.Status(), after.Text("last_error")).ShouldBe(("error", failed.Text("last_error")));
+        log.ShouldContain(line => line.Contains("CUDA out of memory", StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public async Task Engine_that_ends_by_itself_is_an_error()
+    {
+        await using var node = await EngineNode.MakeAsync(fixture);
+        await using var host = await ControlPlane.StartAsync(node.Surroundings);
+        var model = EngineNode.NewModel();
+        var id = await host.Client.RunModelAsync(
+            node.Request(await host.Client.NodeAsync("docker"), model, variables: ("VLLM_SIM_EXIT_AFTER", "1")));
+
+        await host.Client.ChatAsync(model);
+        var failed = await host.Client.StatusAsync(id, "error");
+
+        failed.Text("last_error").ShouldContain("Last log lines:");
+        await Deadline.UntilAsync(node.ContainersAsync, containers => containers.Count == 0, what: "the container to be removed");
+    }
+
+    [Fact]
+    public async Task Container_removed_by_hand_is_an_error_that_says_so()
+    {
+        await using var node = await EngineNode.MakeAsync(fixture);
+        await using var host = await ControlPlane.StartAsync(node.Surroundings);
+        var id = await host.Client.RunModelAsync(node.Request(await host.Client.NodeAsync("docker"), EngineNode.NewModel()));
+
+        await fixture.Docker.CliAsync(Ct, "rm", "-f", (await node.ContainerAsync()).Id);
+        var failed = await host.Client.StatusAsync(id, "error");
+
+        failed.Text("last_error").ShouldContain("gone");
+        (await node.ContainersAsync()).ShouldBeEmpty();
+    }
+
+    [Fact]
+    public async Task Blank_version_is_the_newest_image_on_the_node_when_no_release_is_known()
+    {
+        await using var node = await EngineNode.MakeAsync(fixture);
+        var repository = $"modelhost-test/engine-{Guid.NewGuid():N}";
+        string[] tags = ["v0.28.0", "v0.27.0", "v0.9.1"];
+        foreach (var tag in tags)
+            await node.Client.TagImageAsync($"{RealDocker.SimulatorRepository}:{RealDocker.SimulatorTag}", repository, tag, Ct);
+        await using var host = await ControlPlane.StartAsync(node.Surroundings, configuration: $"Node:ImageRepository={repository}");
+
+        var id = await host.Client.RunModelAsync(
+            node.Request(await host.Client.NodeAsync("docker"), EngineNode.NewModel(), change: request => request.Remove("vllm_version")));
+        var container = await node.ContainerAsync();
+        var deployment = await host.Client.JsonAsync($"/api/deployments/{id}");
+        await fixture.Docker.CliAsync(Ct, ["rmi", .. tags.Select(tag => $"{repository}:{tag}")]);
+
+        container.ImageName.ShouldBe($"{repository}:v0.28.0");
+        deployment.Text("vllm_version").ShouldBe("0.28.0");
+    }
+
+    [Fact]
+    public async Task Pull_shows_how_far_it_is_and_goes_on_to_a_running_engine()
+    {
+        await using var registry = await StandInEngine.MakeAsync(fixture, stuck: true);
+        await using var node = await EngineNode.MakeAsync(fixture);
+        await using var host = await ControlPlane.StartAsync(node.Surroundings, configuration: $"Node:ImageRepository={registry.Repository}");
+        var id = await host.Client.StartModelAsync(
+            node.Request(await host.Client.NodeAsync("docker"), EngineNode.NewModel(), change: request => request["vllm_version"] = StandInEngine.Tag));
+
+        var pulling = await PullingAsync(host.Client, id);
+        registry.GetLoose();
+        var running = await host.Client.ReachAsync(id, "running");
+
+        pulling.Status().ShouldBe("starting");
+        pulling.Text("detail").ShouldBe("pulling image");
+        pulling.GetProperty("pull_total_mb").GetInt64().ShouldBeGreaterThan(3);
+        running.GetProperty("pull_percent").ValueKind.ShouldBe(JsonValueKind.Null);
+        running.Text("image_digest").ShouldStartWith($"{registry.Repository}@sha256:");
+    }
+
+    [Fact]
+    public async Task Stop_during_a_pull_gives_the_pull_up()
+    {
+        await using var registry = await StandInEngine.MakeAsync(fixture, stuck: true);
+        await using var node = await EngineNode.MakeAsync(fixture);
+        await using var host = await ControlPlane.StartAsync(node.Surroundings, configuration: $"Node:ImageRepository={registry.Repository}");
+        var id = await host.Client.StartModelAsync(
+            node.Request(await host.Client.NodeAsync("docker"), EngineNode.NewModel(), change: request => request["vllm_version"] = StandInEngine.Tag));
+        await PullingAsync(host.Client, id);
+
+        await host.Client.StopModelAsync(id);
+        await registry.GivenUp.WaitAsync(TimeSpan.FromSeconds(20), Ct);
+
+        (await node.ContainersAsync()).ShouldBeEmpty();
+    }
+
+    private static Task<JsonElement> PullingAsync(HttpClient client, int id) => Deadline.UntilAsync(
+        () => client.JsonAsync($"/api/deployments/{id}"),
+        // 100 while only the sizes of finished layers are known
+        deployment => deployment.GetProperty("pull_percent") is { ValueKind: JsonValueKind.Number } percent && percent.GetDouble() is > 0 and < 100,
+        what: "the pull to be under way");
+}
