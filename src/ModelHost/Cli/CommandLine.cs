@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.CommandLine.Invocation;
 using System.Net;
 using System.Net.Sockets;
 using Microsoft.Extensions.Options;
@@ -19,8 +20,13 @@ internal static class CommandLine
     {
         ["simulate", .. var rest] => SimulatorCommand.RunAsync(rest), // its flags are vLLM's, down to the wording of errors
         [EngineShim.Role, var sidecar] => Task.FromResult(EngineShim.Run(sidecar)),
-        _ => Root().Parse(arguments).InvokeAsync(),
+        ["serve", ..] or ["-?" or "-h" or "--help" or "--version", ..] => RunAsync(Root().Parse(arguments)),
+        _ => RunAsync(Root().Parse(["serve", .. arguments])),
     };
+
+    private static Task<int> RunAsync(ParseResult parsed) => parsed.Action is ParseErrorAction
+        ? Task.FromResult(Refuse($"{string.Join(' ', parsed.Errors.Select(error => error.Message))} See modelhost --help."))
+        : parsed.InvokeAsync();
 
     private static RootCommand Root()
     {
@@ -41,10 +47,16 @@ internal static class CommandLine
         var noLocalNode = new Option<bool>("--no-local-node") { Description = "Run no engines on this machine." };
         var trustedLan = new Option<bool>("--trusted-lan") { Description = "Let everybody who reaches the listener do everything." };
         var logJson = new Option<bool>("--log-json") { Description = "Write log lines as JSON." };
-        var configuration = new Argument<string[]>("configuration") { Description = "Settings as Section:Key=value, such as Node:NvidiaSmi=/opt/nvidia-smi.", HelpName = "SECTION:KEY=VALUE" };
+        var configuration = new Argument<string[]>("Section:Key=value") { Description = "Settings, such as Node:NvidiaSmi=/opt/nvidia-smi." };
         foreach (var option in (Option[])[data, urls, demo, noLocalNode, trustedLan, logJson])
             command.Options.Add(option);
-        command.Arguments.Add(configuration);
+        if (command is not RootCommand) // it would take the name of a command for one
+            command.Arguments.Add(configuration);
+        urls.Validators.Add(result =>
+        {
+            foreach (var url in (result.GetValueOrDefault<string?>() ?? "").Split(';').Where(url => !IsAddress(url)))
+                result.AddError($"--urls: '{url}' is not an address such as {ServeSettings.DefaultUrl}.");
+        });
         configuration.Validators.Add(result =>
         {
             foreach (var token in result.Tokens.Select(t => t.Value).Where(v => !v.Contains(':', StringComparison.Ordinal) || !v.Contains('=', StringComparison.Ordinal)))
@@ -82,11 +94,40 @@ internal static class CommandLine
         }
         catch (OptionsValidationException e)
         {
-            return Refuse("the configuration is wrong:\n  " + string.Join("\n  ", e.Failures));
+            return Refuse($"the configuration is wrong: {string.Join("\n  ", e.Failures)}");
+        }
+        catch (AggregateException e) when (e.InnerExceptions.All(inner => inner is OptionsValidationException))
+        {
+            return Refuse("the configuration is wrong: "
+                + string.Join("\n  ", e.InnerExceptions.Cast<OptionsValidationException>().SelectMany(inner => inner.Failures)));
+        }
+        catch (InvalidOperationException e) when (e.Source == "Microsoft.Extensions.Configuration.Binder")
+        {
+            return Refuse($"the configuration is wrong: {e.Message}");
+        }
+        catch (InvalidDataException e)
+        {
+            return Refuse($"the configuration is wrong: {e.Message} {e.GetBaseException().Message}");
         }
         catch (IOException e) when (e.InnerException is Microsoft.AspNetCore.Connections.AddressInUseException)
         {
             return Refuse($"{e.Message} Choose another address with --urls.");
+        }
+        catch (SocketException e)
+        {
+            return Refuse($"cannot listen on {settings.Urls ?? ServeSettings.DefaultUrl}: {e.Message}. Choose another address with --urls.");
+        }
+    }
+
+    private static bool IsAddress(string url)
+    {
+        try
+        {
+            return BindingAddress.Parse(url) is { Scheme: "http", Port: >= 0 and <= IPEndPoint.MaxPort };
+        }
+        catch (FormatException)
+        {
+            return false;
         }
     }
 

@@ -47,6 +47,7 @@ internal static partial class ServeHost
             AddLocalNode(builder.Services);
         configure?.Invoke(builder);
         var app = builder.Build();
+        app.Services.GetService<IStartupValidator>()?.Validate(); // all of it at once, before the first option is read
         app.Services.GetRequiredService<AdminKey>(); // made at first start, not at the first request
         if (app.Services.GetRequiredService<IOptions<AccessOptions>>().Value.TrustedLan)
             LogTrustedLan(app.Logger);
@@ -82,7 +83,7 @@ internal static partial class ServeHost
 
     private static void AddLocalNode(IServiceCollection services)
     {
-        services.AddOptions<NodeOptions>().BindConfiguration(NodeOptions.Section).ValidateDataAnnotations()
+        services.AddOptions<NodeOptions>().BindConfiguration(NodeOptions.Section).ValidateAttributes(NodeOptions.Section)
             .Validate(node => node.EnginePortFirst <= node.EnginePortLast, "Node:EnginePortFirst is above Node:EnginePortLast.")
             .Validate(node => Uri.TryCreate(node.DockerHost, UriKind.Absolute, out _), "Node:DockerHost is no address such as unix:///var/run/docker.sock.")
             .ValidateOnStart();
@@ -123,6 +124,8 @@ internal static partial class ServeHost
             // the keys lie in a folder that only their owner can open
             .MinimumLevel.Override("Microsoft.AspNetCore.DataProtection", LogEventLevel.Error)
             .MinimumLevel.Override("Yarp", LogEventLevel.Warning)
+            // whoever starts the host is told by the exception
+            .Filter.ByExcluding(line => line.MessageTemplate.Text == "Hosting failed to start")
             .ReadFrom.Configuration(builder.Configuration);
         configuration = builder.Configuration.GetValue<bool>("Log:Json")
             ? configuration.WriteTo.Console(new JsonFormatter(renderMessage: true))

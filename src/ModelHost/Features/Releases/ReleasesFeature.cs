@@ -3,6 +3,7 @@ using System.Text.Json;
 using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.Extensions.Options;
 using ModelHost.Access;
+using ModelHost.Common;
 using ModelHost.Core.Engines;
 
 namespace ModelHost.Features.Releases;
@@ -30,7 +31,7 @@ internal static class ReleasesFeature
     /// <summary>Adds the service.</summary>
     public static IServiceCollection AddReleases(this IServiceCollection services)
     {
-        services.AddOptions<ReleaseOptions>().BindConfiguration(ReleaseOptions.Section).ValidateDataAnnotations().ValidateOnStart();
+        services.AddOptions<ReleaseOptions>().BindConfiguration(ReleaseOptions.Section).ValidateAttributes(ReleaseOptions.Section).ValidateOnStart();
         return services.AddSingleton<ReleaseService>();
     }
 

@@ -1,0 +1,29 @@
+using System.ComponentModel.DataAnnotations;
+using Microsoft.Extensions.Options;
+
+namespace ModelHost.Common;
+
+/// <summary>Checks options by their attributes, and says what is wrong in the words of the configuration.</summary>
+internal static class OptionsRules
+{
+    /// <summary>Checks every property by its attributes; the message gives the full key, the value and the rule.</summary>
+    /// <param name="options">The options.</param>
+    /// <param name="section">Their section of the configuration.</param>
+    public static OptionsBuilder<T> ValidateAttributes<T>(this OptionsBuilder<T> options, string section) where T : class
+    {
+        options.Services.AddSingleton<IValidateOptions<T>>(new Attributes<T>(section));
+        return options;
+    }
+
+    private sealed class Attributes<T>(string section) : IValidateOptions<T> where T : class
+    {
+        public ValidateOptionsResult Validate(string? name, T options)
+        {
+            var wrong = new List<ValidationResult>();
+            return Validator.TryValidateObject(options, new ValidationContext(options), wrong, validateAllProperties: true)
+                ? ValidateOptionsResult.Success
+                : ValidateOptionsResult.Fail(wrong.SelectMany(result => result.MemberNames.Select(member =>
+                    $"{section}:{member}={typeof(T).GetProperty(member)?.GetValue(options)}: {result.ErrorMessage}")));
+        }
+    }
+}
