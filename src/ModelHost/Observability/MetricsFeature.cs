@@ -21,10 +21,13 @@ internal static class MetricsFeature
         services.AddMetrics().AddSingleton<MetricsPage>().AddSingleton<StateGauges>();
 
     /// <summary>Maps <c>/metrics</c>.</summary>
-    public static void MapModelHostMetrics(this IEndpointRouteBuilder routes) =>
+    public static void MapModelHostMetrics(this IEndpointRouteBuilder routes)
+    {
+        routes.ServiceProvider.GetRequiredService<MetricsPage>(); // counts from the start on, not from the first scrape on
         routes.MapGet("/metrics", ScrapeAsync).WithName("GetMetrics").WithTags("Metrics").WithSummary("All metrics as Prometheus text.")
             .Produces<string>(StatusCodes.Status200OK, "text/plain")
             .RequireAuthorization(AccessRules.Metrics).DisableHttpMetrics();
+    }
 
     private static async Task<IResult> ScrapeAsync(MetricsPage page, CancellationToken cancellationToken) =>
         TypedResults.Text(await page.CollectAsync(cancellationToken), "text/plain; version=0.0.4; charset=utf-8");
