@@ -48,6 +48,12 @@ internal sealed class MetricsPage : IDisposable
         _reader = new BaseExportingMetricReader(_text) { TemporalityPreference = MetricReaderTemporalityPreference.Cumulative };
         _provider = Sdk.CreateMeterProviderBuilder()
             .AddMeter(MetricsFeature.MeterName, "Microsoft.AspNetCore.Hosting", "Microsoft.AspNetCore.Server.Kestrel", "System.Runtime")
+            // "_count" at the end of a name belongs to histograms
+            .AddView("dotnet.assembly.count", "dotnet.assemblies")
+            .AddView("dotnet.process.cpu.count", "dotnet.process.cpus")
+            .AddView("dotnet.thread_pool.thread.count", "dotnet.thread_pool.threads")
+            .AddView("dotnet.timer.count", "dotnet.timers")
+            .AddView("process.thread.count", "process.threads")
             .AddReader(_reader)
             .Build();
     }

@@ -1,3 +1,4 @@
+using System.Collections.Frozen;
 using System.Globalization;
 using System.Text;
 using OpenTelemetry;
@@ -17,6 +18,9 @@ internal sealed class PrometheusText : BaseExporter<Metric>
         ["1"] = "ratio",
     };
 
+    // the runtime makes counters of these, but they go down as well
+    private static readonly FrozenSet<string> NotCounters = FrozenSet.ToFrozenSet(["dotnet.thread_pool.threads", "dotnet.thread_pool.queue.length"]);
+
     /// <summary>The page of the last collection.</summary>
     public string Page { get; private set; } = "";
 
@@ -26,7 +30,7 @@ internal sealed class PrometheusText : BaseExporter<Metric>
         var seen = new HashSet<string>();
         foreach (var metric in batch)
         {
-            var kind = Kind(metric.MetricType);
+            var kind = NotCounters.Contains(metric.Name) ? "gauge" : Kind(metric.MetricType);
             if (kind is null)
                 continue;
             var name = Name(metric.Name, metric.Unit, kind);
