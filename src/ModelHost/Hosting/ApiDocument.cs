@@ -1,6 +1,8 @@
-using Microsoft.AspNetCore.OpenApi;
+using System.ComponentModel.DataAnnotations;
 using Microsoft.OpenApi;
 using ModelHost.Access;
+using ModelHost.Features.Nodes;
+using ModelHost.Gateway;
 
 namespace ModelHost.Hosting;
 
@@ -9,38 +11,51 @@ internal static class ApiDocument
 {
     private const string Path = "/openapi.json";
 
+    // in the order in which the pages show them
+    private static readonly (string Name, string Description)[] Tags =
+    [
+        ("OpenAI", "What OpenAI's SDKs call: requests go to the engine that serves their model."),
+        ("Deployments", "Models that are served: start, watch, stop."),
+        ("Nodes", "The machines that run engines, with their GPUs."),
+        ("Health", "Probes, and what there is to know about this host."),
+        ("Metrics", "For Prometheus."),
+    ];
+
     /// <summary>Adds the document.</summary>
     public static void AddApiDocument(this IServiceCollection services) =>
-        services.AddOpenApi("v1", options => options.AddSchemaTransformer(RequiredIsNotNull).AddDocumentTransformer((document, _, _) =>
+        services.AddOpenApi("v1", options =>
         {
-            document.Info = new OpenApiInfo
+            options.AddDocumentTransformer((document, context, _) => DescribeAsync(document, context.ApplicationServices));
+            options.AddSchemaTransformer((schema, context, _) =>
             {
-                Title = "ModelHost",
-                Version = typeof(ApiDocument).Assembly.GetName().Version?.ToString(3) ?? "",
-                Description = "Serve models on your GPU servers behind one OpenAI-compatible endpoint.",
-            };
-            document.Components ??= new OpenApiComponents();
-            document.Components.SecuritySchemes = new Dictionary<string, IOpenApiSecurityScheme>
-            {
-                ["key"] = new OpenApiSecurityScheme
-                {
-                    Type = SecuritySchemeType.Http,
-                    Scheme = "bearer",
-                    Description = "The admin key; from this machine none is needed while ModelHost is bound to loopback.",
-                },
-            };
-            document.Security = [new OpenApiSecurityRequirement { [new OpenApiSecuritySchemeReference("key", document)] = [] }];
-            return Task.CompletedTask;
-        }));
+                // a request's property is nullable to tell "missing" from a value; the document need not show that
+                if (context.JsonPropertyInfo?.AttributeProvider?.IsDefined(typeof(RequiredAttribute), inherit: false) == true)
+                    schema.Type &= ~JsonSchemaType.Null;
+                return Task.CompletedTask;
+            });
+        });
 
-    // requests have nullable properties, so that a missing one is named in the answer; a required one may still not be null
-    private static Task RequiredIsNotNull(OpenApiSchema schema, OpenApiSchemaTransformerContext context, CancellationToken cancellationToken)
+    private static Task DescribeAsync(OpenApiDocument document, IServiceProvider services)
     {
-        foreach (var name in schema.Required ?? new HashSet<string>())
+        document.Info = new OpenApiInfo
         {
-            if (schema.Properties is { } properties && properties.TryGetValue(name, out var found) && found is OpenApiSchema { Type: { } type } property)
-                property.Type = type & ~JsonSchemaType.Null;
-        }
+            Title = "ModelHost",
+            Version = typeof(ApiDocument).Assembly.GetName().Version?.ToString(3) ?? "",
+            Description = "Serve models on your GPU servers behind one OpenAI-compatible endpoint.",
+        };
+        document.Components ??= new OpenApiComponents();
+        document.Components.SecuritySchemes = new Dictionary<string, IOpenApiSecurityScheme>
+        {
+            ["key"] = new OpenApiSecurityScheme
+            {
+                Type = SecuritySchemeType.Http,
+                Scheme = "bearer",
+                Description = "The admin key; from this machine none is needed while ModelHost is bound to loopback.",
+            },
+        };
+        document.Security = [new OpenApiSecurityRequirement { [new OpenApiSecuritySchemeReference("key", document)] = [] }];
+        document.Tags = new HashSet<OpenApiTag>(Tags.Select(tag => new OpenApiTag { Name = tag.Name, Description = tag.Description }));
+        ApiExamples.Add(document, services.GetRequiredService<RouteSource>(), services.GetRequiredService<NodeRegistry>());
         return Task.CompletedTask;
     }
 

@@ -31,9 +31,10 @@ internal static class WelcomeFeature
     public static void MapWelcome(this IEndpointRouteBuilder routes)
     {
         routes.MapHealth("GetHealth");
-        routes.MapGet("/healthz", () => TypedResults.Text("ok")).WithName("GetLiveness").WithTags("Health").Public().WithSummary("Whether the process is alive.");
+        routes.MapGet("/healthz", () => TypedResults.Text("ok")).WithName("GetLiveness").WithTags("Health").Public().WithSummary("Whether the process is alive.")
+            .Produces<string>(StatusCodes.Status200OK, "text/plain");
         routes.MapGet("/readyz", ReadyAsync).WithName("GetReadiness").WithTags("Health").Public()
-            .WithSummary("Whether the database answers and the routes are known.").ProducesProblem(StatusCodes.Status503ServiceUnavailable);
+            .WithSummary("Whether the database answers and the routes are known.").Produces<string>(StatusCodes.Status200OK, "text/plain").ProducesProblem(StatusCodes.Status503ServiceUnavailable);
         routes.MapGet("/", Root).WithName("GetWelcome").WithTags("Health").Public().WithSummary("A short page, or JSON for clients that ask for it.")
             .Produces<Welcome>(StatusCodes.Status200OK, "application/json").Produces<string>(StatusCodes.Status200OK, "text/html");
     }

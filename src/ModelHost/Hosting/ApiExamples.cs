@@ -1,0 +1,61 @@
+using System.Text.Json.Nodes;
+using Microsoft.OpenApi;
+using ModelHost.Features.Nodes;
+using ModelHost.Gateway;
+
+namespace ModelHost.Hosting;
+
+/// <summary>Requests in the OpenAPI document that work on this host when they are sent as they stand.</summary>
+internal static class ApiExamples
+{
+    private const int MaxModels = 20;
+
+    /// <summary>Adds them: one for every running model, and one for every backend that a node can start.</summary>
+    public static void Add(OpenApiDocument document, RouteSource routes, NodeRegistry nodes)
+    {
+        var models = routes.Current.Names.Take(MaxModels).DefaultIfEmpty("your-model").ToArray();
+        Set(document, "/v1/chat/completions", models.Select(model => (model, new JsonObject
+        {
+            ["model"] = model,
+            ["messages"] = new JsonArray(new JsonObject { ["role"] = "user", ["content"] = "Hello!" }),
+            ["max_completion_tokens"] = 100,
+        })));
+        Set(document, "/v1/completions", models.Select(model => (model, new JsonObject
+        {
+            ["model"] = model,
+            ["prompt"] = "Once upon a time",
+            ["max_tokens"] = 100,
+        })));
+        Set(document, "/v1/embeddings", models.Select(model => (model, new JsonObject
+        {
+            ["model"] = model,
+            ["input"] = "Hello!",
+        })));
+        Set(document, "/api/deployments/start", Starts(nodes));
+    }
+
+    private static IEnumerable<(string, JsonObject)> Starts(NodeRegistry nodes)
+    {
+        var linked = nodes.All.OrderBy(node => node.Id).ToArray();
+        var simulates = linked.FirstOrDefault(node => node.LastReport?.Runtimes.Contains("process") == true);
+        var runs = linked.FirstOrDefault(node => node.LastReport?.Runtimes.Contains("docker") == true);
+        if (runs is not null || simulates is null)
+            yield return ("vllm", Start(runs?.Id ?? 1, "Qwen/Qwen3-0.6B", "vllm"));
+        if (simulates is not null)
+            yield return ("simulator", Start(simulates.Id, "demo/small-chat", "simulator"));
+    }
+
+    private static JsonObject Start(int node, string model, string backend) => new()
+    {
+        ["node_id"] = node,
+        ["model_name"] = model,
+        ["port"] = 8100,
+        ["gpu_memory_fraction"] = 0.4,
+        ["owner"] = "me",
+        ["backend"] = backend,
+    };
+
+    private static void Set(OpenApiDocument document, string path, IEnumerable<(string Name, JsonObject Value)> examples) =>
+        document.Paths[path].Operations![HttpMethod.Post].RequestBody!.Content!["application/json"].Examples =
+            examples.ToDictionary(example => example.Name, IOpenApiExample (example) => new OpenApiExample { Value = example.Value });
+}
