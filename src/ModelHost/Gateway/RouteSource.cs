@@ -6,7 +6,9 @@ namespace ModelHost.Gateway;
 internal sealed class RouteSource
 {
     private readonly Dictionary<int, IReadOnlyList<ModelRoute>> _byNode = [];
+    private readonly List<(int NodeId, ModelRoute Route, long Mark)> _announced = [];
     private readonly Lock _lock = new();
+    private long _marks;
     private volatile RouteTable _current = RouteTable.Empty;
 
     /// <summary>The table to route by now.</summary>
@@ -19,17 +21,49 @@ internal sealed class RouteSource
             return _byNode.ContainsKey(nodeId);
     }
 
+    /// <summary>Marks the moment before a node's deployments are read, for <see cref="Publish"/>.</summary>
+    public long Mark()
+    {
+        lock (_lock)
+            return ++_marks;
+    }
+
+    /// <summary>
+    /// Takes a deployment that has just been stored, so that its name is known when the answer to the start goes out. It stands until
+    /// routes are published that were read after it was stored.
+    /// </summary>
+    public void Announce(int nodeId, ModelRoute route)
+    {
+        lock (_lock)
+        {
+            _announced.Add((nodeId, route, _marks));
+            Swap();
+        }
+    }
+
     /// <summary>Takes the routes of one node; unchanged ones cost nothing.</summary>
-    public void Publish(int nodeId, IEnumerable<ModelRoute> routes)
+    /// <param name="nodeId">The node.</param>
+    /// <param name="routes">All its routes.</param>
+    /// <param name="mark">From <see cref="Mark"/>, before they were read.</param>
+    public void Publish(int nodeId, IEnumerable<ModelRoute> routes, long mark)
     {
         var published = routes.ToArray();
         lock (_lock)
         {
-            if (_byNode.TryGetValue(nodeId, out var before) && before.Count == published.Length && before.Zip(published).All(pair => Same(pair.First, pair.Second)))
+            var replaced = _announced.RemoveAll(announced => announced.NodeId == nodeId && announced.Mark < mark);
+            if (replaced == 0 && _byNode.TryGetValue(nodeId, out var before)
+                && before.Count == published.Length && before.Zip(published).All(pair => Same(pair.First, pair.Second)))
                 return;
             _byNode[nodeId] = published;
-            _current = new RouteTable(_byNode.Values.SelectMany(part => part));
+            Swap();
         }
+    }
+
+    private void Swap()
+    {
+        var published = _byNode.Values.SelectMany(part => part).ToArray();
+        _current = new RouteTable(published.Concat(
+            _announced.Select(announced => announced.Route).ExceptBy(published.Select(route => route.DeploymentId), route => route.DeploymentId)));
     }
 
     private static bool Same(ModelRoute a, ModelRoute b) => a with { LoraNames = b.LoraNames } == b && a.LoraNames.SequenceEqual(b.LoraNames);

@@ -1,6 +1,5 @@
 using Microsoft.EntityFrameworkCore;
 using ModelHost.Core.Deployments;
-using ModelHost.Core.Routing;
 using ModelHost.Data;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Nodes;
@@ -58,6 +57,7 @@ internal sealed partial class NodeActor(
         await HearAsync(cancellationToken);
         var actions = new List<(Deployment Row, NodeAction Action)>();
         List<Deployment> rows;
+        var mark = routes.Mark();
         await using (var db = await database.OpenAsync(cancellationToken))
             rows = await db.Deployments.AsNoTracking().Where(d => d.NodeId == node.Id).ToListAsync(cancellationToken);
         for (var i = 0; i < rows.Count; i++)
@@ -67,7 +67,7 @@ internal sealed partial class NodeActor(
             rows[i] = advanced.Row;
             actions.Add(advanced);
         }
-        routes.Publish(node.Id, rows.Where(row => row.Status.IsActive()).Select(Route));
+        routes.Publish(node.Id, rows.Where(row => row.Status.IsActive()).Select(row => row.ToRoute(node.Engine(row.RunId))), mark);
         foreach (var (row, action) in actions)
             await ActAsync(row, action, cancellationToken);
     }
@@ -201,14 +201,6 @@ internal sealed partial class NodeActor(
         {
             LogActionFailed(e, action, row.Id);
         }
-    }
-
-    private ModelRoute Route(Deployment row)
-    {
-        var spec = LaunchSpec.FromJson(row.Spec)!;
-        var engine = node.Engine(row.RunId);
-        return new ModelRoute(row.Id, row.Status, spec.ServedModelName, spec.ModelName, [.. spec.LoraModules.Select(module => module.Name)],
-            spec.Owner, row.CreatedAt, engine is { Phase: EnginePhase.Ready } ? new Uri(engine.EngineUrl) : null, engine?.EngineKey);
     }
 
     [LoggerMessage(1201, LogLevel.Information, "Deployment {DeploymentId} went from {Before} to {Status}.")]

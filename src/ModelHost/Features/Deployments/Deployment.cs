@@ -1,4 +1,6 @@
 using ModelHost.Core.Deployments;
+using ModelHost.Core.Routing;
+using ModelHost.Protocol;
 
 namespace ModelHost.Features.Deployments;
 
@@ -47,6 +49,15 @@ internal sealed class Deployment
 
     /// <summary>Counts writes: who writes what it has not read last is refused.</summary>
     public int Version { get; set; }
+
+    /// <summary>How the gateway sees it.</summary>
+    /// <param name="engine">What its node says of the run; null: nothing.</param>
+    public ModelRoute ToRoute(Engine? engine)
+    {
+        var spec = LaunchSpec.FromJson(Spec)!;
+        return new ModelRoute(Id, Status, spec.ServedModelName, spec.ModelName, [.. spec.LoraModules.Select(module => module.Name)],
+            spec.Owner, CreatedAt, engine is { Phase: EnginePhase.Ready } ? new Uri(engine.EngineUrl) : null, engine?.EngineKey);
+    }
 }
 
 /// <summary>A name under which a deployment is asked for. One owner each, cluster-wide: the key decides.</summary>

@@ -8,13 +8,14 @@ using ModelHost.Core.Nodes;
 using ModelHost.Data;
 using ModelHost.Features.Nodes;
 using ModelHost.Features.Releases;
+using ModelHost.Gateway;
 using ModelHost.Protocol;
 
 namespace ModelHost.Features.Deployments;
 
 /// <summary>What can be asked of deployments. It writes what is wanted; reconciliation does the rest.</summary>
 internal sealed partial class DeploymentService(
-    Database database, NodeRegistry nodes, EnvironmentVault vault, ReleaseService releases, TimeProvider time, ILogger<DeploymentService> logger)
+    Database database, NodeRegistry nodes, EnvironmentVault vault, ReleaseService releases, RouteSource routes, TimeProvider time, ILogger<DeploymentService> logger)
 {
     private const int Attempts = 5;
 
@@ -58,6 +59,7 @@ internal sealed partial class DeploymentService(
             if (stored.TryGet(out var row, out _))
             {
                 LogCreated(row.Id, row.Uid, node.Hostname);
+                routes.Announce(node.Id, row.ToRoute(null));
                 nodes.Wake(node.Id);
             }
             return stored.Match<Result<DeploymentRead>>(made => Read(made), failure => failure);
