@@ -123,7 +123,8 @@ internal static partial class ServeHost
             .MinimumLevel.Override("Microsoft", LogEventLevel.Warning)
             // the keys lie in a folder that only their owner can open
             .MinimumLevel.Override("Microsoft.AspNetCore.DataProtection", LogEventLevel.Error)
-            .MinimumLevel.Override("Yarp", LogEventLevel.Warning)
+            // it warns of every client that leaves; what fails for other reasons is logged by the gateway
+            .MinimumLevel.Override("Yarp", LogEventLevel.Error)
             // whoever starts the host is told by the exception
             .Filter.ByExcluding(line => line.MessageTemplate.Text == "Hosting failed to start")
             .ReadFrom.Configuration(builder.Configuration);
