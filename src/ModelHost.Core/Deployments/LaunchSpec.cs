@@ -12,6 +12,11 @@ public sealed record LaunchSpec
     /// <summary>The version of this record that this build writes.</summary>
     public const int CurrentVersion = 1;
 
+    // the generated reader sets every property, to null where the text has no field: a null is the default
+    private const string DefaultBackend = "vllm";
+    private const string DefaultRuntime = "docker";
+    private static readonly IReadOnlyDictionary<string, JsonElement> NoArgs = new Dictionary<string, JsonElement>();
+
     /// <summary>Version of the record; readers refuse versions above <see cref="CurrentVersion"/>.</summary>
     public int Version { get; init; } = CurrentVersion;
 
@@ -19,10 +24,10 @@ public sealed record LaunchSpec
     public int DeploymentId { get; init; }
 
     /// <summary>Name of the backend's recipe.</summary>
-    public string Backend { get; init; } = "vllm";
+    public string Backend { get; init => field = value ?? DefaultBackend; } = DefaultBackend;
 
     /// <summary>Runtime that starts the engine: <c>docker</c> or <c>process</c>.</summary>
-    public string Runtime { get; init; } = "docker";
+    public string Runtime { get; init => field = value ?? DefaultRuntime; } = DefaultRuntime;
 
     /// <summary>Hugging Face id of the model.</summary>
     public required string ModelName { get; init; }
@@ -34,25 +39,25 @@ public sealed record LaunchSpec
     public double GpuMemoryFraction { get; init; }
 
     /// <summary>Indices of the GPUs the engine gets; empty on a node without GPUs.</summary>
-    public IReadOnlyList<int> GpuIds { get; init; } = [];
+    public IReadOnlyList<int> GpuIds { get; init => field = value ?? []; } = [];
 
     /// <summary>GPUs over which each layer is split; null: the engine's default of 1.</summary>
     public int? TensorParallelSize { get; init; }
 
     /// <summary>Further command-line arguments, put last.</summary>
-    public IReadOnlyList<string> ExtraArgs { get; init; } = [];
+    public IReadOnlyList<string> ExtraArgs { get; init => field = value ?? []; } = [];
 
     /// <summary>Names of the variables given; their values travel apart.</summary>
-    public IReadOnlyList<string> EnvVarKeys { get; init; } = [];
+    public IReadOnlyList<string> EnvVarKeys { get; init => field = value ?? []; } = [];
 
     /// <summary>Version of the engine asked for; null: the latest release, else the newest image on the node.</summary>
     public string? EngineVersion { get; init; }
 
     /// <summary>Engine options by name, as they were given.</summary>
-    public IReadOnlyDictionary<string, JsonElement> EngineArgs { get; init; } = new Dictionary<string, JsonElement>();
+    public IReadOnlyDictionary<string, JsonElement> EngineArgs { get; init => field = value ?? NoArgs; } = NoArgs;
 
     /// <summary>LoRA adapters served beside the base model.</summary>
-    public IReadOnlyList<LoraModule> LoraModules { get; init; } = [];
+    public IReadOnlyList<LoraModule> LoraModules { get; init => field = value ?? []; } = [];
 
     /// <summary>Failed starts after which no further one is tried; null: the cluster's default.</summary>
     public int? MaxFailedRestarts { get; init; }
@@ -102,6 +107,6 @@ public sealed record LaunchSpec
 /// <param name="Path">Hugging Face id of the adapter.</param>
 public sealed record LoraModule(string Name, string Path);
 
-[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, RespectNullableAnnotations = true, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
 [JsonSerializable(typeof(LaunchSpec))]
 internal sealed partial class LaunchSpecJson : JsonSerializerContext;
