@@ -44,5 +44,6 @@ public static class NvidiaSmi
     }
 
     private static double? Number(string cell) =>
-        double.TryParse(cell, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out var value) ? value : null;
+        double.TryParse(cell, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out var value)
+        && value < int.MaxValue ? value : null; // NaN is not below
 }
