@@ -1,0 +1,100 @@
+using ModelHost.Core.Deployments;
+using ModelHost.Core.Routing;
+
+namespace ModelHost.Tests.Routing;
+
+public sealed class RouteTableTests
+{
+    [Fact]
+    public void A_model_is_found_by_served_name_model_name_and_adapter()
+    {
+        var table = new RouteTable([Route(1, "org/model", "chat", lora: ["sql"])]);
+
+        table.Find("chat").Route!.DeploymentId.ShouldBe(1);
+        table.Find("org/model").Route!.DeploymentId.ShouldBe(1);
+        table.Find("sql").Route!.DeploymentId.ShouldBe(1);
+        table.Names.ShouldBe(["chat", "sql"]);
+    }
+
+    [Fact]
+    public void A_served_name_beats_a_model_name_and_that_an_adapter()
+    {
+        var table = new RouteTable([Route(1, "other", lora: ["x"]), Route(2, "x"), Route(3, "y", "x"), Route(4, "z", lora: ["y"])]);
+
+        table.Find("x").Route!.DeploymentId.ShouldBe(3);
+        table.Find("y").Route!.DeploymentId.ShouldBe(3);
+    }
+
+    [Fact]
+    public void Two_deployments_of_one_model_are_ambiguous_by_its_name_only()
+    {
+        var table = new RouteTable([Route(1, "m", "b"), Route(2, "m", "a"), Route(3, "m")]);
+
+        var answer = table.Find("m");
+
+        (answer.Route, answer.Miss).ShouldBe((null, RouteMiss.Ambiguous));
+        answer.Candidates.ShouldBe(["a", "b", "m"]);
+        table.Find("a").Route!.DeploymentId.ShouldBe(2);
+    }
+
+    [Fact]
+    public void Only_what_can_be_forwarded_to_is_ambiguous() =>
+        new RouteTable([Route(1, "m", "a"), Route(2, "m", "b", DeploymentStatus.Loading), Route(3, "m", "c", DeploymentStatus.Unreachable)])
+            .Find("m").Route!.DeploymentId.ShouldBe(1);
+
+    [Fact]
+    public void A_tier_that_serves_beats_a_higher_one_that_loads() =>
+        new RouteTable([Route(1, "a", "x", DeploymentStatus.Loading), Route(2, "x")]).Find("x").Route!.DeploymentId.ShouldBe(2);
+
+    [Theory]
+    [InlineData(DeploymentStatus.Starting, RouteMiss.Loading)]
+    [InlineData(DeploymentStatus.Loading, RouteMiss.Loading)]
+    [InlineData(DeploymentStatus.Unreachable, RouteMiss.Unreachable)]
+    [InlineData(DeploymentStatus.Stopping, RouteMiss.NotFound)]
+    [InlineData(DeploymentStatus.Stopped, RouteMiss.NotFound)]
+    [InlineData(DeploymentStatus.Expired, RouteMiss.NotFound)]
+    [InlineData(DeploymentStatus.Error, RouteMiss.NotFound)]
+    public void What_does_not_serve_says_why(DeploymentStatus status, RouteMiss miss)
+    {
+        var table = new RouteTable([Route(1, "m", "chat", status, ["sql"]), Route(2, "other")]);
+
+        foreach (var name in (string[])["m", "chat", "sql"])
+        {
+            var answer = table.Find(name);
+            (answer.Route, answer.Miss).ShouldBe((null, miss));
+            answer.Candidates.ShouldBe(miss == RouteMiss.NotFound ? ["other"] : []);
+        }
+        table.Names.ShouldBe(["other"]);
+    }
+
+    [Fact]
+    public void Loading_is_said_before_unreachable() =>
+        new RouteTable([Route(1, "m", "a", DeploymentStatus.Unreachable), Route(2, "m", "b", DeploymentStatus.Loading)]).Find("m").Miss.ShouldBe(RouteMiss.Loading);
+
+    [Fact]
+    public void A_sleeping_model_is_routable() =>
+        new RouteTable([Route(1, "m", null, DeploymentStatus.PausedRam)]).Find("m").Route.ShouldNotBeNull();
+
+    [Fact]
+    public void A_running_model_whose_engine_does_not_answer_now_is_coming() =>
+        new RouteTable([Route(1, "m") with { EngineUrl = null }]).Find("m").Miss.ShouldBe(RouteMiss.Loading);
+
+    [Fact]
+    public void An_unknown_name_lists_what_is_there_and_letter_case_counts()
+    {
+        var answer = new RouteTable([Route(2, "b"), Route(1, "a", "Chat")]).Find("chat");
+
+        (answer.Route, answer.Miss).ShouldBe((null, RouteMiss.NotFound));
+        answer.Candidates.ShouldBe(["Chat", "b"]);
+    }
+
+    [Fact]
+    public void A_name_that_repeats_within_a_deployment_is_not_ambiguous() =>
+        new RouteTable([Route(1, "m", "m", lora: ["m"])]).Find("m").Route!.DeploymentId.ShouldBe(1);
+
+    [Fact]
+    public void The_empty_table_knows_nothing() => RouteTable.Empty.Find("m").Miss.ShouldBe(RouteMiss.NotFound);
+
+    private static ModelRoute Route(int id, string model, string? served = null, DeploymentStatus status = DeploymentStatus.Running, string[]? lora = null) =>
+        new(id, status, served, model, lora ?? [], "tests", DateTimeOffset.UnixEpoch, new Uri("http://127.0.0.1:41000"), "key");
+}
