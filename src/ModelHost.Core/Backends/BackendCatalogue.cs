@@ -26,7 +26,7 @@ public static class BackendCatalogue
         var node = Root(yaml);
         if (node.Children.TryGetValue("extends", out var extends))
         {
-            var merged = Root(parent(((YamlScalarNode)extends).Value ?? ""));
+            var merged = Root(parent((extends as YamlScalarNode)?.Value ?? throw new YamlException("'extends' names one recipe")));
             foreach (var (key, value) in node.Children)
             {
                 if (!key.Equals(new YamlScalarNode("extends")))

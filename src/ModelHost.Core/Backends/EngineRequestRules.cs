@@ -54,7 +54,8 @@ public static partial class EngineRequestRules
             if (IsDenied(recipe, argument))
                 return Denied("extra_args", argument.Split('=')[0]);
         }
-        return null;
+        // the lists of names and adapters come before, and would take it in
+        return arguments.Count == 0 || arguments[0].StartsWith('-') ? null : Failure.Invalid("extra_args", "the first argument does not begin with a dash");
     }
 
     private static Failure? Variable(BackendRecipe recipe, string name, string value)
@@ -72,18 +73,21 @@ public static partial class EngineRequestRules
 
     /// <summary>
     /// Whether an argument is a denied option: argparse takes <c>_</c> for <c>-</c>, <c>--name=value</c>, a dotted key, any
-    /// abbreviation of a long option, and a value glued to a short one.
+    /// abbreviation of an option, and a value glued to a short one.
     /// </summary>
     private static bool IsDenied(BackendRecipe recipe, string argument)
     {
         if (!argument.StartsWith('-'))
             return false;
         if (!argument.StartsWith("--", StringComparison.Ordinal))
-            return recipe.DeniedShortOptions.Any(option => argument.AsSpan(1).StartsWith(option, StringComparison.Ordinal));
+        {
+            var letters = argument[1..].Split('=')[0];
+            return recipe.DeniedShortOptions.Any(denied => letters.StartsWith(denied, StringComparison.Ordinal) || denied.StartsWith(letters, StringComparison.Ordinal));
+        }
         var name = argument[2..].Split('=', '.')[0].Replace('_', '-').ToLowerInvariant();
         if (name.Length == 0)
             return true; // "--" ends the options: what follows would be read as something else than it looks
-        return recipe.DeniedOptions.Any(denied => denied.StartsWith(name, StringComparison.Ordinal) || name == "no-" + denied);
+        return recipe.DeniedOptions.Any(denied => denied.StartsWith(name, StringComparison.Ordinal) || ("no-" + denied).StartsWith(name, StringComparison.Ordinal));
     }
 
     private static Failure Denied(string field, string name) =>
