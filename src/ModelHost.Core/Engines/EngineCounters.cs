@@ -39,14 +39,14 @@ public sealed record EngineCounters
         {
             if (line.IsEmpty || line[0] == '#')
                 continue;
-            var nameEnd = line.IndexOfAny('{', ' ');
+            var nameEnd = line.IndexOfAny('{', ' ', '\t');
             if (nameEnd <= 0)
                 continue;
             var name = line[..nameEnd];
             // a label value may hold a brace, but the last one closes the labels
             var rest = line[nameEnd] == '{' ? line[(line.LastIndexOf('}') + 1)..] : line[nameEnd..];
             rest = rest.Trim();
-            var valueEnd = rest.IndexOf(' '); // an optional timestamp follows
+            var valueEnd = rest.IndexOfAny(' ', '\t'); // an optional timestamp follows
             if (!double.TryParse(valueEnd < 0 ? rest : rest[..valueEnd], NumberStyles.Float, CultureInfo.InvariantCulture, out var value) || !double.IsFinite(value))
                 continue;
             sumsByName.TryGetValue(name, out var sum);
