@@ -64,7 +64,8 @@ internal sealed class RequestBody : Stream
             _filled += read;
             _ended = read == 0;
             // a long token is scanned from its beginning each time: not before twice as much of it is there
-            if (!_ended && _filled - _scanned < nextScan)
+            var overdue = _scanner.Model is null && _filled > maxModelOffset;
+            if (!_ended && !overdue && _filled - _scanned < nextScan)
                 continue;
             var state = _scanner.Scan(_buffer.AsSpan(_scanned, _filled - _scanned), _ended, out var consumed);
             _scanned += consumed;
@@ -73,7 +74,7 @@ internal sealed class RequestBody : Stream
                 return default;
             if (state != ScanState.Reading)
                 return (StatusCodes.Status400BadRequest, ToError(state, _scanner.Error));
-            if (_filled > maxModelOffset)
+            if (overdue && _scanner.Model is null)
                 return (StatusCodes.Status413PayloadTooLarge, OpenAiErrors.TooLarge());
         }
     }
