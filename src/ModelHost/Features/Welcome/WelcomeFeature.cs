@@ -4,8 +4,8 @@ using Microsoft.AspNetCore.Http.HttpResults;
 using ModelHost.Access;
 using ModelHost.Core.Deployments;
 using ModelHost.Data;
-using ModelHost.Gateway;
 using ModelHost.Features.Nodes;
+using ModelHost.Gateway;
 
 namespace ModelHost.Features.Welcome;
 
