@@ -40,8 +40,12 @@ internal sealed class ProcessRuntime(NodeIdentity identity, TimeProvider time) :
         progress(new LaunchProgress("starting process"));
         Directory.CreateDirectory(_folder, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
         var path = SidecarPath(launch.RunId);
+        // begun by a host that was killed, and noted after the engines were looked for
+        if (ProcessSidecar.Read(path) is { IsAlive: true, Pid: { } left })
+            Libc.SignalGroup(left, Libc.SigKill);
         var sidecar = new ProcessSidecar
         {
+            Attempt = Guid.NewGuid().ToString("N"),
             DeploymentUid = launch.DeploymentUid,
             RunId = launch.RunId,
             Spec = launch.Spec.ToJson(),
@@ -52,7 +56,7 @@ internal sealed class ProcessRuntime(NodeIdentity identity, TimeProvider time) :
             Secrets = [.. launch.Env.Where(variable => Redactor.IsSecretName(variable.Key)).Select(variable => variable.Value)],
         };
         sidecar.Write(path);
-        var shim = Self(["{modelhost}", EngineShim.Role, path]);
+        var shim = Self(["{modelhost}", EngineShim.Role, path, sidecar.Attempt]);
         var start = new ProcessStartInfo(shim[0], shim[1..]) { UseShellExecute = false, RedirectStandardInput = true, WorkingDirectory = "/" };
         foreach (var name in start.Environment.Keys.Except(Inherited).ToArray())
             start.Environment.Remove(name);

@@ -15,6 +15,12 @@ internal sealed record ProcessSidecar
     public required string OutputFile { get; init; }
     public IReadOnlyList<string> Secrets { get; init; } = [];
 
+    /// <summary>
+    /// Tells one attempt to start the run from the next: a process that an attempt left behind must not begin with the key and the port of
+    /// another.
+    /// </summary>
+    public string Attempt { get; init; } = "";
+
     /// <summary>Written by the process itself before it becomes the engine; null: it never did.</summary>
     public int? Pid { get; init; }
 

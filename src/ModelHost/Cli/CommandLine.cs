@@ -19,7 +19,7 @@ internal static class CommandLine
     public static Task<int> RunAsync(string[] arguments) => arguments switch
     {
         ["simulate", .. var rest] => SimulatorCommand.RunAsync(rest), // its flags are vLLM's, down to the wording of errors
-        [EngineShim.Role, var sidecar] => Task.FromResult(EngineShim.Run(sidecar)),
+        [EngineShim.Role, var sidecar, var attempt] => Task.FromResult(EngineShim.Run(sidecar, attempt)),
         ["serve", ..] or ["-?" or "-h" or "--help" or "--version", ..] => RunAsync(Root().Parse(arguments)),
         _ => RunAsync(Root().Parse(["serve", .. arguments])),
     };
