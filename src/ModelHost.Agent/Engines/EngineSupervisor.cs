@@ -25,6 +25,7 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
     private static readonly TimeSpan RetryDelay = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan DrainDeadline = TimeSpan.FromSeconds(10);
     private static readonly TimeSpan LastCountDeadline = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan EndSeenDeadline = TimeSpan.FromSeconds(5);
 
     private readonly SupervisorContext _context;
     private readonly ILogger _logger;
@@ -36,6 +37,8 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
     private readonly Engine _engine;
     private readonly RunLog _log;
     private readonly Redactor _redactor;
+    // set when the engine's last counters have been reported
+    private readonly TaskCompletionSource _endSeen = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private EngineInstance? _instance;
     private int _disposed;
     private Task _task = Task.CompletedTask;
@@ -94,7 +97,11 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
     public Engine Snapshot()
     {
         lock (_lock)
+        {
+            if (_engine.Phase == EnginePhase.Stopping)
+                _endSeen.TrySetResult();
             return _engine.Clone();
+        }
     }
 
     /// <summary>The last lines of the log.</summary>
@@ -190,6 +197,8 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
             }
         }
         Say("[modelhost] stopped");
+        if (_engine.Metrics is not null)
+            await Task.WhenAny(_endSeen.Task, Task.Delay(EndSeenDeadline, _context.Time, _shutdown.Token));
         IsGone = true;
         _context.Changed();
     }
