@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Net;
 using System.Net.Http.Json;
 using System.Text.Json;
@@ -16,8 +17,17 @@ public sealed class CrashTests(RealDockerFixture fixture)
     public sealed class Alone;
 #pragma warning restore CA1034
 
-    private static readonly TimeSpan RestartLimit =
-        TimeSpan.FromSeconds(Environment.GetEnvironmentVariable("MODELHOST_TEST_SLOW") is { Length: > 0 } ? 30 : 3);
+    /// <summary>Three seconds, on a machine whose cores others leave free: with more than two waiting for each, the start waits as well.</summary>
+    private static TimeSpan RestartLimit
+    {
+        get
+        {
+            if (Environment.GetEnvironmentVariable("MODELHOST_TEST_SLOW") is { Length: > 0 })
+                return TimeSpan.FromSeconds(60);
+            var load = double.Parse(File.ReadAllText("/proc/loadavg").Split(' ')[0], CultureInfo.InvariantCulture);
+            return TimeSpan.FromSeconds(3) * Math.Max(1, load / (2 * Environment.ProcessorCount));
+        }
+    }
 
     private readonly int _port = TestPorts.Free();
 
@@ -54,6 +64,7 @@ public sealed class CrashTests(RealDockerFixture fixture)
         var log = await Deadline.UntilAsync(() => client.LogAsync(id), log => EngineTraffic.Numbers(log).Contains(250));
 
         TestContext.Current.TestOutputHelper!.WriteLine($"first answer {outage.TotalSeconds:0.00} s after the start");
+        TestContext.Current.TestOutputHelper!.WriteLine(string.Join("\n", second.Output));
         outage.ShouldBeLessThan(RestartLimit);
         (after.Id, after.State.StartedAt).ShouldBe((before.Id, before.State.StartedAt));
         running.GetProperty("id").GetInt32().ShouldBe(id);
