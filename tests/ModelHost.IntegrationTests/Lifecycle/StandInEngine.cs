@@ -1,5 +1,6 @@
 using System.Text;
 using ModelHost.IntegrationTests.Docker;
+using ModelHost.TestKit;
 
 namespace ModelHost.IntegrationTests.Lifecycle;
 
@@ -36,9 +37,10 @@ internal sealed class StandInEngine : IAsyncDisposable
     /// <param name="stuck">Whether the download stops half way.</param>
     public static async Task<StandInEngine> MakeAsync(RealDockerFixture fixture, bool stuck = false)
     {
+        var program = await BusyboxAsync(fixture.Docker); // skips first where there is no engine
         var registry = await HandMadeRegistry.StartAsync();
         var busybox = registry.AddLayer(
-            ("bin/busybox", await BusyboxAsync(fixture)), ("serve", Encoding.ASCII.GetBytes(Serve)), ("www/health", []), ("www/metrics", []));
+            ("bin/busybox", program), ("serve", Encoding.ASCII.GetBytes(Serve)), ("www/health", []), ("www/metrics", []));
         var weight = registry.AddLayer("weight", 4 << 20);
         registry.AddImage("team/engine", Tag, ["/bin/busybox", "sh", "/serve"], [busybox, weight]);
         if (stuck)
@@ -56,12 +58,12 @@ internal sealed class StandInEngine : IAsyncDisposable
             await _fixture.Docker.CliAsync(CancellationToken.None, "rmi", "-f", $"{Repository}:{Tag}");
     }
 
-    private static async Task<byte[]> BusyboxAsync(RealDockerFixture fixture)
+    private static async Task<byte[]> BusyboxAsync(RealDocker docker)
     {
         var folder = Directory.CreateTempSubdirectory("mh-busybox-").FullName;
-        var id = (await fixture.Docker.CliAsync(CancellationToken.None, "create", "modelhost-test/busybox:1")).Trim();
-        await fixture.Docker.CliAsync(CancellationToken.None, "cp", $"{id}:/bin/busybox", $"{folder}/busybox");
-        await fixture.Docker.CliAsync(CancellationToken.None, "rm", id);
+        var id = (await docker.CliAsync(CancellationToken.None, "create", "modelhost-test/busybox:1")).Trim();
+        await docker.CliAsync(CancellationToken.None, "cp", $"{id}:/bin/busybox", $"{folder}/busybox");
+        await docker.CliAsync(CancellationToken.None, "rm", id);
         var program = await File.ReadAllBytesAsync(Path.Combine(folder, "busybox"));
         Directory.Delete(folder, recursive: true);
         return program;
