@@ -1,4 +1,5 @@
 using System.ComponentModel.DataAnnotations;
+using System.Text;
 using Microsoft.OpenApi;
 using ModelHost.Access;
 using ModelHost.Features.Nodes;
@@ -10,6 +11,36 @@ namespace ModelHost.Hosting;
 internal static class ApiDocument
 {
     private const string Path = "/openapi.json";
+
+    // the package's own page asks other hosts for fonts and a logo, which leaves gaps where they cannot be reached, and tells them who reads
+    private const string RedocPage = """
+        <!doctype html>
+        <html lang="en">
+        <head>
+            <title>%(DocumentTitle)</title>
+            <meta charset="utf-8">
+            <meta name="viewport" content="width=device-width, initial-scale=1">
+            <link rel="icon" href="data:,">
+            <link href="index.css" rel="stylesheet">
+            <script>
+                // pictures of other hosts become a transparent one; React sets the attribute, and then the property to see it load
+                const own = url => new URL(url, location).host === location.host ? url
+                    : 'data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw==';
+                const image = HTMLImageElement.prototype, src = Object.getOwnPropertyDescriptor(image, 'src');
+                Object.defineProperty(image, 'src', { ...src, set(url) { src.set.call(this, own(url)); } });
+                image.setAttribute = function (name, value) {
+                    Element.prototype.setAttribute.call(this, name, name === 'src' ? own(value) : value);
+                };
+            </script>
+            %(HeadContent)
+        </head>
+        <body>
+            <div id="redoc-container"></div>
+            <script src="redoc.standalone.js"></script>
+            <script src="index.js"></script>
+        </body>
+        </html>
+        """;
 
     // in the order in which the pages show them
     private static readonly (string Name, string Description)[] Tags =
@@ -69,12 +100,14 @@ internal static class ApiDocument
             {
                 options.DocumentTitle = "ModelHost API";
                 options.SwaggerEndpoint("../openapi.json", "ModelHost");
+                options.DefaultModelsExpandDepth(0);
             }).Public();
         }
         routes.MapReDoc("redoc", options =>
         {
             options.DocumentTitle = "ModelHost API";
             options.SpecUrl("../openapi.json");
+            options.IndexStream = static () => new MemoryStream(Encoding.UTF8.GetBytes(RedocPage));
         }).Public();
     }
 }

@@ -58,7 +58,7 @@ internal static class WelcomeFeature
             page.Append("<tr><td>").Append(HtmlEncoder.Default.Encode(route.PublicName)).Append("</td><td>").Append(route.Status.ToWire()).Append("</td></tr>\n");
         return TypedResults.Text($$"""
             <!doctype html>
-            <html lang="en"><head><meta charset="utf-8"><title>ModelHost</title>
+            <html lang="en"><head><meta charset="utf-8"><title>ModelHost</title><link rel="icon" href="data:,">
             <style>body{font:16px/1.5 system-ui,sans-serif;max-width:44rem;margin:3rem auto;padding:0 1rem;color:#1a1d21}
             table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.4rem .6rem;border-bottom:1px solid #d9dde2}code{background:#f1f3f5;padding:.1rem .3rem}</style></head>
             <body><h1>ModelHost {{Version}}</h1>
