@@ -1,0 +1,75 @@
+using System.Globalization;
+using System.Text.Json.Nodes;
+using Microsoft.Extensions.DependencyInjection;
+using ModelHost.Gateway;
+using ModelHost.TestKit;
+
+namespace ModelHost.IntegrationTests.Sdk;
+
+/// <summary>A control plane that serves one model on the simulator; both end with this object.</summary>
+internal sealed class ServedModel : IAsyncDisposable
+{
+    /// <summary>A model that chats.</summary>
+    public const string Chat = "demo/tiny-chat";
+
+    private readonly HttpClient _admin;
+
+    private ServedModel(ControlPlane host, HttpClient admin, int id) => (Host, _admin, Id) = (host, admin, id);
+
+    public ControlPlane Host { get; }
+
+    /// <summary>Id of the deployment.</summary>
+    public int Id { get; }
+
+    /// <summary>Where it is reached from this machine.</summary>
+    public Uri Url => new($"http://127.0.0.1:{Host.Url.Port}/");
+
+    /// <summary>What an OpenAI SDK takes as its base URL.</summary>
+    public Uri BaseUrl => new(Url, "v1");
+
+    /// <summary>Starts a model, and waits until it runs unless told otherwise.</summary>
+    /// <param name="model">What to serve.</param>
+    /// <param name="knobs">Variables of the simulator, as <c>NAME=value</c>.</param>
+    /// <param name="urls">Where the control plane listens.</param>
+    /// <param name="wait">Whether to wait until the model runs.</param>
+    /// <param name="node">The node's surroundings.</param>
+    public static async Task<ServedModel> StartAsync(
+        string model = Chat, string[]? knobs = null, string urls = "http://127.0.0.1:0", bool wait = true, TestNode? node = null)
+    {
+        var host = await ControlPlane.StartAsync(node, urls);
+        var admin = host.Admin();
+        admin.BaseAddress = new Uri($"http://127.0.0.1:{host.Url.Port}/");
+        var variables = (knobs ?? []).Select(knob => knob.Split('=', 2)).Select(JsonNode (pair) => new JsonObject { ["key"] = pair[0], ["value"] = pair[1] });
+        var request = Api.StartRequest(await admin.NodeAsync("process"), model: model, change: fields =>
+        {
+            fields["env_vars"] = new JsonArray([.. variables]);
+            fields["skip_resource_check"] = true;
+        });
+        var served = new ServedModel(host, admin, await admin.StartModelAsync(request));
+        if (wait)
+            await served.RunningAsync();
+        return served;
+    }
+
+    /// <summary>Waits until the model runs.</summary>
+    public Task RunningAsync() => _admin.StatusAsync(Id, "running");
+
+    /// <summary>Where its engine listens; null: it does not answer yet.</summary>
+    public Uri? EngineUrl => Host.Services.GetRequiredService<RouteSource>().Current.Routes.Single().EngineUrl;
+
+    /// <summary>The sum of a counter that the engine itself exposes, over the samples whose labels contain a text.</summary>
+    public async Task<double> EngineCounterAsync(string name, string label)
+    {
+        var page = await _admin.GetStringAsync(new Uri(EngineUrl!, "/metrics"));
+        return page.Split('\n')
+            .Where(line => line.StartsWith(name + "{", StringComparison.Ordinal) && line.Contains(label, StringComparison.Ordinal))
+            .Sum(line => double.Parse(line[(line.LastIndexOf(' ') + 1)..], CultureInfo.InvariantCulture));
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        await _admin.StopModelAsync(Id);
+        _admin.Dispose();
+        await Host.DisposeAsync();
+    }
+}
