@@ -1,0 +1,93 @@
+using System.Diagnostics;
+using System.Net.Http.Json;
+using System.Text.Json;
+using ModelHost.IntegrationTests.Sdk;
+using ModelHost.TestKit;
+
+namespace ModelHost.IntegrationTests.Pages;
+
+/// <summary>The metrics of a control plane as Prometheus and its linter see them.</summary>
+public sealed class PrometheusTests
+{
+    private static CancellationToken Ct => TestContext.Current.CancellationToken;
+
+    [Fact]
+    public async Task Promtool_has_no_remarks()
+    {
+        var promtool = NodeScripts.Find("promtool", "prometheus");
+        using var node = new TestNode(gpus: 2);
+        await using var served = await ServedModel.StartAsync(node: node);
+        await AskAsync(served.Host.Client);
+
+        var page = await served.Host.Client.GetStringAsync(new Uri("/metrics", UriKind.Relative), Ct);
+        var (code, output, errors) = await NodeScripts.RunProgramAsync(promtool, ["check", "metrics"], page);
+
+        (output + errors).ShouldBe("");
+        code.ShouldBe(0);
+        // what the check must have seen
+        page.ShouldContain("modelhost_deployments{status=\"running\"} 1\n");
+        page.ShouldContain("hw_gpu_memory_limit_bytes{gpu=\"1\"");
+        page.ShouldContain("modelhost_gateway_request_duration_seconds_count{model=\"demo/tiny-chat\",route=\"/v1/chat/completions\",status=\"200\"} 2\n");
+        page.ShouldContain("model=\"_other\",route=\"/v1/chat/completions\",status=\"404\"");
+        page.ShouldContain("http_server_request_duration_seconds_bucket{");
+    }
+
+    [Fact]
+    public async Task Prometheus_scrapes_it()
+    {
+        var prometheus = NodeScripts.Find("prometheus", "prometheus");
+        await using var host = await ControlPlane.StartAsync();
+        var port = TestPorts.Free();
+        var folder = Directory.CreateTempSubdirectory("mh-prom-");
+        var config = Path.Combine(folder.FullName, "prometheus.yml");
+        await File.WriteAllTextAsync(config, $$"""
+            scrape_configs:
+              - job_name: modelhost
+                scrape_interval: 1s
+                static_configs: [{targets: ['127.0.0.1:{{host.Url.Port}}']}]
+            """, Ct);
+        using var server = Process.Start(new ProcessStartInfo(prometheus,
+            [$"--config.file={config}", $"--web.listen-address=127.0.0.1:{port}", $"--storage.tsdb.path={folder.FullName}/data", "--log.level=error"]))!;
+        try
+        {
+            using var client = new HttpClient { BaseAddress = new Uri($"http://127.0.0.1:{port}") };
+
+            var up = await QueryAsync(client, "up{job=\"modelhost\"}", value => value == "1");
+            var running = await QueryAsync(client, "modelhost_deployments{status=\"running\"}", value => value is not null);
+
+            up.ShouldBe("1");
+            running.ShouldBe("0");
+        }
+        finally
+        {
+            server.Kill();
+            await server.WaitForExitAsync(CancellationToken.None);
+            folder.Delete(recursive: true);
+        }
+    }
+
+    private static async Task AskAsync(HttpClient client)
+    {
+        using var answer = await client.PostAsJsonAsync("/v1/chat/completions", Api.Chat(ServedModel.Chat, maxTokens: 3), Ct);
+        answer.EnsureSuccessStatusCode();
+        using var streamed = await client.PostAsJsonAsync("/v1/chat/completions", Api.Chat(ServedModel.Chat, stream: true, maxTokens: 3), Ct);
+        streamed.EnsureSuccessStatusCode();
+        using var refused = await client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("no/such"), Ct);
+        refused.IsSuccessStatusCode.ShouldBeFalse();
+    }
+
+    /// <summary>The value of the one sample that a query finds, once it is as wanted; null: it finds none.</summary>
+    private static Task<string?> QueryAsync(HttpClient client, string query, Func<string?, bool> holds) => Deadline.UntilAsync(async () =>
+    {
+        try
+        {
+            var answer = await client.GetFromJsonAsync<JsonElement>($"/api/v1/query?query={Uri.EscapeDataString(query)}", Ct);
+            var found = answer.GetProperty("data").GetProperty("result");
+            return found.GetArrayLength() == 1 ? found[0].GetProperty("value")[1].GetString() : null;
+        }
+        catch (HttpRequestException)
+        {
+            return null; // it is not up yet
+        }
+    }, holds, what: query);
+}
