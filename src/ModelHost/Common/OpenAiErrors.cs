@@ -1,4 +1,5 @@
 using System.Text.Json.Serialization;
+using Microsoft.AspNetCore.Diagnostics;
 
 namespace ModelHost.Common;
 
@@ -55,7 +56,9 @@ internal static class OpenAiErrors
         status == StatusCodes.Status413PayloadTooLarge ? TooLarge() : InvalidJson("it ended early or could not be read");
 
     /// <summary>Whether the errors of this request's route have OpenAI's shape.</summary>
-    public static bool IsOpenAiRoute(this HttpContext context) => context.GetEndpoint()?.Metadata.GetMetadata<OpenAiRoute>() is not null;
+    public static bool IsOpenAiRoute(this HttpContext context) =>
+        // the endpoint is taken off the request before exceptions are handled
+        (context.GetEndpoint() ?? context.Features.Get<IExceptionHandlerFeature>()?.Endpoint)?.Metadata.GetMetadata<OpenAiRoute>() is not null;
 
     /// <summary>Writes the error, unless an answer is already under way.</summary>
     public static async Task WriteAsync(HttpContext context, int status, OpenAiError error)

@@ -107,14 +107,14 @@ internal static partial class Problems
     {
         public async ValueTask<bool> TryHandleAsync(HttpContext context, Exception exception, CancellationToken cancellationToken)
         {
+            if (context.IsOpenAiRoute())
+            {
+                await OpenAiErrors.WriteAsync(context, StatusCodes.Status500InternalServerError, OpenAiErrors.Internal());
+                return true;
+            }
             if (exception is not BadHttpRequestException bad || context.Response.HasStarted)
                 return false;
             var status = bad.StatusCode;
-            if (context.IsOpenAiRoute())
-            {
-                await OpenAiErrors.WriteAsync(context, status, OpenAiErrors.BadBody(status));
-                return true;
-            }
             context.Response.StatusCode = status;
             if (status == StatusCodes.Status400BadRequest)
                 await TypedResults.Problem(Invalid(Errors(bad), "validation")).ExecuteAsync(context);

@@ -59,6 +59,10 @@ internal sealed partial class EngineForwarder : IDisposable
         {
             // the client left while its body was read
         }
+        catch (BadHttpRequestException e) when (!context.Response.HasStarted)
+        {
+            await RefuseBodyAsync(context, e.StatusCode, OpenAiErrors.BadBody(e.StatusCode));
+        }
         finally
         {
             _meters.Count(context, model, _time.GetElapsedTime(began));
@@ -77,9 +81,7 @@ internal sealed partial class EngineForwarder : IDisposable
             context.Request.Body, context.Request.ContentLength, _options.MaxModelOffset, context.RequestAborted);
         if (body is null)
         {
-            if (status == StatusCodes.Status413PayloadTooLarge)
-                context.Response.Headers.Connection = "close";
-            await OpenAiErrors.WriteAsync(context, status, error!);
+            await RefuseBodyAsync(context, status, error!);
             return GatewayMeters.NoModel;
         }
         await using (body)
@@ -96,6 +98,14 @@ internal sealed partial class EngineForwarder : IDisposable
                 await FailedAsync(context, route, failure);
             return route.PublicName;
         }
+    }
+
+    private static Task RefuseBodyAsync(HttpContext context, int status, OpenAiError error)
+    {
+        // what is left of a body that is too large is not read: the connection ends with the answer
+        if (status == StatusCodes.Status413PayloadTooLarge && !context.Response.HasStarted)
+            context.Response.Headers.Connection = "close";
+        return OpenAiErrors.WriteAsync(context, status, error);
     }
 
     private Task RefuseAsync(HttpContext context, string model, RouteAnswer answer)
@@ -124,7 +134,7 @@ internal sealed partial class EngineForwarder : IDisposable
         }
         if (exception is BadHttpRequestException bad)
         {
-            await OpenAiErrors.WriteAsync(context, bad.StatusCode, OpenAiErrors.BadBody(bad.StatusCode));
+            await RefuseBodyAsync(context, bad.StatusCode, OpenAiErrors.BadBody(bad.StatusCode));
             return;
         }
         LogFailed(route.DeploymentId, failure, exception?.Message);

@@ -34,8 +34,11 @@ internal static class GatewayEndpoints
         group.Map("/{**path}", NoRoute).ExcludeFromDescription();
     }
 
-    private static void MapForwarded<TRequest>(RouteGroupBuilder group, string path, string name, string summary) where TRequest : notnull =>
-        group.MapPost(path, (HttpContext context, EngineForwarder forwarder) => forwarder.ForwardAsync(context))
+    private static void MapForwarded<TRequest>(RouteGroupBuilder group, string path, string name, string summary) where TRequest : notnull
+    {
+        // a body of another type is refused by the forwarder; without this route it would count as an unknown path
+        group.MapPost(path, Forward).ExcludeFromDescription();
+        group.MapPost(path, Forward)
             .WithName(name).WithSummary(summary)
             .Accepts<TRequest>("application/json")
             .Produces<JsonElement>(StatusCodes.Status200OK, "application/json", "text/event-stream")
@@ -44,6 +47,9 @@ internal static class GatewayEndpoints
             .Produces<OpenAiErrorBody>(StatusCodes.Status404NotFound)
             .Produces<OpenAiErrorBody>(StatusCodes.Status502BadGateway)
             .Produces<OpenAiErrorBody>(StatusCodes.Status503ServiceUnavailable);
+    }
+
+    private static Task Forward(HttpContext context, EngineForwarder forwarder) => forwarder.ForwardAsync(context);
 
     private static Ok<ModelList> Models(RouteSource routes) => TypedResults.Ok(new ModelList([.. Cards(routes)]));
 

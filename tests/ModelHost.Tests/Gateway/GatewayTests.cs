@@ -1,0 +1,385 @@
+using System.Net;
+using System.Net.Http.Headers;
+using System.Net.Http.Json;
+using System.Text;
+using Microsoft.AspNetCore.Http;
+using ModelHost.TestKit;
+
+namespace ModelHost.Tests.Gateway;
+
+/// <summary>The gateway over real sockets, before engines that a test writes.</summary>
+public sealed class GatewayTests
+{
+    private static readonly Uri Completions = new("/v1/chat/completions", UriKind.Relative);
+
+    private static CancellationToken Ct => TestContext.Current.CancellationToken;
+
+    [Fact]
+    public async Task Bad_bodies_are_answered_in_openais_shape_and_reach_no_engine()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        await using var engine = await StandInEngine.StartAsync(host, _ => Task.CompletedTask);
+        foreach (var (body, code, param) in ((string, string, string?)[])
+            [
+                ("", "invalid_json", null), ("{", "invalid_json", null), ("x", "invalid_json", null), ("\uFEFF{\"model\":\"m\"}", "invalid_json", null),
+                ("[]", "missing_model", "model"), ("7", "missing_model", "model"), ("\"m\"", "missing_model", "model"), ("null", "missing_model", "model"),
+                ("{}", "missing_model", "model"), ("{\"model\":7}", "missing_model", "model"), ("{\"x\":{\"model\":\"m\"}}", "missing_model", "model"),
+                ("{\"model\":\"m\",\"mod\\u0065l\":\"m\"}", "invalid_json", "model"), ("{\"model\":\"m\",\"x\":" + new string('[', 5000), "invalid_json", null),
+            ])
+        {
+            foreach (var path in (string[])["/v1/chat/completions", "/v1/completions", "/v1/embeddings"])
+            {
+                using var answer = await host.Client.PostAsync(new Uri(path, UriKind.Relative), Json(body), Ct);
+                await answer.ShouldBeOpenAiErrorAsync(HttpStatusCode.BadRequest, code, param);
+            }
+        }
+        engine.Requests.ShouldBe(0);
+    }
+
+    [Fact]
+    public async Task An_unknown_model_is_not_found_and_what_is_there_is_said()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        await using var engine = await StandInEngine.StartAsync(host, _ => Task.CompletedTask, "org/here");
+
+        using var answer = await host.Client.PostAsJsonAsync(Completions, Api.Chat(new string('x', 400)), Ct);
+
+        var text = await answer.ShouldBeOpenAiErrorAsync(HttpStatusCode.NotFound, "model_not_found", "model");
+        text.ShouldContain("org/here");
+        text.Length.ShouldBeLessThan(500);
+    }
+
+    [Theory]
+    [InlineData(null)]
+    [InlineData("text/plain")]
+    [InlineData("application/x-www-form-urlencoded")]
+    [InlineData("multipart/form-data; boundary=x")]
+    public async Task A_body_that_is_not_called_json_is_refused(string? contentType)
+    {
+        await using var host = await ControlPlane.StartAsync();
+        using var content = Json("{\"model\":\"m\"}");
+        content.Headers.ContentType = contentType is null ? null : MediaTypeHeaderValue.Parse(contentType);
+
+        using var answer = await host.Client.PostAsync(Completions, content, Ct);
+
+        await answer.ShouldBeOpenAiErrorAsync(HttpStatusCode.UnsupportedMediaType, "unsupported_media_type");
+    }
+
+    [Theory]
+    [InlineData("GET", "/v1/chat/completions")]
+    [InlineData("GET", "/v1/nothing/here")]
+    [InlineData("POST", "/v1/models")]
+    [InlineData("DELETE", "/v1")]
+    [InlineData("POST", "/v1/chat/completions/")]
+    public async Task What_is_no_route_is_said_in_openais_shape(string method, string path)
+    {
+        await using var host = await ControlPlane.StartAsync();
+        using var request = new HttpRequestMessage(new HttpMethod(method), path);
+
+        using var answer = await host.Client.SendAsync(request, Ct);
+
+        if (path.EndsWith("completions/", StringComparison.Ordinal))
+            await answer.ShouldBeOpenAiErrorAsync(HttpStatusCode.UnsupportedMediaType, "unsupported_media_type"); // the same route
+        else
+            await answer.ShouldBeOpenAiErrorAsync(HttpStatusCode.NotFound, "not_found");
+    }
+
+    [Fact]
+    public async Task A_body_over_the_limit_is_refused_whether_its_length_is_said_or_not()
+    {
+        await using var host = await ControlPlane.StartAsync(configuration: "Gateway:MaxRequestBytes=100000");
+        await using var engine = await StandInEngine.StartAsync(host, DiscardAsync);
+        var body = $$"""{"model":"m","prompt":"{{new string('x', 100_000)}}"}""";
+        foreach (var chunked in (bool[])[false, true])
+        {
+            using var request = new HttpRequestMessage(HttpMethod.Post, Completions) { Content = Json(body) };
+            request.Headers.TransferEncodingChunked = chunked;
+            using var answer = await host.Client.SendAsync(request, Ct);
+
+            await answer.ShouldBeOpenAiErrorAsync(HttpStatusCode.RequestEntityTooLarge, "request_too_large");
+        }
+        await Deadline.UntilAsync(() => host.Client.GetStringAsync(new Uri("/metrics", UriKind.Relative), Ct), page => page.Contains(
+            "modelhost_gateway_request_duration_seconds_count{model=\"_other\",route=\"/v1/chat/completions\",status=\"413\"} 2\n", StringComparison.Ordinal));
+    }
+
+    [Theory]
+    [InlineData(0, false)]
+    [InlineData(400 * 1024, true)]
+    [InlineData(5 * 1024 * 1024, false)]
+    [InlineData(9 * 1024 * 1024, true)]
+    public async Task An_engine_gets_the_bytes_that_were_sent(int length, bool chunked)
+    {
+        await using var host = await ControlPlane.StartAsync();
+        var got = new MemoryStream();
+        await using var engine = await StandInEngine.StartAsync(host, context => context.Request.Body.CopyToAsync(got, Ct));
+        var sent = Encoding.UTF8.GetBytes($$"""{ "a" :  1.50, "ü":"\u00fc", "prompt":"{{new string('x', length)}}","mod\u0065l":"m" , "z":[1 ,2]}""" + "\n");
+        using var request = new HttpRequestMessage(HttpMethod.Post, Completions) { Content = new ByteArrayContent(sent) { Headers = { ContentType = new("application/json") } } };
+        request.Headers.TransferEncodingChunked = chunked;
+
+        using var answer = await host.Client.SendAsync(request, Ct);
+
+        answer.StatusCode.ShouldBe(HttpStatusCode.OK);
+        got.ToArray().AsSpan().SequenceEqual(sent).ShouldBeTrue();
+    }
+
+    [Fact]
+    public async Task A_large_body_whose_second_model_comes_late_is_refused_and_never_whole_at_the_engine()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        var whole = false;
+        await using var engine = await StandInEngine.StartAsync(host, async context =>
+        {
+            await DiscardAsync(context);
+            whole = true;
+        });
+        var filler = new string('x', 5 * 1024 * 1024);
+
+        using var answer = await host.Client.PostAsync(Completions, Json($$"""{"model":"m","a":"{{filler}}","b":"{{filler}}","mod\u0065l":"other"}"""), Ct);
+
+        await answer.ShouldBeOpenAiErrorAsync(HttpStatusCode.BadRequest, "invalid_json", "model");
+        whole.ShouldBeFalse();
+    }
+
+    [Fact]
+    public async Task Credentials_and_foreign_headers_never_reach_an_engine()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        var seen = new Dictionary<string, string>(StringComparer.OrdinalIgnoreCase);
+        var target = "";
+        await using var engine = await StandInEngine.StartAsync(host, context =>
+        {
+            foreach (var (name, value) in context.Request.Headers)
+                seen[name] = value.ToString();
+            target = context.Request.Path + context.Request.QueryString;
+            return DiscardAsync(context);
+        });
+        using var request = new HttpRequestMessage(HttpMethod.Post, "/v1/chat/completions?key=secret") { Content = Json("{\"model\":\"m\"}") };
+        foreach (var (name, value) in ((string, string)[])
+            [
+                ("Authorization", "Bearer secret"), ("Cookie", "a=secret"), ("X-Api-Key", "secret"), ("Proxy-Authorization", "secret"), ("X-Custom", "secret"),
+                ("X-Request-Id", "r1"), ("User-Agent", "tests/1"), ("Accept", "text/event-stream"),
+            ])
+            request.Headers.TryAddWithoutValidation(name, value).ShouldBeTrue();
+
+        using var answer = await host.Client.SendAsync(request, Ct);
+
+        answer.StatusCode.ShouldBe(HttpStatusCode.OK);
+        seen["Authorization"].ShouldBe($"Bearer {StandInEngine.Key}");
+        (seen["X-Request-Id"], seen["User-Agent"], seen["Accept"]).ShouldBe(("r1", "tests/1", "text/event-stream"));
+        seen.Values.ShouldAllBe(value => !value.Contains("secret", StringComparison.Ordinal));
+        seen.Keys.Except(["Authorization", "X-Request-Id", "User-Agent", "Accept", "Content-Type", "Content-Length", "Host"], StringComparer.OrdinalIgnoreCase).ShouldBeEmpty();
+        target.ShouldBe("/v1/chat/completions");
+    }
+
+    [Theory]
+    [InlineData(400, "{\"error\":{\"message\":\"no\",\"type\":\"BadRequestError\",\"param\":null,\"code\":400}}")]
+    [InlineData(404, "{\"error\":{}}")]
+    [InlineData(422, "[1, 2 ]")]
+    [InlineData(500, "<html>broken</html>")]
+    [InlineData(503, "")]
+    public async Task An_engines_error_passes_as_it_came(int status, string body)
+    {
+        await using var host = await ControlPlane.StartAsync();
+        await using var engine = await StandInEngine.StartAsync(host, async context =>
+        {
+            await DiscardAsync(context);
+            context.Response.StatusCode = status;
+            context.Response.ContentType = "application/json; of=engine";
+            context.Response.Headers.Server = "uvicorn";
+            context.Response.Headers.SetCookie = "a=b";
+            context.Response.Headers["X-Request-Id"] = "r1";
+            await context.Response.WriteAsync(body, Ct);
+        });
+
+        using var answer = await host.Client.PostAsync(Completions, Json("{\"model\":\"m\"}"), Ct);
+
+        ((int)answer.StatusCode, await answer.Content.ReadAsStringAsync(Ct)).ShouldBe((status, body));
+        answer.Content.Headers.ContentType!.ToString().ShouldBe("application/json; of=engine");
+        answer.Headers.GetValues("X-Request-Id").ShouldBe(["r1"]);
+        answer.Headers.Contains("Set-Cookie").ShouldBeFalse();
+        answer.Headers.Contains("Server").ShouldBeFalse();
+    }
+
+    [Fact]
+    public async Task Every_event_of_a_stream_comes_when_it_is_sent()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        var read = new SemaphoreSlim(0);
+        await using var engine = await StandInEngine.StartAsync(host, async context =>
+        {
+            await DiscardAsync(context);
+            context.Response.ContentType = "text/event-stream; charset=utf-8";
+            for (var i = 0; i < 5; i++)
+            {
+                await context.Response.WriteAsync($"data: {i}\n\n", Ct);
+                await context.Response.Body.FlushAsync(Ct);
+                // the next event is not sent before the client has this one
+                await read.WaitAsync(Ct);
+            }
+        });
+        using var request = new HttpRequestMessage(HttpMethod.Post, Completions) { Content = Json("{\"model\":\"m\",\"stream\":true}") };
+
+        using var answer = await host.Client.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, Ct);
+        using var reader = new StreamReader(await answer.Content.ReadAsStreamAsync(Ct));
+        for (var i = 0; i < 5; i++)
+        {
+            (await reader.ReadLineAsync(Ct)).ShouldBe($"data: {i}");
+            (await reader.ReadLineAsync(Ct)).ShouldBe("");
+            read.Release();
+        }
+
+        (await reader.ReadLineAsync(Ct)).ShouldBeNull();
+        answer.Headers.CacheControl!.NoCache.ShouldBeTrue();
+        answer.Headers.GetValues("X-Accel-Buffering").ShouldBe(["no"]);
+    }
+
+    [Fact]
+    public async Task A_stream_that_breaks_off_is_not_ended_as_if_it_were_whole()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        var read = new SemaphoreSlim(0);
+        await using var engine = await StandInEngine.StartAsync(host, async context =>
+        {
+            await DiscardAsync(context);
+            context.Response.ContentType = "text/event-stream";
+            await context.Response.WriteAsync("data: 1\n\n", Ct);
+            await context.Response.Body.FlushAsync(Ct);
+            await read.WaitAsync(Ct);
+            context.Abort();
+        });
+        using var request = new HttpRequestMessage(HttpMethod.Post, Completions) { Content = Json("{\"model\":\"m\",\"stream\":true}") };
+
+        using var answer = await host.Client.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, Ct);
+
+        using var reader = new StreamReader(await answer.Content.ReadAsStreamAsync(Ct));
+        (await reader.ReadLineAsync(Ct)).ShouldBe("data: 1");
+        read.Release();
+
+        await Should.ThrowAsync<IOException>(() => reader.ReadToEndAsync(Ct));
+    }
+
+    [Fact]
+    public async Task An_engine_that_stays_silent_times_out()
+    {
+        await using var host = await ControlPlane.StartAsync(configuration: "Gateway:ActivityTimeout=00:00:01");
+        await using var engine = await StandInEngine.StartAsync(host, context => Task.Delay(Timeout.Infinite, context.RequestAborted));
+
+        using var answer = await host.Client.PostAsync(Completions, Json("{\"model\":\"m\"}"), Ct);
+
+        await answer.ShouldBeOpenAiErrorAsync(HttpStatusCode.GatewayTimeout, "deployment_timeout");
+    }
+
+    [Fact]
+    public async Task An_engine_that_drops_the_connection_is_unreachable()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        await using var engine = await StandInEngine.StartAsync(host, context =>
+        {
+            context.Abort();
+            return Task.CompletedTask;
+        });
+
+        using var answer = await host.Client.PostAsync(Completions, Json("{\"model\":\"m\"}"), Ct);
+
+        await answer.ShouldBeOpenAiErrorAsync(HttpStatusCode.BadGateway, "deployment_unreachable");
+    }
+
+    [Fact]
+    public async Task An_engine_that_is_gone_is_unreachable()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        await using (await StandInEngine.StartAsync(host, DiscardAsync))
+        {
+        }
+
+        using var answer = await host.Client.PostAsync(Completions, Json("{\"model\":\"m\"}"), Ct);
+
+        await answer.ShouldBeOpenAiErrorAsync(HttpStatusCode.BadGateway, "deployment_unreachable");
+    }
+
+    [Fact]
+    public async Task A_client_that_leaves_cancels_the_engines_request()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        var (reached, cancelled) = (new TaskCompletionSource(), new TaskCompletionSource());
+        await using var engine = await StandInEngine.StartAsync(host, async context =>
+        {
+            await DiscardAsync(context);
+            using var registration = context.RequestAborted.Register(cancelled.SetResult);
+            reached.SetResult();
+            await cancelled.Task;
+        });
+        using var leave = CancellationTokenSource.CreateLinkedTokenSource(Ct);
+
+        var asked = host.Client.PostAsync(Completions, Json("{\"model\":\"m\"}"), leave.Token);
+        await reached.Task.WaitAsync(Ct);
+        await leave.CancelAsync();
+
+        await Should.ThrowAsync<OperationCanceledException>(() => asked);
+        await cancelled.Task.WaitAsync(TimeSpan.FromSeconds(30), Ct);
+    }
+
+    [Fact]
+    public async Task A_request_with_two_lengths_is_one_request_or_none()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        var bodies = new List<string>();
+        await using var engine = await StandInEngine.StartAsync(host, async context => bodies.Add(await new StreamReader(context.Request.Body).ReadToEndAsync(Ct)));
+        const string Smuggled = "POST /v1/chat/completions HTTP/1.1\nHost: localhost\nContent-Type: application/json\nContent-Length: 23\n\n{\"model\":\"m\",\"s\":\"mug\"}";
+
+        var answer = await RawHttp.SendAsync(host.Url,
+            $"POST /v1/chat/completions HTTP/1.1\nHost: localhost\nContent-Type: application/json\nContent-Length: 6\nTransfer-Encoding: chunked\nConnection: close\n\n"
+            + $"d\n{{\"model\":\"m\"}}\n0\n\n{Smuggled}", halfClose: false, Ct);
+        var nested = await RawHttp.SendAsync(host.Url,
+            $"POST /v1/chat/completions HTTP/1.1\nHost: localhost\nContent-Type: application/json\nContent-Length: 13\nConnection: close\n\n{{\"model\":\"m\"}}{Smuggled}", halfClose: false, Ct);
+
+        answer.ShouldMatch("^HTTP/1.1 (200|400) ");
+        nested.ShouldStartWith("HTTP/1.1 200 ");
+        bodies.ShouldAllBe(body => body == "{\"model\":\"m\"}");
+    }
+
+    [Theory]
+    [InlineData("Transfer-Encoding: chunked\n\nZZ\n{\"model\":\"m\"}\n0\n\n")]
+    [InlineData("Transfer-Encoding: chunked\n\n-1\n{\"model\":\"m\"}\n0\n\n")]
+    [InlineData("Transfer-Encoding: chunked\n\nd\n{\"model\":\"m\"}BAD")]
+    [InlineData("Transfer-Encoding: chunked\n\nd\n{\"model\":\"m\"}\n")]
+    [InlineData("Transfer-Encoding: chunked, gzip\n\nd\n{\"model\":\"m\"}\n0\n\n")]
+    [InlineData("Transfer-Encoding: xchunked\n\nd\n{\"model\":\"m\"}\n0\n\n")]
+    [InlineData("Content-Length: 13\nContent-Length: 14\n\n{\"model\":\"m\"}")]
+    [InlineData("Content-Length: 13, 14\n\n{\"model\":\"m\"}")]
+    [InlineData("Content-Length: -1\n\n{\"model\":\"m\"}")]
+    [InlineData("Content-Length: 20\n\n{\"model\":\"m\"}")]
+    [InlineData("Content-Length : 13\n\n{\"model\":\"m\"}")]
+    [InlineData("Host: localhost\nContent-Length: 13\n\n{\"model\":\"m\"}")]
+    public async Task A_body_whose_end_is_in_doubt_reaches_no_engine(string rest)
+    {
+        await using var host = await ControlPlane.StartAsync();
+        await using var engine = await StandInEngine.StartAsync(host, DiscardAsync);
+
+        var answer = await RawHttp.SendAsync(host.Url, "POST /v1/chat/completions HTTP/1.1\nHost: localhost\nContent-Type: application/json\n" + rest, halfClose: true, Ct);
+
+        // a client that closed before its body was whole may get no answer
+        answer.ShouldMatch("^(|HTTP/1.1 (400|501) [^$]*)$");
+        engine.Requests.ShouldBe(0);
+    }
+
+    [Theory]
+    [InlineData("Content-Type: application/json\nContent-Type: text/plain\n", "415")]
+    [InlineData("Content-Type: application/json\nX-Request-Id: a\nX-Request-Id: b\nAccept: a/b\nAccept: c/d\nUser-Agent: a\nUser-Agent: b\n", "200")]
+    [InlineData("Content-Type: application/json\nAuthorization: Bearer a\nAuthorization: Bearer b\n", "200")]
+    [InlineData("Content-Type: application/json\nX-Request-Id: \u00ff\u0001\n", "400")]
+    public async Task Headers_that_come_twice_break_nothing(string headers, string status)
+    {
+        await using var host = await ControlPlane.StartAsync();
+        await using var engine = await StandInEngine.StartAsync(host, DiscardAsync);
+
+        var answer = await RawHttp.SendAsync(host.Url,
+            $"POST /v1/chat/completions HTTP/1.1\nHost: localhost\nConnection: close\n{headers}Content-Length: 13\n\n{{\"model\":\"m\"}}", halfClose: false, Ct);
+
+        answer.ShouldStartWith($"HTTP/1.1 {status} ");
+    }
+
+    private static StringContent Json(string text) => new(text, Encoding.UTF8, "application/json");
+
+    private static Task DiscardAsync(HttpContext context) => context.Request.Body.CopyToAsync(Stream.Null, Ct);
+}
