@@ -53,11 +53,11 @@ internal sealed class Database(IDbContextFactory<SqliteModelHostDbContext> conte
     /// <summary>A context for one operation.</summary>
     public async Task<ModelHostDbContext> OpenAsync(CancellationToken cancellationToken) => await contexts.CreateDbContextAsync(cancellationToken);
 
-    /// <summary>Brings the schema up to date.</summary>
+    /// <summary>Brings the schema up to date, in WAL mode.</summary>
     public async Task MigrateAsync(CancellationToken cancellationToken)
     {
         await using var db = await contexts.CreateDbContextAsync(cancellationToken);
-        // readers do not wait for writers; the mode stays with the file
+        // the provider sets it on files that it makes, and ours is made before, for its mode; the file keeps it
         await db.Database.ExecuteSqlRawAsync("PRAGMA journal_mode=WAL", cancellationToken);
         await db.Database.MigrateAsync(cancellationToken);
     }
