@@ -1,0 +1,60 @@
+using System.Text.Json;
+using Microsoft.AspNetCore.Routing;
+using Microsoft.Extensions.DependencyInjection;
+using ModelHost.TestKit;
+
+namespace ModelHost.Tests.Hosting;
+
+public sealed class ApiDocumentTests
+{
+    [Fact]
+    public async Task Document_and_routes_are_the_same_list()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        var document = await host.Client.JsonAsync("/openapi.json");
+
+        var mapped = host.Services.GetServices<EndpointDataSource>().SelectMany(source => source.Endpoints).OfType<RouteEndpoint>()
+            .Where(endpoint => endpoint.RoutePattern.RawText is { } path && !path.Contains("{*", StringComparison.Ordinal)
+                && !((string[])["swagger", "docs", "redoc", "openapi.json"]).Contains(path.Trim('/').Split('/')[0]))
+            .SelectMany(endpoint => endpoint.Metadata.GetMetadata<HttpMethodMetadata>()?.HttpMethods.Select(method => $"{method} {Path(endpoint)}") ?? [$"ANY {Path(endpoint)}"])
+            .Distinct();
+        var documented = document.GetProperty("paths").EnumerateObject()
+            .SelectMany(path => path.Value.EnumerateObject().Select(operation => $"{operation.Name.ToUpperInvariant()} {path.Name}"));
+
+        documented.ShouldBe(mapped, ignoreOrder: true);
+        documented.ShouldContain("POST /api/deployments/start");
+    }
+
+    [Fact]
+    public async Task Every_operation_has_a_name_a_summary_and_a_tag()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        var document = await host.Client.JsonAsync("/openapi.json");
+
+        var operations = document.GetProperty("paths").EnumerateObject().SelectMany(path => path.Value.EnumerateObject().Select(o => o.Value)).ToArray();
+
+        operations.ShouldAllBe(operation => operation.GetProperty("summary").GetString()!.EndsWith('.') && operation.GetProperty("tags").GetArrayLength() == 1);
+        operations.Select(operation => operation.GetProperty("operationId").GetString()).ShouldBeUnique();
+    }
+
+    [Fact]
+    public async Task Schemas_have_json_names_ranges_and_descriptions()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        var schemas = (await host.Client.JsonAsync("/openapi.json")).GetProperty("components").GetProperty("schemas");
+
+        var names = schemas.EnumerateObject().SelectMany(schema => schema.Value.TryGetProperty("properties", out var properties) ? properties.EnumerateObject().Select(p => p.Name) : []);
+        var start = schemas.GetProperty("DeploymentStart");
+
+        names.ShouldAllBe(name => name.All(c => char.IsAsciiLetterLower(c) || char.IsAsciiDigit(c) || c == '_'));
+        start.GetProperty("required").EnumerateArray().Select(name => name.GetString()).ShouldBe(["node_id", "model_name", "port", "gpu_memory_fraction", "owner"], ignoreOrder: true);
+        var port = start.GetProperty("properties").GetProperty("port");
+        (port.GetProperty("minimum").GetInt32(), port.GetProperty("maximum").GetInt32()).ShouldBe((1024, 65535));
+        start.GetProperty("properties").EnumerateObject().ShouldAllBe(property => IsDescribed(property.Value));
+    }
+
+    private static bool IsDescribed(JsonElement schema) => schema.TryGetProperty("description", out var text) && text.GetString()!.Length > 0;
+
+    private static string Path(RouteEndpoint endpoint) =>
+        "/" + System.Text.RegularExpressions.Regex.Replace(endpoint.RoutePattern.RawText!.Trim('/'), @":\w+\}", "}");
+}
