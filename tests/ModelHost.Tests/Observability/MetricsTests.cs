@@ -1,3 +1,4 @@
+using System.Diagnostics.Metrics;
 using System.Globalization;
 using System.Net.Http.Json;
 using System.Text.RegularExpressions;
@@ -5,7 +6,6 @@ using ModelHost.Observability;
 using ModelHost.TestKit;
 using OpenTelemetry;
 using OpenTelemetry.Metrics;
-using System.Diagnostics.Metrics;
 
 namespace ModelHost.Tests.Observability;
 
