@@ -13,7 +13,7 @@ public sealed class StateMachineTests
     [InlineData(WantedState.Running, RunObservation.NodeUnreachable, DeploymentStatus.Unreachable, WantedState.Running, NodeAction.None)]
     [InlineData(WantedState.Running, RunObservation.Absent, DeploymentStatus.Error, WantedState.Failed, NodeAction.None)]
     [InlineData(WantedState.Running, RunObservation.Preparing, DeploymentStatus.Starting, WantedState.Running, NodeAction.None)]
-    [InlineData(WantedState.Running, RunObservation.Loading, DeploymentStatus.Loading, WantedState.Running, NodeAction.None)]
+    [InlineData(WantedState.Running, RunObservation.Loading, DeploymentStatus.Running, WantedState.Running, NodeAction.None)]
     [InlineData(WantedState.Running, RunObservation.Ready, DeploymentStatus.Running, WantedState.Running, NodeAction.None)]
     [InlineData(WantedState.Running, RunObservation.Stopping, DeploymentStatus.Stopping, WantedState.Running, NodeAction.None)]
     [InlineData(WantedState.Running, RunObservation.Failed, DeploymentStatus.Error, WantedState.Failed, NodeAction.Stop)]
@@ -55,6 +55,14 @@ public sealed class StateMachineTests
 
         (step.State.Status, step.State.Wanted, step.Action).ShouldBe((status, wantedNext, action));
     }
+
+    [Theory]
+    [InlineData(DeploymentStatus.Starting)]
+    [InlineData(DeploymentStatus.Loading)]
+    [InlineData(DeploymentStatus.Unreachable)]
+    public void An_engine_that_loads_shows_as_loading_unless_it_served_before(DeploymentStatus before) =>
+        DeploymentStateMachine.Next(new(WantedState.Running, before, RunSeen: true, null, null), RunObservation.Loading, Now)
+            .State.Status.ShouldBe(DeploymentStatus.Loading);
 
     [Fact]
     public void A_run_that_never_existed_is_started_and_not_called_vanished()

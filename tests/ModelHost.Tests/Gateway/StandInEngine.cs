@@ -39,8 +39,9 @@ internal sealed class StandInEngine : IAsyncDisposable
             return answer(context);
         });
         await app.StartAsync();
-        host.Services.GetRequiredService<RouteSource>().Publish(-1,
-            [new ModelRoute(-1, DeploymentStatus.Running, null, model, [], "tests", DateTimeOffset.UnixEpoch, new Uri(app.Urls.First()), Key)]);
+        var routes = host.Services.GetRequiredService<RouteSource>();
+        routes.Publish(-1,
+            [new ModelRoute(-1, DeploymentStatus.Running, null, model, [], "tests", DateTimeOffset.UnixEpoch, new Uri(app.Urls.First()), Key)], routes.Mark());
         return engine;
     }
 

@@ -239,7 +239,8 @@ internal sealed partial class DeploymentService(
             Backend = spec.Backend,
             ContainerRuntime = spec.Runtime,
             Status = row.Status.ToWire(),
-            Detail = row.Detail,
+            // of the same moment as the progress beside it
+            Detail = row.Status is DeploymentStatus.Starting or DeploymentStatus.Loading && engine is { Detail.Length: > 0 } ? engine.Detail : row.Detail,
             LastError = row.LastError,
             ExpiresAt = row.ExpiresAt,
             CreatedAt = row.CreatedAt,
