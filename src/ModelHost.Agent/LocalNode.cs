@@ -204,11 +204,11 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
             HashSet<string> watched;
             lock (_lock)
                 watched = [.. _engines.Keys];
-            var instances = await runtime.ListAsync(linked.Token);
+            // what was watched before and is not afterwards has gone in between: it must not come back
+            var instances = await runtime.ListAsync(watched, linked.Token);
             lock (_lock)
             {
-                // what was watched before and is not now has gone in between
-                foreach (var instance in instances.Where(instance => !_engines.ContainsKey(instance.RunId) && !watched.Contains(instance.RunId)))
+                foreach (var instance in instances.Where(instance => !_engines.ContainsKey(instance.RunId)))
                 {
                     if (LaunchSpec.FromJson(instance.SpecJson) is { } spec && BackendCatalogue.BuiltIn.TryGetValue(spec.Backend, out var recipe))
                     {

@@ -64,7 +64,8 @@ internal static partial class GatewayBenchmark
             """);
         var before = peer.CpuTime();
         using var wrk = Process.Start(new ProcessStartInfo("wrk",
-            ["-t1", $"-c{connections}", $"-d{seconds}s", "--latency", "-s", script, new Uri(peer.Url, "/v1/chat/completions").ToString()]) { RedirectStandardOutput = true })!;
+            ["-t1", $"-c{connections}", $"-d{seconds}s", "--latency", "-s", script, new Uri(peer.Url, "/v1/chat/completions").ToString()])
+        { RedirectStandardOutput = true })!;
         var output = await wrk.StandardOutput.ReadToEndAsync();
         await wrk.WaitForExitAsync();
         File.Delete(script);

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Globalization;
 using System.Text.Json;
+using ModelHost.Agent.Runtimes;
 using ModelHost.TestKit;
 
 namespace ModelHost.Benchmarks;
@@ -42,7 +43,7 @@ internal sealed class Peers : IAsyncDisposable
             });
             await client.StatusAsync(await client.StartModelAsync(request), "running");
             using var sidecar = JsonDocument.Parse(await File.ReadAllBytesAsync(Directory.GetFiles(Path.Combine(node.Data, "engines"), "*.json").Single()));
-            peers.EngineKey = sidecar.RootElement.GetProperty("engine_key").GetString()!;
+            peers.EngineKey = Libc.Environment(sidecar.RootElement.GetProperty("pid").GetInt32())["VLLM_API_KEY"];
             var engine = $"http://127.0.0.1:{sidecar.RootElement.GetProperty("engine_port").GetInt32()}";
             peers._all.Add(new Peer("direct", new Uri(engine), null));
             peers._all.Add(new Peer("ModelHost", host.Url, Process.GetProcessById(host.Id), withChildren: false));

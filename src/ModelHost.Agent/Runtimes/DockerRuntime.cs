@@ -23,12 +23,12 @@ internal sealed class DockerRuntime(DockerClient docker, NodeOptions options, No
 
     public string Name => "docker";
 
-    public async Task<IReadOnlyList<EngineInstance>> ListAsync(CancellationToken cancellationToken)
+    public async Task<IReadOnlyList<EngineInstance>> ListAsync(IReadOnlySet<string> knownRuns, CancellationToken cancellationToken)
     {
         var labels = new Dictionary<string, string?> { [ClusterLabel] = identity.ClusterId };
         var found = await Ask(() => docker.ListContainersAsync(labels, cancellationToken));
         var instances = new List<EngineInstance>();
-        foreach (var summary in found)
+        foreach (var summary in found.Where(summary => !knownRuns.Contains(summary.Labels.GetValueOrDefault(RunLabel, ""))))
         {
             if (await InspectAsync(summary.Id, cancellationToken) is not { } details)
                 continue;

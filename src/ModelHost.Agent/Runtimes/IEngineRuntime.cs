@@ -9,9 +9,9 @@ internal interface IEngineRuntime
     /// <summary>Name in launch specs and reports.</summary>
     string Name { get; }
 
-    /// <summary>All engines of this cluster, running or ended, complete.</summary>
+    /// <summary>All engines of this cluster, running or ended, but those of runs that are known already; complete.</summary>
     /// <exception cref="RuntimeException">The runtime does not answer.</exception>
-    Task<IReadOnlyList<EngineInstance>> ListAsync(CancellationToken cancellationToken);
+    Task<IReadOnlyList<EngineInstance>> ListAsync(IReadOnlySet<string> knownRuns, CancellationToken cancellationToken);
 
     /// <summary>Gets ready what the engine needs and starts it.</summary>
     /// <exception cref="RuntimeException">

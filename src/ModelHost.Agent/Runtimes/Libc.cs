@@ -45,6 +45,21 @@ internal static class Libc
         }
     }
 
+    /// <summary>The variables a process was started with; none: it is gone, or not ours to ask.</summary>
+    public static IReadOnlyDictionary<string, string> Environment(int pid)
+    {
+        try
+        {
+            return File.ReadAllText($"/proc/{pid.ToString(CultureInfo.InvariantCulture)}/environ").Split('\0', StringSplitOptions.RemoveEmptyEntries)
+                .Select(pair => pair.Split('=', 2)).Where(pair => pair.Length == 2)
+                .GroupBy(pair => pair[0]).ToDictionary(group => group.Key, group => group.Last()[1]);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return new Dictionary<string, string>();
+        }
+    }
+
 #pragma warning disable IDE1006, SYSLIB1054, CA2101 // the names are libc's; source-generated marshalling has no null-terminated string arrays
     [DllImport("libc", SetLastError = true)]
     private static extern int kill(int pid, int signal);

@@ -4,6 +4,7 @@ using System.Runtime.CompilerServices;
 using System.Text;
 using ModelHost.Agent.Engines;
 using ModelHost.Core.Backends;
+using ModelHost.Core.Deployments;
 
 namespace ModelHost.Agent.Runtimes;
 
@@ -21,7 +22,7 @@ internal sealed class ProcessRuntime(NodeIdentity identity, TimeProvider time) :
 
     public string Name => "process";
 
-    public Task<IReadOnlyList<EngineInstance>> ListAsync(CancellationToken cancellationToken)
+    public Task<IReadOnlyList<EngineInstance>> ListAsync(IReadOnlySet<string> knownRuns, CancellationToken cancellationToken)
     {
         if (!Directory.Exists(_folder))
             return Task.FromResult<IReadOnlyList<EngineInstance>>([]);
@@ -29,8 +30,8 @@ internal sealed class ProcessRuntime(NodeIdentity identity, TimeProvider time) :
         foreach (var path in Directory.EnumerateFiles(_folder, "*.json"))
         {
             // without a process it is being started right now, or was when the host was killed: the start is asked for again
-            if (ProcessSidecar.Read(path) is { Pid: not null } sidecar)
-                instances.Add(Instance(sidecar));
+            if (ProcessSidecar.Read(path) is { Pid: not null } sidecar && !knownRuns.Contains(sidecar.RunId))
+                instances.Add(Found(sidecar));
         }
         return Task.FromResult<IReadOnlyList<EngineInstance>>(instances);
     }
@@ -50,10 +51,8 @@ internal sealed class ProcessRuntime(NodeIdentity identity, TimeProvider time) :
             RunId = launch.RunId,
             Spec = launch.Spec.ToJson(),
             EnginePort = launch.EnginePort,
-            EngineKey = launch.EngineKey,
             Command = [.. Self(launch.Recipe.Command), .. EngineCommandLine.Arguments(launch.Recipe, launch.Spec, launch.EnginePort)],
             OutputFile = Path.Combine(_folder, launch.RunId + ".out"),
-            Secrets = [.. launch.Env.Where(variable => Redactor.IsSecretName(variable.Key)).Select(variable => variable.Value)],
         };
         sidecar.Write(path);
         var shim = Self(["{modelhost}", EngineShim.Role, path, sidecar.Attempt]);
@@ -90,7 +89,7 @@ internal sealed class ProcessRuntime(NodeIdentity identity, TimeProvider time) :
                 throw;
             }
         }
-        return Instance(sidecar);
+        return Instance(sidecar, launch.EngineKey, []);
     }
 
     public async Task<EngineExit?> WaitAsync(EngineInstance instance, CancellationToken cancellationToken)
@@ -197,8 +196,17 @@ internal sealed class ProcessRuntime(NodeIdentity identity, TimeProvider time) :
 
     private string SidecarPath(string runId) => Path.Combine(_folder, runId + ".json");
 
-    private static EngineInstance Instance(ProcessSidecar sidecar) => new(
-        sidecar.RunId, sidecar.DeploymentUid, sidecar.RunId, sidecar.Spec, sidecar.EnginePort, sidecar.EngineKey, "", "", "", sidecar.Secrets);
+    /// <summary>An engine that this object did not start: the key of its run and its secrets stand in its environment, and nowhere else.</summary>
+    private static EngineInstance Found(ProcessSidecar sidecar)
+    {
+        var variables = Libc.Environment(sidecar.IsAlive ? sidecar.Pid!.Value : 0);
+        var recipe = BackendCatalogue.BuiltIn.GetValueOrDefault(LaunchSpec.FromJson(sidecar.Spec)?.Backend ?? "");
+        return Instance(sidecar, variables.GetValueOrDefault(recipe?.KeyVariable ?? "", ""),
+            [.. variables.Where(variable => Redactor.IsSecretName(variable.Key)).Select(variable => variable.Value)]);
+    }
+
+    private static EngineInstance Instance(ProcessSidecar sidecar, string key, IReadOnlyList<string> secrets) => new(
+        sidecar.RunId, sidecar.DeploymentUid, sidecar.RunId, sidecar.Spec, sidecar.EnginePort, key, "", "", "", secrets);
 
     /// <summary>Replaces <c>{modelhost}</c> by how this executable is started.</summary>
     private static string[] Self(string[] command)

@@ -3,17 +3,15 @@ using System.Text.Json.Serialization;
 
 namespace ModelHost.Agent.Runtimes;
 
-/// <summary>What is kept on disk of an engine that runs as a process, so that a host that was killed finds it again.</summary>
+/// <summary>What is kept on disk of an engine that runs as a process, so that a host that was killed finds it again. No secrets.</summary>
 internal sealed record ProcessSidecar
 {
     public required string DeploymentUid { get; init; }
     public required string RunId { get; init; }
     public required string Spec { get; init; }
     public required int EnginePort { get; init; }
-    public required string EngineKey { get; init; }
     public required IReadOnlyList<string> Command { get; init; }
     public required string OutputFile { get; init; }
-    public IReadOnlyList<string> Secrets { get; init; } = [];
 
     /// <summary>
     /// Tells one attempt to start the run from the next: a process that an attempt left behind must not begin with the key and the port of
@@ -44,7 +42,7 @@ internal sealed record ProcessSidecar
         }
     }
 
-    /// <summary>Writes the sidecar whole or not at all, for its owner's eyes only: it holds the key of the run.</summary>
+    /// <summary>Writes the sidecar whole or not at all.</summary>
     public void Write(string path)
     {
         var temporary = path + ".new";
