@@ -138,6 +138,9 @@ internal sealed class EngineConnection : IDisposable
 
     private static async Task<Stream> ConnectAsync(UnixDomainSocketEndPoint endpoint, CancellationToken cancellationToken)
     {
+        // the system's word for it is "Cannot assign requested address"
+        if (!File.Exists(endpoint.ToString()))
+            throw new IOException($"there is no socket {endpoint}");
         var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         try
         {
