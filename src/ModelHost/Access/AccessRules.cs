@@ -1,4 +1,5 @@
 using Microsoft.AspNetCore.Authorization;
+using ModelHost.Common;
 
 namespace ModelHost.Access;
 
@@ -17,7 +18,7 @@ internal static class AccessRules
     /// <summary>Adds authentication and the rules; a route without one is the administrator's alone.</summary>
     public static IServiceCollection AddAccess(this IServiceCollection services)
     {
-        services.AddOptions<AccessOptions>().BindConfiguration(AccessOptions.Section);
+        services.AddCheckedOptions<AccessOptions>(AccessOptions.Section);
         services.AddSingleton<AdminKey>();
         services.AddSingleton<LoopbackGuard>();
         services.AddAuthentication(AccessHandler.Scheme).AddScheme<Microsoft.AspNetCore.Authentication.AuthenticationSchemeOptions, AccessHandler>(AccessHandler.Scheme, null);

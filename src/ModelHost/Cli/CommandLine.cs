@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.CommandLine.Invocation;
 using System.Net;
 using System.Net.Sockets;
+using System.Text.RegularExpressions;
 using Microsoft.Extensions.Options;
 using ModelHost.Agent.Runtimes;
 using ModelHost.Hosting;
@@ -10,7 +11,7 @@ using ModelHost.Simulator;
 namespace ModelHost.Cli;
 
 /// <summary>The command line of <c>modelhost</c>.</summary>
-internal static class CommandLine
+internal static partial class CommandLine
 {
     private const int DemoPorts = 100;
 
@@ -103,7 +104,8 @@ internal static class CommandLine
         }
         catch (InvalidOperationException e) when (e.Source == "Microsoft.Extensions.Configuration.Binder")
         {
-            return Refuse($"the configuration is wrong: {e.Message}");
+            var unknown = UnknownSetting().Match(e.Message);
+            return Refuse("the configuration is wrong: " + (unknown.Success ? $"there is no setting {unknown.Groups["names"].Value} in {unknown.Groups["options"].Value}." : e.Message));
         }
         catch (InvalidDataException e)
         {
@@ -130,6 +132,10 @@ internal static class CommandLine
             return false;
         }
     }
+
+    // the binder's own words name its options, not ours
+    [GeneratedRegex(@"not found on the instance of ModelHost\.(\w+\.)*(?<options>\w+): (?<names>.*)$")]
+    private static partial Regex UnknownSetting();
 
     private static int Refuse(string why)
     {

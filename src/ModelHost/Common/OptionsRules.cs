@@ -6,10 +6,14 @@ namespace ModelHost.Common;
 /// <summary>Checks options by their attributes, and says what is wrong in the words of the configuration.</summary>
 internal static class OptionsRules
 {
+    /// <summary>Options from their section of the configuration, checked at start: a key that there is not is as wrong as a value that cannot be.</summary>
+    public static OptionsBuilder<T> AddCheckedOptions<T>(this IServiceCollection services, string section) where T : class =>
+        services.AddOptions<T>().BindConfiguration(section, binder => binder.ErrorOnUnknownConfiguration = true).ValidateAttributes(section).ValidateOnStart();
+
     /// <summary>Checks every property by its attributes; the message gives the full key, the value and the rule.</summary>
     /// <param name="options">The options.</param>
     /// <param name="section">Their section of the configuration.</param>
-    public static OptionsBuilder<T> ValidateAttributes<T>(this OptionsBuilder<T> options, string section) where T : class
+    private static OptionsBuilder<T> ValidateAttributes<T>(this OptionsBuilder<T> options, string section) where T : class
     {
         options.Services.AddSingleton<IValidateOptions<T>>(new Attributes<T>(section));
         return options;

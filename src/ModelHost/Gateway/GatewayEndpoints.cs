@@ -14,7 +14,7 @@ internal static class GatewayEndpoints
     /// <summary>Adds the gateway.</summary>
     public static IServiceCollection AddGateway(this IServiceCollection services)
     {
-        services.AddOptions<GatewayOptions>().BindConfiguration(GatewayOptions.Section).ValidateAttributes(GatewayOptions.Section).ValidateOnStart();
+        services.AddCheckedOptions<GatewayOptions>(GatewayOptions.Section);
         services.AddHttpForwarder();
         return services.AddSingleton<RouteSource>().AddSingleton<EngineForwarder>().AddSingleton<GatewayMeters>();
     }

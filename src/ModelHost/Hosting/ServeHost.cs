@@ -83,10 +83,9 @@ internal static partial class ServeHost
 
     private static void AddLocalNode(IServiceCollection services)
     {
-        services.AddOptions<NodeOptions>().BindConfiguration(NodeOptions.Section).ValidateAttributes(NodeOptions.Section)
+        services.AddCheckedOptions<NodeOptions>(NodeOptions.Section)
             .Validate(node => node.EnginePortFirst <= node.EnginePortLast, "Node:EnginePortFirst is above Node:EnginePortLast.")
-            .Validate(node => Uri.TryCreate(node.DockerHost, UriKind.Absolute, out _), "Node:DockerHost is no address such as unix:///var/run/docker.sock.")
-            .ValidateOnStart();
+            .Validate(node => Uri.TryCreate(node.DockerHost, UriKind.Absolute, out _), "Node:DockerHost is no address such as unix:///var/run/docker.sock.");
         services.AddSingleton(provider => new LocalNode(
             new NodeIdentity(provider.GetRequiredService<DataFolder>().ClusterId, provider.GetRequiredService<DataFolder>().NodeId, provider.GetRequiredService<DataFolder>().Path),
             provider.GetRequiredService<IOptions<NodeOptions>>().Value, provider.GetRequiredService<TimeProvider>(), provider.GetRequiredService<ILoggerFactory>()));
@@ -124,6 +123,8 @@ internal static partial class ServeHost
             // the keys lie in a folder that only their owner can open
             .MinimumLevel.Override("Microsoft.AspNetCore.DataProtection", LogEventLevel.Error)
             // it warns of every client that leaves; what fails for other reasons is logged by the gateway
+            // one line for every request without a key would let anybody fill the log
+            .MinimumLevel.Override("ModelHost.Access.AccessHandler", LogEventLevel.Warning)
             .MinimumLevel.Override("Yarp", LogEventLevel.Error)
             // whoever starts the host is told by the exception
             .Filter.ByExcluding(line => line.MessageTemplate.Text == "Hosting failed to start")

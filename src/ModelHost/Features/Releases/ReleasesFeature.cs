@@ -31,7 +31,7 @@ internal static class ReleasesFeature
     /// <summary>Adds the service.</summary>
     public static IServiceCollection AddReleases(this IServiceCollection services)
     {
-        services.AddOptions<ReleaseOptions>().BindConfiguration(ReleaseOptions.Section).ValidateAttributes(ReleaseOptions.Section).ValidateOnStart();
+        services.AddCheckedOptions<ReleaseOptions>(ReleaseOptions.Section);
         return services.AddSingleton<ReleaseService>();
     }
 
