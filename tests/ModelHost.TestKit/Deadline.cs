@@ -1,3 +1,5 @@
+using System.Globalization;
+
 namespace ModelHost.TestKit;
 
 /// <summary>Waits in tests: for a condition, never for a time.</summary>
@@ -16,6 +18,18 @@ public static class Deadline
                 throw new TimeoutException($"{what ?? "the condition"} did not hold within {seconds} s; last seen: {value}");
             await Task.Delay(20);
         }
+    }
+
+    /// <summary>
+    /// A demanded time, for a machine whose cores others leave free: with more work than cores it grows with the load, and with
+    /// <c>MODELHOST_TEST_SLOW</c> set it is twenty times as long.
+    /// </summary>
+    public static TimeSpan Allowed(double seconds)
+    {
+        if (Environment.GetEnvironmentVariable("MODELHOST_TEST_SLOW") is { Length: > 0 })
+            return TimeSpan.FromSeconds(seconds) * 20;
+        var load = double.Parse(File.ReadAllText("/proc/loadavg").Split(' ')[0], CultureInfo.InvariantCulture);
+        return TimeSpan.FromSeconds(seconds) * Math.Max(1, load / Environment.ProcessorCount);
     }
 
     /// <summary>Polls until the condition holds.</summary>

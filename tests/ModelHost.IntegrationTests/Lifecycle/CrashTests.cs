@@ -1,4 +1,3 @@
-using System.Globalization;
 using System.Net;
 using System.Net.Http.Json;
 using System.Text.Json;
@@ -16,18 +15,6 @@ public sealed class CrashTests(RealDockerFixture fixture)
 #pragma warning disable CA1034 // named by the attribute above, and nowhere else
     public sealed class Alone;
 #pragma warning restore CA1034
-
-    /// <summary>Three seconds, on a machine whose cores others leave free: with more work than cores, the start waits for its share.</summary>
-    private static TimeSpan RestartLimit
-    {
-        get
-        {
-            if (Environment.GetEnvironmentVariable("MODELHOST_TEST_SLOW") is { Length: > 0 })
-                return TimeSpan.FromSeconds(60);
-            var load = double.Parse(File.ReadAllText("/proc/loadavg").Split(' ')[0], CultureInfo.InvariantCulture);
-            return TimeSpan.FromSeconds(3) * Math.Max(1, load / Environment.ProcessorCount);
-        }
-    }
 
     private readonly int _port = TestPorts.Free();
 
@@ -65,7 +52,7 @@ public sealed class CrashTests(RealDockerFixture fixture)
 
         TestContext.Current.TestOutputHelper!.WriteLine($"first answer {outage.TotalSeconds:0.00} s after the start");
         TestContext.Current.TestOutputHelper!.WriteLine(string.Join("\n", second.Output));
-        outage.ShouldBeLessThan(RestartLimit);
+        outage.ShouldBeLessThan(Deadline.Allowed(3));
         (after.Id, after.State.StartedAt).ShouldBe((before.Id, before.State.StartedAt));
         running.GetProperty("id").GetInt32().ShouldBe(id);
         EngineTraffic.Numbers(log).ShouldBe(Enumerable.Range(1, 250));
@@ -214,7 +201,7 @@ public sealed class CrashTests(RealDockerFixture fixture)
         var after = await node.ContainerAsync();
 
         code.ShouldBe(0);
-        took.ShouldBeLessThan(TimeSpan.FromSeconds(5));
+        took.ShouldBeLessThan(Deadline.Allowed(5));
         (after.Id, after.State.StartedAt).ShouldBe((before.Id, before.State.StartedAt));
         node.Processes().ShouldBe([pid]);
         (await client.LogAsync(id)).Count(line => line.Contains("Application startup complete", StringComparison.Ordinal)).ShouldBe(1);
