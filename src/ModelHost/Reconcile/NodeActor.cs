@@ -55,21 +55,40 @@ internal sealed partial class NodeActor(
     private async Task PassAsync(CancellationToken cancellationToken)
     {
         await HearAsync(cancellationToken);
-        var actions = new List<(Deployment Row, NodeAction Action)>();
-        List<Deployment> rows;
         var mark = routes.Mark();
-        await using (var db = await database.OpenAsync(cancellationToken))
-            rows = await db.Deployments.AsNoTracking().Where(d => d.NodeId == node.Id).ToListAsync(cancellationToken);
-        for (var i = 0; i < rows.Count; i++)
+        var advanced = new List<(Deployment Row, NodeAction Action)>();
+        foreach (var row in await UnsettledAsync(cancellationToken))
         {
-            if (await AdvanceAsync(rows[i], cancellationToken) is not { } advanced)
-                continue; // written by somebody else in between: the next pass sees it, and is asked for here
-            rows[i] = advanced.Row;
-            actions.Add(advanced);
+            // what could not be stored goes on being served as it is: a full disk must not take a model away
+            var step = (Row: row, Action: NodeAction.None);
+            try
+            {
+                step = await AdvanceAsync(row, cancellationToken) ?? step;
+            }
+#pragma warning disable CA1031 // one row that cannot be read or written must not hold up the others of its node
+            catch (Exception e) when (!cancellationToken.IsCancellationRequested)
+#pragma warning restore CA1031
+            {
+                LogRowFailed(e, row.Id);
+            }
+            advanced.Add(step);
         }
-        routes.Publish(node.Id, rows.Where(row => row.Status.IsActive()).Select(row => row.ToRoute(node.Engine(row.RunId))), mark);
-        foreach (var (row, action) in actions)
+        routes.Publish(node.Id, advanced.Where(step => step.Row.Status.IsActive() && LaunchSpec.FromJson(step.Row.Spec) is not null)
+            .Select(step => step.Row.ToRoute(node.Engine(step.Row.RunId))), mark);
+        foreach (var (row, action) in advanced)
             await ActAsync(row, action, cancellationToken);
+    }
+
+    /// <summary>The deployments that have something left to do: all but those at rest of whose run the node says nothing.</summary>
+    private async Task<List<Deployment>> UnsettledAsync(CancellationToken cancellationToken)
+    {
+        var reported = node.LastReport?.Engines.Select(engine => engine.RunId).ToArray() ?? [];
+        await using var db = await database.OpenAsync(cancellationToken);
+        return await db.Deployments.AsNoTracking().Where(d => d.NodeId == node.Id
+            && (d.ReservedPort != null || d.Wanted == WantedState.Running
+                || (d.Wanted == WantedState.Stopped && d.Status != DeploymentStatus.Stopped)
+                || (d.Wanted == WantedState.Expired && d.Status != DeploymentStatus.Expired)
+                || EF.Constant(reported).Contains(d.RunId))).ToListAsync(cancellationToken);
     }
 
     private async Task HearAsync(CancellationToken cancellationToken)
@@ -89,14 +108,14 @@ internal sealed partial class NodeActor(
         }
     }
 
-    private RunObservation Observe(Deployment row)
+    private RunObservation Observe(Deployment row, LaunchSpec spec)
     {
         if (node.IsUnreachable)
             return RunObservation.NodeUnreachable;
         if (node.Report is not { } report)
             return RunObservation.Unknown;
         if (node.Engine(row.RunId) is not { } engine)
-            return report.Runtimes.Contains(LaunchSpec.FromJson(row.Spec)!.Runtime) ? RunObservation.Absent : RunObservation.Unknown;
+            return report.Runtimes.Contains(spec.Runtime) ? RunObservation.Absent : RunObservation.Unknown;
         return engine.Phase switch
         {
             EnginePhase.Preparing => RunObservation.Preparing,
@@ -113,8 +132,8 @@ internal sealed partial class NodeActor(
     private async Task<(Deployment Row, NodeAction Action)?> AdvanceAsync(Deployment seen, CancellationToken cancellationToken)
     {
         var now = time.GetUtcNow();
-        var observed = Observe(seen);
-        var spec = LaunchSpec.FromJson(seen.Spec)!;
+        var spec = LaunchSpec.FromJson(seen.Spec) ?? throw new InvalidDataException("its launch spec was written by a newer version");
+        var observed = Observe(seen, spec);
         var step = DeploymentStateMachine.Next(
             new DeploymentState(seen.Wanted, seen.Status, seen.RunSeen, seen.ExpiresAt,
                 spec.DurationSeconds is { } seconds ? TimeSpan.FromSeconds(seconds) : null),
@@ -208,6 +227,9 @@ internal sealed partial class NodeActor(
 
     [LoggerMessage(1202, LogLevel.Error, "A pass over node {NodeId} failed ({Failures} in a row).")]
     private partial void LogPassFailed(Exception exception, int nodeId, int failures);
+
+    [LoggerMessage(1205, LogLevel.Error, "Deployment {DeploymentId} could not be brought on.")]
+    private partial void LogRowFailed(Exception exception, int deploymentId);
 
     [LoggerMessage(1203, LogLevel.Warning, "Node {NodeId} did not answer ({Failures} in a row): {Reason}")]
     private partial void LogSilent(int nodeId, int failures, string reason);
