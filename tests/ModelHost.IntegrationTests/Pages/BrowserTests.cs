@@ -96,7 +96,8 @@ public sealed class BrowserTests(NodeScripts scripts)
     /// <summary>Lets the browser do something; nothing may be complained about in its console, and no other host asked for anything.</summary>
     private async Task<JsonElement> LookAsync(ControlPlane host, string use, Action<JsonObject>? change = null)
     {
-        var shots = Directory.CreateTempSubdirectory("mh-pages-").FullName;
+        // kept beside the tests, to be looked at, until the next run
+        var shots = Directory.CreateDirectory(Path.Combine(AppContext.BaseDirectory, "screenshots")).FullName;
         TestContext.Current.TestOutputHelper?.WriteLine($"screenshots: {shots}");
         var input = new JsonObject { ["use"] = use, ["url"] = host.Url.AbsoluteUri, ["chromium"] = NodeScripts.Find("chromium", "chromium"), ["shots"] = shots };
         change?.Invoke(input);
