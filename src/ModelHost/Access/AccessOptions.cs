@@ -11,4 +11,10 @@ public sealed class AccessOptions
     /// every start.
     /// </summary>
     public bool TrustedLan { get; set; }
+
+    /// <summary>
+    /// Addresses and networks of reverse proxies whose <c>X-Forwarded-For</c>, <c>-Proto</c> and <c>-Host</c> are believed, separated by
+    /// commas (<c>127.0.0.1,10.0.0.0/8</c>). Default: none. What comes through a proxy is never taken for a local program.
+    /// </summary>
+    public string TrustedProxies { get; set; } = "";
 }

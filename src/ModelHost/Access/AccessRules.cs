@@ -18,7 +18,10 @@ internal static class AccessRules
     /// <summary>Adds authentication and the rules; a route without one is the administrator's alone.</summary>
     public static IServiceCollection AddAccess(this IServiceCollection services)
     {
-        services.AddCheckedOptions<AccessOptions>(AccessOptions.Section);
+        services.AddCheckedOptions<AccessOptions>(AccessOptions.Section).Validate(
+            access => access.TrustedProxies.Split(',', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries)
+                .All(text => System.Net.IPAddress.TryParse(text, out _) || System.Net.IPNetwork.TryParse(text, out _)),
+            "Access:TrustedProxies is no list of addresses or networks such as 127.0.0.1,10.0.0.0/8.");
         services.AddSingleton<AdminKey>();
         services.AddSingleton<LoopbackGuard>();
         services.AddAuthentication(AccessHandler.Scheme).AddScheme<Microsoft.AspNetCore.Authentication.AuthenticationSchemeOptions, AccessHandler>(AccessHandler.Scheme, null);

@@ -17,7 +17,10 @@ internal sealed class LoopbackGuard(IServer server)
     /// <summary>Whether every listener is bound to loopback; asked by requests only, when all of them are bound.</summary>
     public bool IsBoundToLoopbackOnly => _isBoundToLoopbackOnly ??=
         server.Features.Get<IServerAddressesFeature>()?.Addresses is { Count: > 0 } addresses
-        && addresses.All(address => BindingAddress.Parse(address) is { IsUnixPipe: false } binding && IsLoopbackName(binding.Host));
+        && addresses.All(IsLoopback);
+
+    /// <summary>Whether an address listened on is reached from this machine only.</summary>
+    public static bool IsLoopback(string url) => BindingAddress.Parse(url) is { IsUnixPipe: false } binding && IsLoopbackName(binding.Host);
 
     /// <summary>Whether the request is local.</summary>
     public bool IsLocal(HttpContext context)

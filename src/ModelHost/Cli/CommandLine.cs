@@ -47,9 +47,13 @@ internal static partial class CommandLine
         var demo = new Option<bool>("--demo") { Description = "Serve a small model on the built-in simulator, from a data folder of its own." };
         var noLocalNode = new Option<bool>("--no-local-node") { Description = "Run no engines on this machine." };
         var trustedLan = new Option<bool>("--trusted-lan") { Description = "Let everybody who reaches the listener do everything." };
+        var pathBase = new Option<string?>("--path-base") { Description = "Prefix under which everything is reached, such as /modelhost.", HelpName = "PREFIX" };
+        var tlsCert = new Option<string?>("--tls-cert") { Description = "Certificate for https, with its chain, as PEM.", HelpName = "FILE" };
+        var tlsKey = new Option<string?>("--tls-key") { Description = "Its private key, as PEM.", HelpName = "FILE" };
+        var proxies = new Option<string?>("--trusted-proxies") { Description = "Reverse proxies whose X-Forwarded headers are believed: addresses and networks, separated by commas.", HelpName = "LIST" };
         var logJson = new Option<bool>("--log-json") { Description = "Write log lines as JSON." };
         var configuration = new Argument<string[]>("Section:Key=value") { Description = "Settings, such as Node:NvidiaSmi=/opt/nvidia-smi." };
-        foreach (var option in (Option[])[data, urls, demo, noLocalNode, trustedLan, logJson])
+        foreach (var option in (Option[])[data, urls, tlsCert, tlsKey, pathBase, proxies, trustedLan, noLocalNode, demo, logJson])
             command.Options.Add(option);
         if (command is not RootCommand) // it would take the name of a command for one
             command.Arguments.Add(configuration);
@@ -71,6 +75,10 @@ internal static partial class CommandLine
             NoLocalNode = parsed.GetValue(noLocalNode),
             TrustedLan = parsed.GetValue(trustedLan),
             LogJson = parsed.GetValue(logJson),
+            PathBase = parsed.GetValue(pathBase),
+            TlsCert = parsed.GetValue(tlsCert),
+            TlsKey = parsed.GetValue(tlsKey),
+            TrustedProxies = parsed.GetValue(proxies),
             Configuration = parsed.GetValue(configuration) ?? [],
         }, cancellationToken));
     }
@@ -85,6 +93,7 @@ internal static partial class CommandLine
             await using var app = ServeHost.Build(settings, folder, settings.Demo ? Demo.Add : null);
             await app.StartAsync(cancellationToken);
             Lifetime.LogListening(app.Logger, string.Join(", ", app.Urls));
+            app.WarnOfCleartext();
             await app.WaitForShutdownAsync(cancellationToken);
             Lifetime.LogStopped(app.Logger);
             return 0;

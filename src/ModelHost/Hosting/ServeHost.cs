@@ -36,7 +36,9 @@ internal static partial class ServeHost
             .GroupBy(pair => pair[0], StringComparer.OrdinalIgnoreCase) // the last of a setting given twice counts
             .Select(given => KeyValuePair.Create(given.Key, given.Last().ElementAtOrDefault(1))));
         AddLogging(builder);
-        builder.WebHost.UseUrls(settings.Urls ?? ServeSettings.DefaultUrl);
+        var urls = settings.Urls ?? (settings.TlsCert is null ? ServeSettings.DefaultUrl : ServeSettings.DefaultTlsUrl);
+        builder.WebHost.UseUrls(urls);
+        builder.UseTls(urls);
         builder.WebHost.ConfigureKestrel(kestrel =>
         {
             kestrel.AddServerHeader = false;
@@ -68,6 +70,7 @@ internal static partial class ServeHost
             options.SerializerOptions.NumberHandling = JsonNumberHandling.Strict;
             options.SerializerOptions.RespectNullableAnnotations = true;
         });
+        services.AddListener();
         services.AddValidation();
         services.AddProblems();
         services.AddData(folder);
@@ -93,6 +96,7 @@ internal static partial class ServeHost
 
     private static void Map(WebApplication app)
     {
+        app.UseListener();
         app.UseExceptionHandler();
         app.UseStatusCodePages();
         app.Use(static (context, next) =>
@@ -122,9 +126,9 @@ internal static partial class ServeHost
             .MinimumLevel.Override("Microsoft", LogEventLevel.Warning)
             // the keys lie in a folder that only their owner can open
             .MinimumLevel.Override("Microsoft.AspNetCore.DataProtection", LogEventLevel.Error)
-            // it warns of every client that leaves; what fails for other reasons is logged by the gateway
             // one line for every request without a key would let anybody fill the log
             .MinimumLevel.Override("ModelHost.Access.AccessHandler", LogEventLevel.Warning)
+            // it warns of every client that leaves; what fails for other reasons is logged by the gateway
             .MinimumLevel.Override("Yarp", LogEventLevel.Error)
             // whoever starts the host is told by the exception
             .Filter.ByExcluding(line => line.MessageTemplate.Text == "Hosting failed to start")
@@ -147,6 +151,17 @@ internal static partial class ServeHost
             values[$"{NodeOptions.Section}:{nameof(NodeOptions.ProcessRuntime)}"] = "true";
         if (settings.TrustedLan)
             values[$"{AccessOptions.Section}:{nameof(AccessOptions.TrustedLan)}"] = "true";
+        foreach (var (key, value) in (ReadOnlySpan<(string, string?)>)
+        [
+            ($"{ListenerOptions.Section}:{nameof(ListenerOptions.PathBase)}", settings.PathBase),
+            ($"{ListenerOptions.Section}:{nameof(ListenerOptions.TlsCert)}", settings.TlsCert),
+            ($"{ListenerOptions.Section}:{nameof(ListenerOptions.TlsKey)}", settings.TlsKey),
+            ($"{AccessOptions.Section}:{nameof(AccessOptions.TrustedProxies)}", settings.TrustedProxies),
+        ])
+        {
+            if (value is not null)
+                values[key] = value;
+        }
         if (settings.LogJson)
             values["Log:Json"] = "true";
         return values;

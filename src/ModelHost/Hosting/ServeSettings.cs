@@ -6,6 +6,9 @@ public sealed record ServeSettings
     /// <summary>The address listened on when nothing else is said.</summary>
     public const string DefaultUrl = "http://127.0.0.1:8000";
 
+    /// <summary>The same with a certificate.</summary>
+    public const string DefaultTlsUrl = "https://127.0.0.1:8000";
+
     /// <summary>The data folder; null: the default one, or the demo's own.</summary>
     public string? Data { get; init; }
 
@@ -23,6 +26,18 @@ public sealed record ServeSettings
 
     /// <summary>Whether log lines are JSON.</summary>
     public bool LogJson { get; init; }
+
+    /// <summary>Prefix under which everything is reached.</summary>
+    public string? PathBase { get; init; }
+
+    /// <summary>PEM file of the certificate.</summary>
+    public string? TlsCert { get; init; }
+
+    /// <summary>PEM file of its key.</summary>
+    public string? TlsKey { get; init; }
+
+    /// <summary>Reverse proxies that are believed.</summary>
+    public string? TrustedProxies { get; init; }
 
     /// <summary>Configuration given as <c>--Section:Key=value</c>.</summary>
     public IReadOnlyList<string> Configuration { get; init; } = [];

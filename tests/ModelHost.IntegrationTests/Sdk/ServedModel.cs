@@ -33,10 +33,11 @@ internal sealed class ServedModel : IAsyncDisposable
     /// <param name="urls">Where the control plane listens.</param>
     /// <param name="wait">Whether to wait until the model runs.</param>
     /// <param name="node">The node's surroundings.</param>
+    /// <param name="configuration">Further settings as <c>Section:Key=value</c>.</param>
     public static async Task<ServedModel> StartAsync(
-        string model = Chat, string[]? knobs = null, string urls = "http://127.0.0.1:0", bool wait = true, TestNode? node = null)
+        string model = Chat, string[]? knobs = null, string urls = "http://127.0.0.1:0", bool wait = true, TestNode? node = null, string[]? configuration = null)
     {
-        var host = await ControlPlane.StartAsync(node, urls);
+        var host = await ControlPlane.StartAsync(node, urls, configuration: configuration ?? []);
         var admin = host.Admin();
         admin.BaseAddress = new Uri($"http://127.0.0.1:{host.Url.Port}/");
         var variables = (knobs ?? []).Select(knob => knob.Split('=', 2)).Select(JsonNode (pair) => new JsonObject { ["key"] = pair[0], ["value"] = pair[1] });
