@@ -17,18 +17,21 @@ internal sealed class AccessHandler(
 
     private const string Bearer = "Bearer ";
 
+    // made once: every request of the gateway comes by here
+    private static readonly Task<AuthenticateResult> s_everything = Task.FromResult(Allow(AccessRules.Admin, AccessRules.Inference, AccessRules.Metrics));
+    private static readonly Task<AuthenticateResult> s_requests = Task.FromResult(Allow(AccessRules.Inference, AccessRules.Metrics));
+    private static readonly Task<AuthenticateResult> s_nothing = Task.FromResult(AuthenticateResult.NoResult());
+
     protected override Task<AuthenticateResult> HandleAuthenticateAsync()
     {
         var given = Request.Headers.Authorization is [{ } header] && header.StartsWith(Bearer, StringComparison.OrdinalIgnoreCase)
             ? header[Bearer.Length..].Trim() : null;
         if (given is not null && adminKey.Matches(given))
-            return Task.FromResult(Allow("admin key", AccessRules.Admin, AccessRules.Inference, AccessRules.Metrics));
+            return s_everything;
         if (!access.Value.TrustedLan && !guard.IsLocal(Context))
-            return Task.FromResult(AuthenticateResult.NoResult());
+            return s_nothing;
         // OpenAI SDKs always send some key; who sends a wrong one to an admin route has made a mistake and should hear of it
-        return Task.FromResult(Request.Headers.Authorization.Count == 0
-            ? Allow("local", AccessRules.Admin, AccessRules.Inference, AccessRules.Metrics)
-            : Allow("local", AccessRules.Inference, AccessRules.Metrics));
+        return Request.Headers.Authorization.Count == 0 ? s_everything : s_requests;
     }
 
     protected override Task HandleChallengeAsync(AuthenticationProperties properties)
@@ -47,9 +50,9 @@ internal sealed class AccessHandler(
             : Problems.WriteAsync(Context, status, "access.key_needed",
                 "This needs the admin key as 'Authorization: Bearer KEY'; it stands in the file admin-key of the data folder.");
 
-    private static AuthenticateResult Allow(string how, params string[] roles)
+    private static AuthenticateResult Allow(params string[] roles)
     {
-        var identity = new ClaimsIdentity(roles.Select(role => new Claim(ClaimTypes.Role, role)), how);
+        var identity = new ClaimsIdentity(roles.Select(role => new Claim(ClaimTypes.Role, role)), Scheme);
         return AuthenticateResult.Success(new AuthenticationTicket(new ClaimsPrincipal(identity), Scheme));
     }
 }

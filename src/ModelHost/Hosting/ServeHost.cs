@@ -137,6 +137,8 @@ internal static partial class ServeHost
             ? configuration.WriteTo.Console(new JsonFormatter(renderMessage: true))
             : configuration.WriteTo.Console(
                 outputTemplate: "{Timestamp:HH:mm:ss} {Level:u3} {Message:lj}{NewLine}{Exception}", formatProvider: System.Globalization.CultureInfo.InvariantCulture);
+        // it would make an activity and a scope for every request, for lines that nobody sees
+        builder.Logging.AddFilter("Microsoft.AspNetCore.Hosting.Diagnostics", LogLevel.None);
         builder.Logging.ClearProviders().AddSerilog(configuration.CreateLogger(), dispose: true);
     }
 
