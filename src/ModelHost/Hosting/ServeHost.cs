@@ -29,9 +29,10 @@ internal static partial class ServeHost
     public static WebApplication Build(ServeSettings settings, DataFolder folder, Action<WebApplicationBuilder>? configure = null)
     {
         var builder = WebApplication.CreateSlimBuilder(new WebApplicationOptions { ContentRootPath = AppContext.BaseDirectory });
-        builder.Configuration.AddInMemoryCollection(FromSettings(settings));
+        builder.Configuration.AddInMemoryCollection(FromDockerHost());
         builder.Configuration.AddJsonFile(folder.File("modelhost.json"), optional: true, reloadOnChange: false);
         builder.Configuration.AddEnvironmentVariables("MODELHOST_");
+        builder.Configuration.AddInMemoryCollection(FromSwitches(settings));
         builder.Configuration.AddInMemoryCollection(settings.Configuration.Select(setting => setting.Split('=', 2))
             .GroupBy(pair => pair[0], StringComparer.OrdinalIgnoreCase) // the last of a setting given twice counts
             .Select(given => KeyValuePair.Create(given.Key, given.Last().ElementAtOrDefault(1))));
@@ -142,13 +143,19 @@ internal static partial class ServeHost
         builder.Logging.ClearProviders().AddSerilog(configuration.CreateLogger(), dispose: true);
     }
 
-    private static Dictionary<string, string?> FromSettings(ServeSettings settings)
+    private static Dictionary<string, string?> FromDockerHost()
     {
         var values = new Dictionary<string, string?>();
 #pragma warning disable RS0030 // configuration is read here
         if (Environment.GetEnvironmentVariable("DOCKER_HOST") is { Length: > 0 } docker)
 #pragma warning restore RS0030
             values[$"{NodeOptions.Section}:{nameof(NodeOptions.DockerHost)}"] = docker;
+        return values;
+    }
+
+    private static Dictionary<string, string?> FromSwitches(ServeSettings settings)
+    {
+        var values = new Dictionary<string, string?>();
         if (settings.Demo)
             values[$"{NodeOptions.Section}:{nameof(NodeOptions.ProcessRuntime)}"] = "true";
         if (settings.TrustedLan)

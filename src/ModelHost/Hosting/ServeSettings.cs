@@ -39,7 +39,7 @@ public sealed record ServeSettings
     /// <summary>Reverse proxies that are believed.</summary>
     public string? TrustedProxies { get; init; }
 
-    /// <summary>Configuration given as <c>--Section:Key=value</c>.</summary>
+    /// <summary>Configuration given as <c>Section:Key=value</c>.</summary>
     public IReadOnlyList<string> Configuration { get; init; } = [];
 
     /// <summary>Where the data is when nothing else is said.</summary>
