@@ -4,7 +4,11 @@ using System.Net;
 using System.Net.Sockets;
 using System.Text.RegularExpressions;
 using Microsoft.Extensions.Options;
+using ModelHost.Access;
+using ModelHost.Agent;
 using ModelHost.Agent.Runtimes;
+using ModelHost.Features.Releases;
+using ModelHost.Gateway;
 using ModelHost.Hosting;
 using ModelHost.Simulator;
 
@@ -14,6 +18,17 @@ namespace ModelHost.Cli;
 internal static partial class CommandLine
 {
     private const int DemoPorts = 100;
+
+    // by the name of the options that they become; those of the libraries have none of ours
+    private static readonly Dictionary<string, string> _sections = new(StringComparer.Ordinal)
+    {
+        [nameof(AccessOptions)] = AccessOptions.Section,
+        [nameof(GatewayOptions)] = GatewayOptions.Section,
+        [nameof(NodeOptions)] = NodeOptions.Section,
+        [nameof(ReleaseOptions)] = ReleaseOptions.Section,
+        ["Serilog"] = "Serilog",
+        ["Kestrel"] = "Kestrel",
+    };
 
     /// <summary>Runs the role that the first word names; without one, <c>serve</c>.</summary>
     /// <returns>The exit code.</returns>
@@ -64,8 +79,14 @@ internal static partial class CommandLine
         });
         configuration.Validators.Add(result =>
         {
-            foreach (var token in result.Tokens.Select(t => t.Value).Where(v => !v.Contains(':', StringComparison.Ordinal) || !v.Contains('=', StringComparison.Ordinal)))
-                result.AddError($"'{token}' is neither an option nor a setting of the form Section:Key=value.");
+            foreach (var token in result.Tokens.Select(t => t.Value))
+            {
+                var section = token.Split('=')[0].Split(':');
+                if (section.Length == 1 || !token.Contains('=', StringComparison.Ordinal))
+                    result.AddError($"'{token}' is neither an option nor a setting of the form Section:Key=value.");
+                else if (!_sections.Values.Contains(section[0], StringComparer.OrdinalIgnoreCase))
+                    result.AddError($"'{token}': there is no section '{section[0]}', only {string.Join(", ", _sections.Values)}.");
+            }
         });
         command.SetAction((parsed, cancellationToken) => ServeAsync(new ServeSettings
         {
@@ -111,10 +132,10 @@ internal static partial class CommandLine
             return Refuse("the configuration is wrong: "
                 + string.Join("\n  ", e.InnerExceptions.Cast<OptionsValidationException>().SelectMany(inner => inner.Failures)));
         }
-        catch (InvalidOperationException e) when (e.Source == "Microsoft.Extensions.Configuration.Binder")
+        catch (InvalidOperationException e) when (e.Source is "Microsoft.Extensions.Configuration.Binder" or "Serilog.Settings.Configuration")
         {
             var unknown = UnknownSetting().Match(e.Message);
-            return Refuse("the configuration is wrong: " + (unknown.Success ? $"there is no setting {unknown.Groups["names"].Value} in {unknown.Groups["options"].Value}." : e.Message));
+            return Refuse("the configuration is wrong: " + (unknown.Success ? $"there is no setting {unknown.Groups["names"].Value} in {_sections.GetValueOrDefault(unknown.Groups["options"].Value, unknown.Groups["options"].Value)}." : e.Message));
         }
         catch (InvalidDataException e)
         {

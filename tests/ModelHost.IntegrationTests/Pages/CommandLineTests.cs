@@ -19,7 +19,10 @@ public sealed partial class CommandLineTests : IDisposable
     [InlineData("--urls=http://127.0.0.1:99999", "'http://127.0.0.1:99999' is not an address")]
     [InlineData("Gateway:RetryAfter=potato", "'potato' at 'Gateway:RetryAfter'")]
     [InlineData("Gateway:RetryAfter=00:00:00", "Gateway:RetryAfter=00:00:00: The field RetryAfter must be between 00:00:01 and 00:10:00.")]
-    [InlineData("Gateway:RetryAfterwards=00:00:05", "there is no setting 'RetryAfterwards' in GatewayOptions")]
+    [InlineData("Gateway:RetryAfterwards=00:00:05", "there is no setting 'RetryAfterwards' in Gateway.")]
+    [InlineData("Nod:StopGrace=00:00:05", "there is no section 'Nod', only Access, Gateway, Node, Releases")]
+    [InlineData("--Node:StopGrace=00:00:05", "there is no section '--Node'")]
+    [InlineData("Serilog:MinimumLevel:Default=Loud", "The value Loud is not a valid Serilog level.")]
     [InlineData("Node:DockerHost=nowhere", "Node:DockerHost is no address such as unix:///var/run/docker.sock")]
     public async Task Wrong_argument_is_refused_in_one_line(string argument, string why) =>
         await RefusedAsync(why, "serve", $"--data={_node.Data}", argument);
