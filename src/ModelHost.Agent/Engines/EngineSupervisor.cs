@@ -397,7 +397,7 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
 
     private void Failed(EngineFailure failure, int? exitCode)
     {
-        LogFailed(RunId, failure.Code, exitCode);
+        LogFailed(RunId, failure.Code, exitCode?.ToString(System.Globalization.CultureInfo.InvariantCulture) ?? "unknown");
         Say($"[modelhost] failed ({failure.Code})");
         Change(engine =>
         {
@@ -431,8 +431,8 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
     [LoggerMessage(2101, LogLevel.Information, "Run {RunId} is ready.")]
     private partial void LogReady(string runId);
 
-    [LoggerMessage(2102, LogLevel.Warning, "Run {RunId} failed: {FailureCode}, exit code {ExitCode}.")]
-    private partial void LogFailed(string runId, string failureCode, int? exitCode);
+    [LoggerMessage(2102, LogLevel.Information, "Run {RunId} failed: {FailureCode}, exit code {ExitCode}.")]
+    private partial void LogFailed(string runId, string failureCode, string exitCode);
 
     [LoggerMessage(2103, LogLevel.Warning, "The engine of run {RunId} is gone without a trace.")]
     private partial void LogVanished(string runId);

@@ -48,7 +48,8 @@ internal sealed class AccessHandler(
         Context.IsOpenAiRoute()
             ? OpenAiErrors.WriteAsync(Context, status, OpenAiErrors.InvalidApiKey(hasKey: Request.Headers.Authorization.Count > 0))
             : Problems.WriteAsync(Context, status, "access.key_needed",
-                "This needs the admin key as 'Authorization: Bearer KEY'; it stands in the file admin-key of the data folder.");
+                "This needs the admin key as 'Authorization: Bearer KEY'; it stands in the file admin-key of the data folder. Without a key only "
+                + "programs on the same machine are served, and no proxy, foreign web page or other host name in between.");
 
     private static AuthenticateResult Allow(params string[] roles)
     {

@@ -20,10 +20,11 @@ internal static partial class CommandLine
     private const int DemoPorts = 100;
 
     // by the name of the options that they become; those of the libraries have none of ours
-    private static readonly Dictionary<string, string> _sections = new(StringComparer.Ordinal)
+    private static readonly Dictionary<string, string> Sections = new(StringComparer.Ordinal)
     {
         [nameof(AccessOptions)] = AccessOptions.Section,
         [nameof(GatewayOptions)] = GatewayOptions.Section,
+        [nameof(ListenerOptions)] = ListenerOptions.Section,
         [nameof(NodeOptions)] = NodeOptions.Section,
         [nameof(ReleaseOptions)] = ReleaseOptions.Section,
         ["Serilog"] = "Serilog",
@@ -84,8 +85,8 @@ internal static partial class CommandLine
                 var section = token.Split('=')[0].Split(':');
                 if (section.Length == 1 || !token.Contains('=', StringComparison.Ordinal))
                     result.AddError($"'{token}' is neither an option nor a setting of the form Section:Key=value.");
-                else if (!_sections.Values.Contains(section[0], StringComparer.OrdinalIgnoreCase))
-                    result.AddError($"'{token}': there is no section '{section[0]}', only {string.Join(", ", _sections.Values)}.");
+                else if (!Sections.Values.Contains(section[0], StringComparer.OrdinalIgnoreCase))
+                    result.AddError($"'{token}': there is no section '{section[0]}', only {string.Join(", ", Sections.Values)}.");
             }
         });
         command.SetAction((parsed, cancellationToken) => ServeAsync(new ServeSettings
@@ -135,7 +136,7 @@ internal static partial class CommandLine
         catch (InvalidOperationException e) when (e.Source is "Microsoft.Extensions.Configuration.Binder" or "Serilog.Settings.Configuration")
         {
             var unknown = UnknownSetting().Match(e.Message);
-            return Refuse("the configuration is wrong: " + (unknown.Success ? $"there is no setting {unknown.Groups["names"].Value} in {_sections.GetValueOrDefault(unknown.Groups["options"].Value, unknown.Groups["options"].Value)}." : e.Message));
+            return Refuse("the configuration is wrong: " + (unknown.Success ? $"there is no setting {unknown.Groups["names"].Value} in {Sections.GetValueOrDefault(unknown.Groups["options"].Value, unknown.Groups["options"].Value)}." : e.Message));
         }
         catch (InvalidDataException e)
         {

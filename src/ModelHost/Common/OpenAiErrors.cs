@@ -1,3 +1,5 @@
+using System.Text.Encodings.Web;
+using System.Text.Json;
 using System.Text.Json.Serialization;
 using Microsoft.AspNetCore.Diagnostics;
 
@@ -42,7 +44,7 @@ internal static class OpenAiErrors
         $"The engine that serves '{Shown(model)}' did not answer in time.", Upstream, null, "deployment_timeout");
 
     public static OpenAiError InvalidApiKey(bool hasKey) => new(
-        hasKey ? "The API key is not valid." : "An API key is needed: 'Authorization: Bearer KEY'.", InvalidRequest, null, "invalid_api_key");
+        hasKey ? "The API key is not valid." : "An API key is needed: 'Authorization: Bearer KEY'. Without one only programs on the same machine are served.", InvalidRequest, null, "invalid_api_key");
 
     public static OpenAiError TooLarge() => new("The request body is too large.", InvalidRequest, null, "request_too_large");
 
@@ -67,7 +69,7 @@ internal static class OpenAiErrors
             return;
         context.Response.StatusCode = status;
         context.Response.ContentLength = null;
-        await context.Response.WriteAsJsonAsync(new OpenAiErrorBody(error), OpenAiErrorJson.Default.OpenAiErrorBody, cancellationToken: context.RequestAborted);
+        await context.Response.WriteAsJsonAsync(new OpenAiErrorBody(error), OpenAiErrorJson.Readable.OpenAiErrorBody, cancellationToken: context.RequestAborted);
     }
 
     // what comes from the request goes back bounded
@@ -76,4 +78,12 @@ internal static class OpenAiErrors
 
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower)]
 [JsonSerializable(typeof(OpenAiErrorBody))]
-internal sealed partial class OpenAiErrorJson : JsonSerializerContext;
+internal sealed partial class OpenAiErrorJson : JsonSerializerContext
+{
+    /// <summary>Leaves quotes and letters of all languages as they are: the answers are JSON and never part of a page.</summary>
+    public static OpenAiErrorJson Readable => field ??= new(new JsonSerializerOptions
+    {
+        PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower,
+        Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
+    });
+}

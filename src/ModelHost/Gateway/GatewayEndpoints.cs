@@ -55,7 +55,7 @@ internal static class GatewayEndpoints
 
     private static IResult Model(string model, RouteSource routes) => Cards(routes).FirstOrDefault(card => card.Id == model) is { } card
         ? TypedResults.Ok(card)
-        : TypedResults.Json(new OpenAiErrorBody(OpenAiErrors.NotFound(model, routes.Current.Names)), OpenAiErrorJson.Default.OpenAiErrorBody, statusCode: StatusCodes.Status404NotFound);
+        : TypedResults.Json(new OpenAiErrorBody(OpenAiErrors.NotFound(model, routes.Current.Names)), OpenAiErrorJson.Readable.OpenAiErrorBody, statusCode: StatusCodes.Status404NotFound);
 
     private static IEnumerable<ModelCard> Cards(RouteSource routes) =>
         routes.Current.Routes.Where(route => route.IsRoutable).SelectMany(route =>

@@ -20,6 +20,9 @@ internal sealed class DataFolder : IDisposable
         (Path, _lock) = (path, ownership);
         ClusterId = ReadOrMake("cluster-id");
         NodeId = ReadOrMake("node-id");
+        // an existing folder may be open to others; what engines say and who may do what is not for them
+        foreach (var name in (string[])["logs", "models", "engines", "keys"])
+            PrivateFolder(name);
     }
 
     /// <summary>Absolute path of the folder.</summary>

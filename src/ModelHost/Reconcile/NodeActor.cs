@@ -159,7 +159,11 @@ internal sealed partial class NodeActor(
             return null;
         }
         if (row.Status != seen.Status)
+        {
             LogStatus(row.Id, seen.Status, row.Status);
+            if (row.Status == DeploymentStatus.Error)
+                LogFailed(row.Id, row.LastError?.Split('\n')[0]);
+        }
         return (row, step.Action);
     }
 
@@ -227,6 +231,9 @@ internal sealed partial class NodeActor(
 
     [LoggerMessage(1202, LogLevel.Error, "A pass over node {NodeId} failed ({Failures} in a row).")]
     private partial void LogPassFailed(Exception exception, int nodeId, int failures);
+
+    [LoggerMessage(1206, LogLevel.Warning, "Deployment {DeploymentId} failed: {Reason}")]
+    private partial void LogFailed(int deploymentId, string? reason);
 
     [LoggerMessage(1205, LogLevel.Error, "Deployment {DeploymentId} could not be brought on.")]
     private partial void LogRowFailed(Exception exception, int deploymentId);

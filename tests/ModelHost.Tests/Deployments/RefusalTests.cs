@@ -172,12 +172,30 @@ public sealed class RefusalTests(RefusalTests.Host shared) : IClassFixture<Refus
         (await ProblemAsync(answer, HttpStatusCode.NotFound, "node.not_found")).GetProperty("detail").GetString().ShouldBe("There is no node 987.");
     }
 
+    [Theory]
+    [InlineData("gpu_idz", "[0]", false)]
+    [InlineData("skip_resource_chek", "true", false)]
+    [InlineData("extra_packages", "[\"peft\"]", false)]
+    [InlineData("extra_packages", "[]", true)]
+    [InlineData("container_runtime", "null", true)]
+    [InlineData("pip_packages", "\"\"", true)]
+    public async Task A_field_that_there_is_not_is_refused_unless_it_is_empty(string field, string value, bool passes)
+    {
+        var request = Api.StartRequest(shared.NodeId, backend: "vllm", change: r => r[field] = System.Text.Json.Nodes.JsonNode.Parse(value));
+
+        using var answer = await shared.Client.PostAsync(Start, Json(request.ToJsonString()), Ct);
+
+        var problem = await ProblemAsync(answer, passes ? HttpStatusCode.Conflict : HttpStatusCode.BadRequest, passes ? "node.no_runtime" : "validation");
+        if (!passes)
+            problem.GetProperty("errors").GetProperty(field)[0].GetString().ShouldBe("is no field of this request");
+    }
+
     [Fact]
     public async Task A_backend_without_its_runtime_on_the_node_is_a_conflict()
     {
         using var answer = await shared.Client.PostAsync(Start, Json(Api.StartRequest(shared.NodeId, backend: "vllm").ToJsonString()), Ct);
 
-        (await ProblemAsync(answer, HttpStatusCode.Conflict, "node.no_runtime")).GetProperty("detail").GetString()!.ShouldEndWith("needed docker, available process.");
+        (await ProblemAsync(answer, HttpStatusCode.Conflict, "node.no_runtime")).GetProperty("detail").GetString()!.ShouldContain("needed docker, available process. Is Docker running");
     }
 
     [Fact]

@@ -24,7 +24,6 @@ public sealed class ReservationTests
         {
             request["engine_args"] = new JsonObject { ["served_model_name"] = "chat" };
             request["lora_modules"] = new JsonArray(new JsonObject { ["name"] = "sql", ["path"] = "org/sql-lora" });
-            request["an_unknown_field"] = new JsonArray(1);
         }));
 
         await ConflictAsync(host, Api.StartRequest(node, 8101, "demo/other"), "deployment.port_taken", $"Port 8101 on {Dns.GetHostName()} is held by deployment {holder} (demo/tiny-chat).");

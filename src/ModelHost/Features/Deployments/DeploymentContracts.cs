@@ -1,5 +1,6 @@
 using System.ComponentModel.DataAnnotations;
 using System.Text.Json;
+using System.Text.Json.Serialization;
 using ModelHost.Core.Deployments;
 
 namespace ModelHost.Features.Deployments;
@@ -70,6 +71,10 @@ public sealed record DeploymentStart
     /// <summary>Backend that serves the model. Default vllm.</summary>
     [StringLength(64)]
     public string? Backend { get; init; }
+
+    /// <summary>Fields that there are not; refused unless they are empty, as clients of compatible systems send them.</summary>
+    [JsonExtensionData]
+    public IDictionary<string, JsonElement>? Unknown { get; init; }
 }
 
 /// <summary>A variable of an engine's environment.</summary>

@@ -13,7 +13,7 @@ internal static class DeploymentFailures
 
     public static Failure NoRuntime(string hostname, string backend, IEnumerable<string> needed, IEnumerable<string> available) => new(
         FailureKind.Conflict, "node.no_runtime",
-        $"Node {hostname} has no runtime for backend '{backend}': needed {string.Join(" or ", needed)}, available {List(available)}.", "node_id");
+        $"Node {hostname} has no runtime for backend '{backend}': needed {string.Join(" or ", needed)}, available {List(available)}. {Remedy(needed)}", "node_id");
 
     public static Failure GpusUnknown(string hostname, string why) =>
         new(FailureKind.Conflict, "node.gpus_unknown", $"The GPUs of node {hostname} are unknown: {why}", "node_id");
@@ -29,6 +29,10 @@ internal static class DeploymentFailures
         FailureKind.Conflict, "deployment.just_taken", "The port or a name was taken by another request at the same moment.");
 
     public static Failure Changed(int id) => new(FailureKind.Conflict, "deployment.changed", $"Deployment {id} kept changing; try again.");
+
+    private static string Remedy(IEnumerable<string> needed) => needed.Contains("docker")
+        ? "Is Docker running on it, and does Node:DockerHost name its socket?"
+        : "Node:ProcessRuntime=true allows it.";
 
     private static string List(IEnumerable<string> names) => names.Any() ? string.Join(", ", names) : "none";
 }

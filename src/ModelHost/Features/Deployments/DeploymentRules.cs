@@ -19,7 +19,7 @@ internal static partial class DeploymentRules
         var backend = request.Backend ?? "vllm";
         if (!BackendCatalogue.BuiltIn.TryGetValue(backend, out var recipe))
             return Failure.Invalid("backend", $"is none of {string.Join(", ", BackendCatalogue.BuiltIn.Keys.Order())}");
-        var fault = ModelName(request.ModelName!) ?? Version(request.VllmVersion) ?? Gpus(request.GpuIds) ?? Owner(request.Owner!)
+        var fault = Unknown(request.Unknown) ?? ModelName(request.ModelName!) ?? Version(request.VllmVersion) ?? Gpus(request.GpuIds) ?? Owner(request.Owner!)
             ?? Lora(request.LoraModules ?? [])
             ?? EngineRequestRules.Check(recipe, request.EngineArgs ?? new Dictionary<string, JsonElement>(), request.ExtraArgs ?? [], Variables(request.EnvVars ?? []))
             ?? ServedName(request.EngineArgs);
@@ -29,6 +29,16 @@ internal static partial class DeploymentRules
     /// <summary>The variables as pairs; a missing item, name or value shows as null.</summary>
     private static IEnumerable<KeyValuePair<string, string>> Variables(IReadOnlyList<EnvironmentVariable> variables) =>
         variables.Select(variable => KeyValuePair.Create(variable?.Key!, variable?.Value!));
+
+    // a misspelt gpu_ids that did nothing would be found out too late
+    private static Failure? Unknown(IDictionary<string, JsonElement>? fields) =>
+        fields?.FirstOrDefault(field => !IsEmpty(field.Value)) is { Key: { } name }
+            ? Failure.Invalid(name.Length <= MaxName ? name : name[..MaxName], "is no field of this request") : null;
+
+    private static bool IsEmpty(JsonElement value) => value.ValueKind is JsonValueKind.Null or JsonValueKind.False
+        || (value.ValueKind == JsonValueKind.String && value.ValueEquals(""u8))
+        || (value.ValueKind == JsonValueKind.Array && value.GetArrayLength() == 0)
+        || (value.ValueKind == JsonValueKind.Object && !value.EnumerateObject().Any());
 
     private static Failure? ModelName(string name) =>
         HubId().IsMatch(name) && !name.Contains("..", StringComparison.Ordinal) ? null
