@@ -27,6 +27,8 @@ public static partial class EngineRequestRules
     {
         if (!OptionName().IsMatch(name))
             return Failure.Invalid("engine_args", $"'{Shown(name)}' is no option name");
+        if (!IsText(value))
+            return Failure.Invalid("engine_args", $"the value of '{name}' holds text that is not valid Unicode");
         if (recipe.ControlOptions.Contains(name))
             return name == "served_model_name" && value.ValueKind is not (JsonValueKind.String or JsonValueKind.Null)
                 ? Failure.Invalid("engine_args", "served_model_name is not a string")
@@ -96,6 +98,21 @@ public static partial class EngineRequestRules
     private static bool HasControls(string text) => text.Any(c => char.IsControl(c) && c is not ('\n' or '\t'));
 
     private static bool HasControls(JsonElement value) => value.ValueKind == JsonValueKind.String && HasControls(value.GetString()!);
+
+    // JSON may hold half of a surrogate pair or broken UTF-8, which shows only where it is read: it could be neither stored nor handed on
+    private static bool IsText(JsonElement value)
+    {
+        try
+        {
+            using var writer = new Utf8JsonWriter(Stream.Null);
+            value.WriteTo(writer);
+            return true;
+        }
+        catch (Exception e) when (e is InvalidOperationException or ArgumentException)
+        {
+            return false;
+        }
+    }
 
     private static string Shown(string text) => text.Length <= 64 ? text : text[..64] + "…";
 
