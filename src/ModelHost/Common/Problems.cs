@@ -4,6 +4,7 @@ using Microsoft.AspNetCore.Diagnostics;
 using Microsoft.AspNetCore.Http.Features;
 using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.AspNetCore.Mvc;
+using Microsoft.Net.Http.Headers;
 using ModelHost.Core;
 
 namespace ModelHost.Common;
@@ -112,11 +113,12 @@ internal static partial class Problems
                 await OpenAiErrors.WriteAsync(context, StatusCodes.Status500InternalServerError, OpenAiErrors.Internal());
                 return true;
             }
-            if (exception is not BadHttpRequestException bad || context.Response.HasStarted)
+            var bad = exception as BadHttpRequestException;
+            if ((bad is null && !HasUnknownCharset(context.Request)) || context.Response.HasStarted)
                 return false;
-            var status = bad.StatusCode;
+            var status = bad?.StatusCode ?? StatusCodes.Status415UnsupportedMediaType;
             context.Response.StatusCode = status;
-            if (status == StatusCodes.Status400BadRequest)
+            if (bad is not null && status == StatusCodes.Status400BadRequest)
                 await TypedResults.Problem(Invalid(Errors(bad), "validation")).ExecuteAsync(context);
             else
             {
@@ -129,6 +131,10 @@ internal static partial class Problems
             }
             return true;
         }
+
+        // JSON in it is not read at all
+        private static bool HasUnknownCharset(HttpRequest request) =>
+            MediaTypeHeaderValue.TryParse(request.ContentType, out var type) && type is { Charset.Length: > 0, Encoding: null };
 
         private static Dictionary<string, string[]> Errors(BadHttpRequestException bad)
         {

@@ -210,10 +210,15 @@ public sealed class RefusalTests(RefusalTests.Host shared) : IClassFixture<Refus
         using var text = new StringContent(request.ToJsonString(), Encoding.UTF8, "text/plain");
         request["owner"] = new string('x', 1024 * 1024);
 
+        using var unknown = Json("{}");
+        unknown.Headers.ContentType!.CharSet = "klingon";
+
         using var wrong = await shared.Client.PostAsync(Start, text, Ct);
+        using var unread = await shared.Client.PostAsync(Start, unknown, Ct);
         using var large = await shared.Client.PostAsync(Start, Json(request.ToJsonString()), Ct);
 
         await ProblemAsync(wrong, HttpStatusCode.UnsupportedMediaType, "body.not_json");
+        await ProblemAsync(unread, HttpStatusCode.UnsupportedMediaType, "body.not_json");
         await ProblemAsync(large, HttpStatusCode.RequestEntityTooLarge, "body.too_large");
     }
 
