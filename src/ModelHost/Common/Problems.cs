@@ -36,6 +36,9 @@ internal static partial class Problems
     {
         services.AddProblemDetails(options => options.CustomizeProblemDetails = context => Customize(context.ProblemDetails));
         services.AddExceptionHandler<BadRequests>();
+        // handled or not, whoever is told that something went wrong inside finds it in the log
+        services.Configure<ExceptionHandlerOptions>(options => options.SuppressDiagnosticsCallback =
+            context => context.HttpContext.Response.StatusCode < StatusCodes.Status500InternalServerError);
         return services;
     }
 

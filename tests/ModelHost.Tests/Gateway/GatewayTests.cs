@@ -1,9 +1,13 @@
+using System.Collections.Concurrent;
 using System.Net;
 using System.Net.Http.Headers;
 using System.Net.Http.Json;
 using System.Text;
 using Microsoft.AspNetCore.Http;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Logging;
 using ModelHost.TestKit;
+using Yarp.ReverseProxy.Forwarder;
 
 namespace ModelHost.Tests.Gateway;
 
@@ -100,6 +104,21 @@ public sealed class GatewayTests
         }
         await Deadline.UntilAsync(() => host.Client.GetStringAsync(new Uri("/metrics", UriKind.Relative), Ct), page => page.Contains(
             "modelhost_gateway_request_duration_seconds_count{model=\"_other\",route=\"/v1/chat/completions\",status=\"413\"} 2\n", StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public async Task What_goes_wrong_inside_is_logged()
+    {
+        using var lines = new LogLines();
+        await using var host = await ControlPlane.StartAsync(configure: services => services
+            .AddSingleton<ILoggerProvider>(lines).AddSingleton<IHttpForwarder, BrokenForwarder>());
+        await using var engine = await StandInEngine.StartAsync(host, DiscardAsync);
+
+        using var answer = await host.Client.PostAsync(Completions, Json("{\"model\":\"m\"}"), Ct);
+
+        answer.StatusCode.ShouldBe(HttpStatusCode.InternalServerError);
+        (await answer.Content.ReadAsStringAsync(Ct)).ShouldNotContain("a bug");
+        lines.Exceptions.ShouldContain(e => e.Message == "a bug");
     }
 
     [Theory]
@@ -382,4 +401,33 @@ public sealed class GatewayTests
     private static StringContent Json(string text) => new(text, Encoding.UTF8, "application/json");
 
     private static Task DiscardAsync(HttpContext context) => context.Request.Body.CopyToAsync(Stream.Null, Ct);
+
+    private sealed class BrokenForwarder : IHttpForwarder
+    {
+        public ValueTask<ForwarderError> SendAsync(
+            HttpContext context, string destinationPrefix, HttpMessageInvoker httpClient, ForwarderRequestConfig requestConfig, HttpTransformer transformer) =>
+            throw new InvalidOperationException("a bug");
+    }
+
+    /// <summary>Keeps the exceptions that are logged.</summary>
+    private sealed class LogLines : ILoggerProvider, ILogger
+    {
+        public ConcurrentQueue<Exception> Exceptions { get; } = [];
+
+        public ILogger CreateLogger(string categoryName) => this;
+
+        public IDisposable? BeginScope<TState>(TState state) where TState : notnull => null;
+
+        public bool IsEnabled(LogLevel logLevel) => true;
+
+        public void Log<TState>(LogLevel logLevel, EventId eventId, TState state, Exception? exception, Func<TState, Exception?, string> formatter)
+        {
+            if (exception is not null)
+                Exceptions.Enqueue(exception);
+        }
+
+        public void Dispose()
+        {
+        }
+    }
 }
