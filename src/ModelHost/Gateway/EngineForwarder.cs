@@ -59,9 +59,9 @@ internal sealed partial class EngineForwarder : IDisposable
         {
             // the client left while its body was read
         }
-        catch (BadHttpRequestException e) when (!context.Response.HasStarted)
+        catch (IOException e) when (!context.Response.HasStarted)
         {
-            await RefuseBodyAsync(context, e.StatusCode, OpenAiErrors.BadBody(e.StatusCode));
+            await RefuseBadBodyAsync(context, e);
         }
         finally
         {
@@ -100,6 +100,13 @@ internal sealed partial class EngineForwarder : IDisposable
         }
     }
 
+    // not every fault of a body is told as a bad request: a chunk longer than numbers go is not
+    private static Task RefuseBadBodyAsync(HttpContext context, Exception? exception)
+    {
+        var status = (exception as BadHttpRequestException)?.StatusCode ?? StatusCodes.Status400BadRequest;
+        return RefuseBodyAsync(context, status, OpenAiErrors.BadBody(status));
+    }
+
     private static Task RefuseBodyAsync(HttpContext context, int status, OpenAiError error)
     {
         // what is left of a body that is too large is not read: the connection ends with the answer
@@ -132,9 +139,9 @@ internal sealed partial class EngineForwarder : IDisposable
             await OpenAiErrors.WriteAsync(context, StatusCodes.Status400BadRequest, malformed.Error);
             return;
         }
-        if (exception is BadHttpRequestException bad)
+        if (exception is BadHttpRequestException || failure == ForwarderError.RequestBodyClient)
         {
-            await RefuseBodyAsync(context, bad.StatusCode, OpenAiErrors.BadBody(bad.StatusCode));
+            await RefuseBadBodyAsync(context, exception);
             return;
         }
         LogFailed(route.DeploymentId, failure, exception?.Message);

@@ -106,6 +106,23 @@ public sealed class GatewayTests
             "modelhost_gateway_request_duration_seconds_count{model=\"_other\",route=\"/v1/chat/completions\",status=\"413\"} 2\n", StringComparison.Ordinal));
     }
 
+    [Theory]
+    [InlineData("")]
+    [InlineData("400000\n{\"model\":\"m\",\"prompt\":\"", 0x400000 - 23)]
+    public async Task A_chunk_longer_than_numbers_go_is_the_clients_fault(string before, int padding = 0)
+    {
+        await using var host = await ControlPlane.StartAsync();
+        await using var engine = await StandInEngine.StartAsync(host, DiscardAsync);
+        var chunks = before.Length == 0 ? "" : $"{before}{new string('x', padding)}\n10000\n{new string('x', 0x10000)}\n";
+
+        var answer = await RawHttp.SendAsync(host.Url,
+            $"POST /v1/chat/completions HTTP/1.1\nHost: {host.Url.Authority}\nContent-Type: application/json\nTransfer-Encoding: chunked\n\n{chunks}7fffffffffffffff\n",
+            halfClose: false, Ct);
+
+        answer.ShouldStartWith("HTTP/1.1 400 ");
+        answer.ShouldContain("invalid_json");
+    }
+
     [Fact]
     public async Task What_goes_wrong_inside_is_logged()
     {
