@@ -29,6 +29,8 @@ internal sealed class LoopbackGuard(IServer server)
         return IsBoundToLoopbackOnly
             && context.Connection.RemoteIpAddress is { } remote && IPAddress.IsLoopback(remote)
             && IsLoopbackName(request.Host.Host)
+            // as nginx speaks where it is not told to add headers
+            && !HttpProtocol.IsHttp10(request.Protocol)
             && (request.Headers.Origin.Count == 0 || IsOwnOrigin(request))
             && request.Headers["Sec-Fetch-Site"].ToString() is "" or "none" or "same-origin"
             && !request.Headers.Keys.Any(IsForwarding);

@@ -6,6 +6,7 @@ using Microsoft.AspNetCore.Routing;
 using Microsoft.Extensions.DependencyInjection;
 using ModelHost.Access;
 using ModelHost.TestKit;
+using ModelHost.Tests.Gateway;
 
 namespace ModelHost.Tests.Access;
 
@@ -55,6 +56,18 @@ public sealed class AccessTests
 
             answer.StatusCode.ShouldBe(open ? HttpStatusCode.OK : HttpStatusCode.Unauthorized, $"{header}: {value}");
         }
+    }
+
+    [Theory]
+    [InlineData("1.1", "200")]
+    [InlineData("1.0", "401")]
+    public async Task A_proxy_that_adds_no_headers_and_speaks_http_1_0_is_not_local(string version, string status)
+    {
+        await using var host = await ControlPlane.StartAsync();
+
+        var answer = await RawHttp.SendAsync(host.Url, $"GET /api/deployments HTTP/{version}\nHost: {host.Url.Authority}\nConnection: close\n\n", halfClose: false, Ct);
+
+        answer.ShouldStartWith($"HTTP/1.1 {status} ");
     }
 
     [Theory]
