@@ -13,6 +13,7 @@ public sealed class DataFolderException(string message) : Exception(message);
 internal sealed class DataFolder : IDisposable
 {
     private const UnixFileMode OwnerOnly = UnixFileMode.UserRead | UnixFileMode.UserWrite;
+    private const int LockedByAnother = 11; // EWOULDBLOCK
     private readonly FileStream _lock;
 
     private DataFolder(string path, FileStream ownership)
@@ -55,7 +56,7 @@ internal sealed class DataFolder : IDisposable
             };
             return new DataFolder(path, new FileStream(System.IO.Path.Combine(path, "lock"), options));
         }
-        catch (IOException e) when (Directory.Exists(path))
+        catch (IOException e) when (e.HResult == LockedByAnother)
         {
             throw new DataFolderException($"the data folder {path} is used by another modelhost; give this one another with --data ({e.Message})");
         }
