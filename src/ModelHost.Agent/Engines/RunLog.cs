@@ -11,6 +11,7 @@ namespace ModelHost.Agent.Engines;
 internal sealed partial class RunLog : IDisposable
 {
     private const int MaxTailBytes = 4 * 1024 * 1024;
+    private const UnixFileMode OwnerOnly = UnixFileMode.UserRead | UnixFileMode.UserWrite;
 
     private readonly string _path;
     private readonly long _maxBytes;
@@ -23,7 +24,9 @@ internal sealed partial class RunLog : IDisposable
     public RunLog(string path, long maxBytes, Redactor redactor, TimeProvider time)
     {
         (_path, _maxBytes, _redactor, _time) = (path, maxBytes, redactor, time);
-        Directory.CreateDirectory(Path.GetDirectoryName(path)!);
+        var folder = Path.GetDirectoryName(path)!;
+        foreach (var made in (string[])[Path.GetDirectoryName(folder)!, folder]) // the mode counts for the last one only
+            Directory.CreateDirectory(made, OwnerOnly | UnixFileMode.UserExecute);
         (var length, Position) = ReadMark();
         _file = Open();
         if (length is { } known && known < _file.Length)
@@ -135,14 +138,22 @@ internal sealed partial class RunLog : IDisposable
 
     private static string Older(string path) => path + ".1";
 
-    private FileStream Open() => new(_path, FileMode.OpenOrCreate, FileAccess.Write, FileShare.ReadWrite | FileShare.Delete);
+    private FileStream Open() => new(_path, new FileStreamOptions
+    {
+        Mode = FileMode.OpenOrCreate,
+        Access = FileAccess.Write,
+        Share = FileShare.ReadWrite | FileShare.Delete,
+        UnixCreateMode = OwnerOnly,
+    });
 
     private string MarkPath => _path + ".pos";
 
     private void WriteMark()
     {
         var temporary = MarkPath + ".new";
-        File.WriteAllText(temporary, string.Create(CultureInfo.InvariantCulture, $"{_file.Position}\n{Position}\n"));
+        var mark = string.Create(CultureInfo.InvariantCulture, $"{_file.Position}\n{Position}\n");
+        using (var file = new FileStream(temporary, new FileStreamOptions { Mode = FileMode.Create, Access = FileAccess.Write, UnixCreateMode = OwnerOnly }))
+            file.Write(Encoding.UTF8.GetBytes(mark));
         File.Move(temporary, MarkPath, overwrite: true);
     }
 

@@ -1,0 +1,31 @@
+using ModelHost.Agent.Engines;
+
+namespace ModelHost.Tests.Engines;
+
+public sealed class RunLogTests : IDisposable
+{
+    private const UnixFileMode Others = UnixFileMode.GroupRead | UnixFileMode.GroupWrite | UnixFileMode.GroupExecute
+        | UnixFileMode.OtherRead | UnixFileMode.OtherWrite | UnixFileMode.OtherExecute;
+
+    private readonly string _folder = Directory.CreateTempSubdirectory("modelhost-").FullName;
+
+    private string LogFile => Path.Combine(_folder, "logs", "deployment", "run.log");
+
+    public void Dispose() => Directory.Delete(_folder, recursive: true);
+
+    [Fact]
+    public void What_it_writes_is_for_its_owners_eyes_only()
+    {
+        using (var log = Open(maxBytes: 100))
+        {
+            log.Append(new string('x', 100), null, "1");
+            log.Append("after the rotation", null, "2");
+        }
+
+        var written = Directory.EnumerateFileSystemEntries(Path.Combine(_folder, "logs"), "*", SearchOption.AllDirectories).Append(Path.Combine(_folder, "logs")).ToArray();
+        written.Length.ShouldBe(5);
+        written.Where(path => (File.GetUnixFileMode(path) & Others) != 0).ShouldBeEmpty();
+    }
+
+    private RunLog Open(string secret = "", long maxBytes = 1024 * 1024) => new(LogFile, maxBytes, new Redactor([secret]), TimeProvider.System);
+}
