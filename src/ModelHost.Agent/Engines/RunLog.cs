@@ -130,9 +130,11 @@ internal sealed partial class RunLog : IDisposable
         // marked before as well: whoever is killed in between would read what is in the older file a second time
         _file.Flush();
         WriteMark();
+        if (File.Exists(_path)) // somebody may have taken it away
+            File.Move(_path, Older(_path), overwrite: true);
+        var next = Open();
         _file.Dispose();
-        File.Move(_path, Older(_path), overwrite: true);
-        _file = Open();
+        _file = next;
         WriteMark();
     }
 

@@ -27,5 +27,18 @@ public sealed class RunLogTests : IDisposable
         written.Where(path => (File.GetUnixFileMode(path) & Others) != 0).ShouldBeEmpty();
     }
 
+    [Fact]
+    public void A_log_that_was_taken_away_is_begun_anew()
+    {
+        using var log = Open(maxBytes: 100);
+        log.Append("before", null, "1");
+        File.Delete(LogFile);
+
+        log.Append(new string('x', 100), null, "2");
+        log.Append("after", null, "3");
+
+        log.Tail(10).ShouldHaveSingleItem().ShouldEndWith("] after");
+    }
+
     private RunLog Open(string secret = "", long maxBytes = 1024 * 1024) => new(LogFile, maxBytes, new Redactor([secret]), TimeProvider.System);
 }
