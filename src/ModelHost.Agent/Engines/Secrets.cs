@@ -7,7 +7,8 @@ internal sealed class Redactor(IReadOnlyList<string> secrets)
     private const int ShortestSecret = 6;
     private static readonly string[] SecretWords = ["TOKEN", "SECRET", "KEY", "PASSWORD", "CREDENTIAL"];
 
-    private readonly string[] _secrets = [.. secrets.Where(s => s.Length >= ShortestSecret).Distinct().OrderByDescending(s => s.Length)];
+    // each line of a secret by itself: logs are cleaned line by line
+    private readonly string[] _secrets = [.. secrets.SelectMany(s => s.Split('\r', '\n')).Where(s => s.Length >= ShortestSecret).Distinct().OrderByDescending(s => s.Length)];
 
     /// <summary>Whether the value of a variable of this name is to be kept out of logs.</summary>
     public static bool IsSecretName(string name) => SecretWords.Any(word => name.Contains(word, StringComparison.OrdinalIgnoreCase));

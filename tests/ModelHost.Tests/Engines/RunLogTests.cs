@@ -40,5 +40,18 @@ public sealed class RunLogTests : IDisposable
         log.Tail(10).ShouldHaveSingleItem().ShouldEndWith("] after");
     }
 
+    [Fact]
+    public void No_line_of_a_secret_of_several_lines_is_written()
+    {
+        using var log = Open("-----BEGIN KEY-----\nMIIEvQIBADANBg\r\nkqhkiG9w0BAQEF\n");
+
+        log.Append("key: MIIEvQIBADANBg", null, null);
+        log.Append("kqhkiG9w0BAQEF", null, null);
+
+        var lines = log.Tail(10);
+        lines[0].ShouldEndWith("] key: ********");
+        lines[1].ShouldEndWith("] ********");
+    }
+
     private RunLog Open(string secret = "", long maxBytes = 1024 * 1024) => new(LogFile, maxBytes, new Redactor([secret]), TimeProvider.System);
 }
