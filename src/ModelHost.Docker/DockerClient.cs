@@ -240,7 +240,7 @@ public sealed class DockerClient : IDisposable
     private static async IAsyncEnumerable<StreamMessage> MessagesAsync(
         EngineAnswer answer, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
-        await foreach (var message in answer.ReadJsonLinesAsync(DockerJson.Default.StreamMessage, cancellationToken))
+        await foreach (var message in answer.ReadJsonObjectsAsync(DockerJson.Default.StreamMessage, cancellationToken))
         {
             if ((message.ErrorDetail?.Message ?? message.Error) is { Length: > 0 } error)
                 throw answer.Unusable(error);

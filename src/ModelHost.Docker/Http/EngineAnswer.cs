@@ -4,6 +4,7 @@ using System.Runtime.CompilerServices;
 using System.Text;
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
+using ModelHost.Docker.Streams;
 using ModelHost.Docker.Wire;
 
 namespace ModelHost.Docker.Http;
@@ -50,32 +51,27 @@ internal sealed class EngineAnswer(string call, HttpResponseMessage response, St
         return Parse(bytes.WrittenSpan, type);
     }
 
-    /// <summary>A stream of JSON objects, one a line.</summary>
-    /// <exception cref="DockerException">Not JSON of that shape, or a line of more than 64 KiB.</exception>
-    public async IAsyncEnumerable<T> ReadJsonLinesAsync<T>(JsonTypeInfo<T> type, [EnumeratorCancellation] CancellationToken cancellationToken)
+    /// <summary>A stream of JSON objects, one a line or one right after the other; each is handed out as soon as it is whole.</summary>
+    /// <exception cref="DockerException">Not JSON of that shape, or an object of more than 1 MiB.</exception>
+    public async IAsyncEnumerable<T> ReadJsonObjectsAsync<T>(JsonTypeInfo<T> type, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
-        const int maxLine = 64 << 10;
-        var buffer = new byte[maxLine];
-        var length = 0;
+        var splitter = new JsonObjectSplitter();
+        var buffer = new byte[16 << 10];
         int read;
-        while ((read = await ReadAsync(buffer.AsMemory(length), cancellationToken)) > 0)
+        while ((read = await ReadAsync(buffer, cancellationToken)) > 0)
         {
-            length += read;
             var start = 0;
-            int newline;
-            while ((newline = buffer.AsSpan(start, length - start).IndexOf((byte)'\n')) >= 0)
+            while (start < read)
             {
-                if (!IsBlank(buffer.AsSpan(start, newline)))
-                    yield return Parse(buffer.AsSpan(start, newline), type);
-                start += newline + 1;
+                start += splitter.Feed(buffer.AsSpan(start, read - start), out var whole);
+                if (splitter.Failure is { } why)
+                    throw Unusable(why);
+                if (whole)
+                    yield return Parse(splitter.Take(), type);
             }
-            buffer.AsSpan(start, length - start).CopyTo(buffer);
-            length -= start;
-            if (length == maxLine)
-                throw Unusable($"a line of the answer is larger than {maxLine} bytes");
         }
-        if (!IsBlank(buffer.AsSpan(0, length)))
-            yield return Parse(buffer.AsSpan(0, length), type);
+        if (splitter.IsWithinObject)
+            throw Unusable("the answer ended within an object");
     }
 
     /// <summary>The refusal that this answer is. What goes wrong while reading it is left out: the status is the news.</summary>
@@ -126,6 +122,4 @@ internal sealed class EngineAnswer(string call, HttpResponseMessage response, St
             throw Unusable($"the answer cannot be read: {e.Message}", e);
         }
     }
-
-    private static bool IsBlank(ReadOnlySpan<byte> line) => line.IndexOfAnyExcept(" \t\r\n"u8) < 0;
 }

@@ -97,14 +97,14 @@ public sealed class ImageCallTests
     }
 
     [Fact]
-    public async Task A_line_without_an_end_is_not_gathered()
+    public async Task A_message_without_an_end_is_not_gathered()
     {
-        await using var engine = await HandMadeEngine.AnsweringAsync(new string(' ', 1 << 20));
+        await using var engine = await HandMadeEngine.AnsweringAsync("{\"status\":\"" + new string('x', 2 << 20));
         using var client = new DockerClient(engine.Endpoint);
 
         var failure = await Should.ThrowAsync<DockerException>(client.PullImageAsync("team/app", "1", _ => { }, Ct));
 
-        failure.EngineMessage.ShouldBe("a line of the answer is larger than 65536 bytes");
+        failure.EngineMessage.ShouldBe("an object of the answer is larger than 1048576 bytes");
     }
 
     [Fact]
