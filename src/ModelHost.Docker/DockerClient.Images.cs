@@ -15,7 +15,7 @@ public sealed partial class DockerClient
     {
         var call = EngineCall.Get("/images/json");
         if (reference is not null)
-            call.With("filters", Filter("reference", [reference]));
+            call.With("filters", Filters(("reference", [reference])));
         using var answer = await _engine.SendAsync(call, cancellationToken);
         return [.. (await answer.ReadJsonAsync(DockerJson.Default.IReadOnlyListImageListAnswer, cancellationToken)).Select(i => i.ToSummary())];
     }

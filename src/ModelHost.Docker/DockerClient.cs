@@ -70,7 +70,7 @@ public sealed partial class DockerClient : IDisposable
         ArgumentNullException.ThrowIfNull(labels);
         var call = EngineCall.Get("/containers/json").With("all", "1");
         if (labels.Count > 0)
-            call.With("filters", Filter("label", [.. labels.Select(l => l.Value is null ? l.Key : $"{l.Key}={l.Value}")]));
+            call.With("filters", Filters(("label", LabelTexts(labels))));
         using var answer = await _engine.SendAsync(call, cancellationToken);
         return [.. (await answer.ReadJsonAsync(DockerJson.Default.IReadOnlyListContainerListAnswer, cancellationToken)).Select(c => c.ToSummary())];
     }
@@ -153,6 +153,20 @@ public sealed partial class DockerClient : IDisposable
         DoAsync(
             EngineCall.Delete(EnginePaths.Container(HttpMethod.Delete, id)).With("force", force ? "1" : "0").With("v", "1"), cancellationToken);
 
+    /// <summary>
+    /// Watches what happens on the engine, in its order and no faster than the caller takes it. Who must miss nothing gives
+    /// <see cref="EventQuery.Since"/>. An engine that breaks off ends the stream with an exception, one that is shut down may just end it; the
+    /// <see cref="EngineEvent.Time"/> of the last event is then where to go on. 400 or 500: the engine cannot read a time.
+    /// </summary>
+    public async IAsyncEnumerable<EngineEvent> WatchEventsAsync(
+        EventQuery query, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(query);
+        using var answer = await _engine.SendAsync(EventCall(query), cancellationToken);
+        await foreach (var found in answer.ReadJsonObjectsAsync(DockerJson.Default.EventAnswer, cancellationToken))
+            yield return found.ToEvent();
+    }
+
     /// <summary>Closes its connections; calls under way fail.</summary>
     public void Dispose() => _engine.Dispose();
 
@@ -170,6 +184,18 @@ public sealed partial class DockerClient : IDisposable
         return query.Since is null ? call : call.With("since", query.Since);
     }
 
+    private static EngineCall EventCall(EventQuery query)
+    {
+        var call = EngineCall.Get("/events");
+        if (query.Since is not null)
+            call.With("since", query.Since);
+        if (query.Until is not null)
+            call.With("until", query.Until);
+        return query is { Types.Count: 0, Labels.Count: 0, Actions.Count: 0 }
+            ? call
+            : call.With("filters", Filters(("type", query.Types), ("label", LabelTexts(query.Labels)), ("event", query.Actions)));
+    }
+
     /// <summary>From API 1.42 on the content type tells; older engines leave it to the caller to know whether there is a terminal.</summary>
     private async Task<bool> IsFramedAsync(string id, EngineAnswer answer, CancellationToken cancellationToken) => answer.ContentType switch
     {
@@ -178,8 +204,12 @@ public sealed partial class DockerClient : IDisposable
         _ => !(await InspectContainerAsync(id, cancellationToken)).Tty,
     };
 
-    private static string Filter(string name, string[] values) =>
-        JsonSerializer.Serialize(new Dictionary<string, string[]> { [name] = values }, DockerJson.Default.DictionaryStringStringArray);
+    /// <summary>The names with values only; to an engine an empty list is one that nothing is in.</summary>
+    private static string Filters(params (string Name, IReadOnlyList<string> Values)[] filters) => JsonSerializer.Serialize(
+        filters.Where(f => f.Values.Count > 0).ToDictionary(f => f.Name, f => f.Values), DockerJson.Default.DictionaryStringIReadOnlyListString);
+
+    private static string[] LabelTexts(IReadOnlyDictionary<string, string?> labels) =>
+        [.. labels.Select(l => l.Value is null ? l.Key : $"{l.Key}={l.Value}")];
 
     private static string Text(long number) => number.ToString(CultureInfo.InvariantCulture);
 }

@@ -11,6 +11,7 @@ namespace ModelHost.Docker.Wire;
 [JsonSerializable(typeof(IReadOnlyList<ImageListAnswer>))]
 [JsonSerializable(typeof(ImageAnswer))]
 [JsonSerializable(typeof(StreamMessage))]
+[JsonSerializable(typeof(EventAnswer))]
 [JsonSerializable(typeof(ErrorAnswer))]
-[JsonSerializable(typeof(Dictionary<string, string[]>))]
+[JsonSerializable(typeof(Dictionary<string, IReadOnlyList<string>>))]
 internal sealed partial class DockerJson : JsonSerializerContext;

@@ -95,6 +95,19 @@ internal static class WireMapping
         Architecture = answer.Architecture ?? "",
     };
 
+    public static EngineEvent ToEvent(this EventAnswer answer)
+    {
+        var (seconds, nanoseconds) = answer.TimeNano > 0 ? Math.DivRem(answer.TimeNano, 1_000_000_000) : (answer.Time, 0);
+        return new()
+        {
+            Type = answer.Type,
+            Action = answer.Action,
+            Id = answer.Actor?.Id ?? "",
+            Attributes = answer.Actor?.Attributes ?? NoLabels,
+            Time = string.Create(CultureInfo.InvariantCulture, $"{seconds}.{nanoseconds:D9}"),
+        };
+    }
+
     private static DeviceRequest ToWire(this GpuRequest gpus) => new()
     {
         Driver = "",
