@@ -119,6 +119,18 @@ public sealed partial class DockerClient : IDisposable
     }
 
     /// <summary>
+    /// Reads what a container uses. Takes one to two seconds while it runs: the engine measures twice, a second apart, or there would be no
+    /// processor use in percent. Of one that does not run Docker answers zeros, and Podman may refuse. 404: absent.
+    /// </summary>
+    public async Task<ContainerStats> ReadStatsAsync(string id, CancellationToken cancellationToken)
+    {
+        // not one-shot: that leaves the first measurement out, and the caller would have to keep it from one call to the next
+        var call = EngineCall.Get(EnginePaths.Container(HttpMethod.Get, id, "/stats")).With("stream", "0");
+        using var answer = await _engine.SendAsync(call, cancellationToken);
+        return (await answer.ReadJsonAsync(DockerJson.Default.StatsAnswer, cancellationToken)).ToStats();
+    }
+
+    /// <summary>
     /// Asks a container to end, and ends it by force after the grace. Returns when it has ended; one that has already is fine. 404:
     /// absent.
     /// </summary>

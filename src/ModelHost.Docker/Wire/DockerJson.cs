@@ -12,6 +12,7 @@ namespace ModelHost.Docker.Wire;
 [JsonSerializable(typeof(ImageAnswer))]
 [JsonSerializable(typeof(StreamMessage))]
 [JsonSerializable(typeof(EventAnswer))]
+[JsonSerializable(typeof(StatsAnswer))]
 [JsonSerializable(typeof(ErrorAnswer))]
 [JsonSerializable(typeof(Dictionary<string, IReadOnlyList<string>>))]
 internal sealed partial class DockerJson : JsonSerializerContext;

@@ -126,7 +126,7 @@ internal static class WireMapping
         [.. (names ?? []).Where(n => !n.StartsWith("<none>", StringComparison.Ordinal))];
 
     /// <summary>Null for what is empty, unreadable, or Go's zero time: the engine's words for "never".</summary>
-    private static DateTimeOffset? Time(string? text) =>
+    public static DateTimeOffset? Time(string? text) =>
         DateTimeOffset.TryParse(text, CultureInfo.InvariantCulture, DateTimeStyles.AssumeUniversal, out var time) && time.Year > 1 ? time : null;
 
     private static DateTimeOffset Time(long unixSeconds) => DateTimeOffset.FromUnixTimeSeconds(
