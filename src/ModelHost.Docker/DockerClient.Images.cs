@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using System.Text.Json;
 using ModelHost.Docker.Http;
 using ModelHost.Docker.Streams;
 using ModelHost.Docker.Wire;
@@ -66,6 +67,77 @@ public sealed partial class DockerClient
     /// <summary>Gives an image a further name. 404: no such source.</summary>
     public Task TagImageAsync(string source, string repository, string tag, CancellationToken cancellationToken) =>
         DoAsync(EngineCall.Post(EnginePaths.Image(HttpMethod.Post, source, "/tag")).With("repo", repository).With("tag", tag), cancellationToken);
+
+    /// <summary>
+    /// Takes a name from an image, and deletes the image with its last one. 404: absent; 409: a container uses it, or it is meant by its id and has
+    /// several names.
+    /// </summary>
+    /// <param name="reference">Name with tag or digest, or an id.</param>
+    /// <param name="force">Does it all the same. Of an image of which a container runs only the name goes.</param>
+    /// <param name="cancellationToken">Ends the call; the image may be gone all the same.</param>
+    public async Task<ImageRemoval> RemoveImageAsync(string reference, bool force, CancellationToken cancellationToken)
+    {
+        var call = EngineCall.Delete(EnginePaths.Image(HttpMethod.Delete, reference, "")).With("force", force ? "1" : "0");
+        using var answer = await _engine.SendAsync(call, cancellationToken);
+        return (await answer.ReadJsonAsync(DockerJson.Default.IReadOnlyListRemovedAnswer, cancellationToken)).ToRemoval();
+    }
+
+    /// <summary>Deletes the images that no container uses and that carry all the labels; with none, all that no container uses.</summary>
+    /// <param name="labels">Label and value; a null value asks only that the label is there.</param>
+    /// <param name="danglingOnly">Leaves images that have a name.</param>
+    /// <param name="cancellationToken">Ends the call; images may be gone all the same.</param>
+    public async Task<PruneReport> PruneImagesAsync(
+        IReadOnlyDictionary<string, string?> labels, bool danglingOnly, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(labels);
+        // said in both cases: left out means true
+        var filters = Filters(("dangling", [danglingOnly ? "true" : "false"]), ("label", LabelTexts(labels)));
+        using var answer = await _engine.SendAsync(EngineCall.Post("/images/prune").With("filters", filters), cancellationToken);
+        return (await answer.ReadJsonAsync(DockerJson.Default.PruneAnswer, cancellationToken)).ToReport();
+    }
+
+    /// <summary>
+    /// Builds an image with the engine's classic builder, which every engine has. A step that fails is told within a stream that began with 200;
+    /// a Dockerfile that cannot be read is 400 or 500.
+    /// </summary>
+    /// <param name="contextTar">A tar file of the Dockerfile and what it copies; read to its end, and left open.</param>
+    /// <param name="spec">What to build.</param>
+    /// <param name="line">Called for each line of output, one after the other, pieces of 16 Ki characters of a longer one; must return soon.</param>
+    /// <param name="cancellationToken">Ends the call and the build.</param>
+    /// <returns>The image's id, <c>sha256:…</c>; of engines that do not tell it by itself, the short one of their last words.</returns>
+    public async Task<string> BuildImageAsync(Stream contextTar, BuildSpec spec, Action<string> line, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(contextTar);
+        ArgumentNullException.ThrowIfNull(spec);
+        ArgumentNullException.ThrowIfNull(line);
+        using var answer = await _engine.SendAsync(BuildCall(spec).WithTar(contextTar), cancellationToken);
+        var output = new BuildOutput(line);
+        try
+        {
+            await foreach (var message in MessagesAsync(answer, cancellationToken))
+                output.Apply(message);
+        }
+        catch (DockerException)
+        {
+            output.Complete();
+            throw;
+        }
+        output.Complete();
+        return output.ImageId ?? throw answer.Unusable("the build ended without an image");
+    }
+
+    private static EngineCall BuildCall(BuildSpec spec)
+    {
+        // forcerm: a step that fails would leave its container behind
+        var call = EngineCall.Post("/build").With("dockerfile", spec.Dockerfile).With("rm", "1").With("forcerm", "1");
+        if (spec.Tag is not null)
+            call.With("t", spec.Tag);
+        if (spec.Labels.Count > 0)
+            call.With("labels", JsonSerializer.Serialize(spec.Labels, DockerJson.Default.IReadOnlyDictionaryStringString));
+        if (spec.BuildArgs.Count > 0)
+            call.With("buildargs", JsonSerializer.Serialize(spec.BuildArgs, DockerJson.Default.IReadOnlyDictionaryStringString));
+        return spec.NoCache ? call.With("nocache", "1") : call;
+    }
 
     private static async IAsyncEnumerable<StreamMessage> MessagesAsync(
         EngineAnswer answer, [EnumeratorCancellation] CancellationToken cancellationToken)

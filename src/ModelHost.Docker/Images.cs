@@ -74,3 +74,33 @@ public sealed record PullProgress
     /// </summary>
     public double? Percent { get; init; }
 }
+
+/// <summary>What the removal of an image came to.</summary>
+/// <param name="Untagged">Names and digests that are gone.</param>
+/// <param name="Deleted">Ids of what is gone from the disk; empty when the image has other names.</param>
+public sealed record ImageRemoval(IReadOnlyList<string> Untagged, IReadOnlyList<string> Deleted);
+
+/// <summary>What a clean-up came to.</summary>
+/// <param name="Untagged">Names and digests that are gone.</param>
+/// <param name="Deleted">Ids of what is gone from the disk.</param>
+/// <param name="ReclaimedBytes">Bytes of disk that are free again, as the engine reckons.</param>
+public sealed record PruneReport(IReadOnlyList<string> Untagged, IReadOnlyList<string> Deleted, long ReclaimedBytes);
+
+/// <summary>An image to build.</summary>
+public sealed record BuildSpec
+{
+    /// <summary>Its name as <c>repository:tag</c>; null leaves it dangling.</summary>
+    public string? Tag { get; init; }
+
+    /// <summary>Path of the Dockerfile within the context.</summary>
+    public string Dockerfile { get; init; } = "Dockerfile";
+
+    /// <summary>Labels added to those of the Dockerfile.</summary>
+    public IReadOnlyDictionary<string, string> Labels { get; init; } = new Dictionary<string, string>();
+
+    /// <summary>Values of the Dockerfile's <c>ARG</c>s. They stay in the image's history: no place for secrets.</summary>
+    public IReadOnlyDictionary<string, string> BuildArgs { get; init; } = new Dictionary<string, string>();
+
+    /// <summary>Takes no step from an earlier build.</summary>
+    public bool NoCache { get; init; }
+}

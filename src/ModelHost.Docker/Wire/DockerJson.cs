@@ -11,8 +11,11 @@ namespace ModelHost.Docker.Wire;
 [JsonSerializable(typeof(IReadOnlyList<ImageListAnswer>))]
 [JsonSerializable(typeof(ImageAnswer))]
 [JsonSerializable(typeof(StreamMessage))]
+[JsonSerializable(typeof(IReadOnlyList<RemovedAnswer>))]
+[JsonSerializable(typeof(PruneAnswer))]
 [JsonSerializable(typeof(EventAnswer))]
 [JsonSerializable(typeof(StatsAnswer))]
 [JsonSerializable(typeof(ErrorAnswer))]
 [JsonSerializable(typeof(Dictionary<string, IReadOnlyList<string>>))]
+[JsonSerializable(typeof(IReadOnlyDictionary<string, string>))]
 internal sealed partial class DockerJson : JsonSerializerContext;

@@ -1,3 +1,4 @@
+using System.Text.Json;
 using System.Text.Json.Serialization;
 
 namespace ModelHost.Docker.Wire;
@@ -22,9 +23,28 @@ internal sealed record ImageAnswer
     public ConfigAnswer? Config { get; init; }
 }
 
-/// <summary>One line of the stream that a pull or a load answers with.</summary>
+/// <summary>One of the two.</summary>
+internal sealed record RemovedAnswer
+{
+    public string? Untagged { get; init; }
+    public string? Deleted { get; init; }
+}
+
+internal sealed record PruneAnswer
+{
+    public IReadOnlyList<RemovedAnswer>? ImagesDeleted { get; init; }
+    public required ulong SpaceReclaimed { get; init; }
+}
+
+/// <summary>One message of the stream that a pull, a load or a build answers with.</summary>
 internal sealed record StreamMessage
 {
+    /// <summary>Output of a build, cut anywhere.</summary>
+    [JsonPropertyName("stream")]
+    public string? Stream { get; init; }
+    /// <summary>Results for programs; its shape is that of the call. A build's is <c>{"ID":"sha256:…"}</c>.</summary>
+    [JsonPropertyName("aux")]
+    public JsonElement Aux { get; init; }
     [JsonPropertyName("status")]
     public string? Status { get; init; }
     [JsonPropertyName("id")]

@@ -95,6 +95,15 @@ internal static class WireMapping
         Architecture = answer.Architecture ?? "",
     };
 
+    public static ImageRemoval ToRemoval(this IReadOnlyList<RemovedAnswer> answer) =>
+        new([.. answer.Select(r => r.Untagged).OfType<string>()], [.. answer.Select(r => r.Deleted).OfType<string>()]);
+
+    public static PruneReport ToReport(this PruneAnswer answer)
+    {
+        var removed = (answer.ImagesDeleted ?? []).ToRemoval();
+        return new(removed.Untagged, removed.Deleted, (long)Math.Min(answer.SpaceReclaimed, long.MaxValue));
+    }
+
     public static EngineEvent ToEvent(this EventAnswer answer)
     {
         var (seconds, nanoseconds) = answer.TimeNano > 0 ? Math.DivRem(answer.TimeNano, 1_000_000_000) : (answer.Time, 0);
