@@ -8,6 +8,7 @@ using ModelHost.Simulator.Metrics;
 using ModelHost.Simulator.Options;
 using ModelHost.Simulator.Requests;
 using ModelHost.Simulator.Server;
+using ModelHost.Simulator.Sleep;
 
 namespace ModelHost.Simulator;
 
@@ -74,7 +75,7 @@ internal sealed class SimulatedServer(
             await using var http = HttpServer.Bind(options.Host, options.Port);
             var (plan, hold) = await new LoadSequence(options, log, time).RunAsync(stop);
             using (hold)
-                return await AnswerAsync(options, log, http, plan, stop);
+                return await AnswerAsync(options, log, http, plan, hold, stop);
         }
         catch (SocketException e)
         {
@@ -96,12 +97,13 @@ internal sealed class SimulatedServer(
         }
     }
 
-    private async Task<int> AnswerAsync(ServerOptions options, ServerLog log, HttpServer http, MemoryPlan plan, CancellationToken stop)
+    private async Task<int> AnswerAsync(ServerOptions options, ServerLog log, HttpServer http, MemoryPlan plan, GpuHold? hold, CancellationToken stop)
     {
         var metrics = new EngineMetrics(plan.MaxModelLength);
         using var engine = new Engine(options, plan, metrics, time);
+        using var sleep = new SleepMode(options, plan, engine, hold, log, time);
         var counts = new HttpCounts();
-        var routes = RouteTable.Make(options, plan, engine, new MetricsPage(options, plan, metrics, engine, counts, time), time);
+        var routes = RouteTable.Make(options, plan, engine, sleep, new MetricsPage(options, plan, metrics, engine, sleep, counts, time), time);
         log.Api("api_server.py:1346", $"Starting vLLM server on http://{options.Host}:{http.EndPoint.Port}");
         log.Api("launcher.py:38", "Available routes are:");
         foreach (var route in routes)
@@ -116,6 +118,8 @@ internal sealed class SimulatedServer(
         var stopped = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         await using (stop.Register(() => stopped.TrySetResult()))
             await Task.WhenAny(stopped.Task, engine.Died);
+        if (engine.KilledWith != 0)
+            return engine.KilledWith;
         await (engine.IsDead ? ReportDeathAsync(log) : StopEngineAsync(options, log, engine));
         await http.StopAsync(time);
         log.Uvicorn("Application shutdown complete.");

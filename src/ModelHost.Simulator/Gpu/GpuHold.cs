@@ -16,6 +16,7 @@ internal sealed class GpuHold : IDisposable
     private readonly string _path;
     private readonly FileStream _file;
     private readonly int _processId;
+    private readonly string _ramPath;
     private int _written;
 
     private GpuHold(string directory, IReadOnlyList<GpuDevice> devices, int processId)
@@ -23,6 +24,7 @@ internal sealed class GpuHold : IDisposable
         (_directory, _processId, Devices) = (directory, processId, devices);
         var folder = Directory.CreateDirectory(Path.Combine(directory, "holds")).FullName;
         _path = Path.Combine(folder, $"{Guid.NewGuid():N}.csv");
+        _ramPath = Path.Combine(directory, "ram", Path.GetFileName(_path));
         // Locked under another name first: a reader that tries its exclusive lock in between would make this one fail.
         var temporary = Path.ChangeExtension(_path, ".new");
         // FileShare.Read takes a shared flock on Linux, which keeps an exclusive one out
@@ -57,8 +59,22 @@ internal sealed class GpuHold : IDisposable
         _written = bytes.Length;
     }
 
+    /// <summary>Says how much RAM the copy of the weights takes: <c>pid,process_name,used_mib</c> in the folder <c>ram</c>, under the hold's name.</summary>
+    public void SetRam(long usedMib)
+    {
+        if (usedMib == 0)
+        {
+            if (File.Exists(_ramPath))
+                File.Delete(_ramPath);
+            return;
+        }
+        Directory.CreateDirectory(Path.GetDirectoryName(_ramPath)!);
+        File.WriteAllText(_ramPath, string.Create(CultureInfo.InvariantCulture, $"{_processId},VLLM::EngineCore,{usedMib}\n"));
+    }
+
     public void Dispose()
     {
+        SetRam(0);
         File.Delete(_path);
         _file.Dispose();
     }

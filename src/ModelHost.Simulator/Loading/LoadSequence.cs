@@ -174,7 +174,10 @@ internal sealed class LoadSequence(ServerOptions options, ServerLog log, TimePro
             await Task.Delay(duration, time, cancellationToken);
     }
 
-    private TimeSpan Duration(LoadPhase phase) => options.Knobs.PhaseTimes.GetValueOrDefault(phase, options.Knobs.LoadTime * Shares[phase]);
+    /// <summary>Length of one phase.</summary>
+    public static TimeSpan Duration(Knobs knobs, LoadPhase phase) => knobs.PhaseTimes.GetValueOrDefault(phase, knobs.LoadTime * Shares[phase]);
+
+    private TimeSpan Duration(LoadPhase phase) => Duration(options.Knobs, phase);
 
     private static string Seconds(TimeSpan time, int digits = 2) => Math.Round(time.TotalSeconds, digits).ToString("F" + digits, CultureInfo.InvariantCulture);
 

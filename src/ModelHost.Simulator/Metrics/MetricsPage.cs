@@ -3,12 +3,13 @@ using System.Text;
 using ModelHost.Simulator.Gpu;
 using ModelHost.Simulator.Options;
 using ModelHost.Simulator.Requests;
+using ModelHost.Simulator.Sleep;
 
 namespace ModelHost.Simulator.Metrics;
 
 /// <summary>Writes <c>/metrics</c> as Python's Prometheus client does: labels by name, floats with a point, a <c>_created</c> series each.</summary>
 internal sealed class MetricsPage(
-    ServerOptions options, MemoryPlan plan, EngineMetrics metrics, Engine engine, HttpCounts http, TimeProvider time)
+    ServerOptions options, MemoryPlan plan, EngineMetrics metrics, Engine engine, SleepMode sleep, HttpCounts http, TimeProvider time)
 {
     private readonly string _labels = $"engine=\"0\",model_name=\"{Escape(options.ServedNames[0])}\"";
     private readonly double _created = time.GetUtcNow().ToUnixTimeMilliseconds() / 1000.0;
@@ -29,8 +30,8 @@ internal sealed class MetricsPage(
         Gauge(page, "vllm:num_requests_waiting", "Number of requests waiting to be processed.", engine.Waiting);
         Gauge(page, "vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", engine.KvCacheUsage);
         Head(page, "vllm:engine_sleep_state", "Engine sleep state; awake = 0 means engine is sleeping; awake = 1 means engine is awake.", "gauge");
-        foreach (var (state, value) in new[] { ("awake", 1), ("weights_offloaded", 0), ("discard_all", 0) })
-            Line(page, "vllm:engine_sleep_state", $"{_labels},sleep_state=\"{state}\"", value);
+        foreach (var (state, value) in new[] { ("awake", (int?)null), ("weights_offloaded", 1), ("discard_all", 2) })
+            Line(page, "vllm:engine_sleep_state", $"{_labels},sleep_state=\"{state}\"", sleep.ShownLevel == value ? 1 : 0);
         metrics.Read((finished, histograms) =>
         {
             Counter(page, "vllm:prefix_cache_queries", "Prefix cache queries, in terms of number of queried tokens.", metrics.PrefixCacheQueries);

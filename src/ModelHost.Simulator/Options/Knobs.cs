@@ -31,6 +31,31 @@ internal enum HangPoint
     Request,
 }
 
+/// <summary>How waking goes wrong.</summary>
+internal enum WakeFailure
+{
+    None,
+
+    /// <summary>It answers 500 and stays asleep.</summary>
+    Refuse,
+
+    /// <summary>It wakes, and answers nonsense from then on.</summary>
+    Garble,
+
+    /// <summary>The call is never answered.</summary>
+    Hang,
+}
+
+/// <summary>What follows when there is too little free memory to wake.</summary>
+internal enum NoMemory
+{
+    /// <summary>The call answers 500, and the server stays asleep.</summary>
+    Refuse,
+
+    /// <summary>The engine dies.</summary>
+    Die,
+}
+
 /// <summary>A knob is unknown or has a value that cannot be used; the process does not start.</summary>
 internal sealed class KnobException(string message) : Exception(message);
 
@@ -76,6 +101,25 @@ internal sealed record Knobs
     /// <summary>Context length of the model itself. Null guesses from the model's name.</summary>
     public int? ModelMaxLength { get; init; }
 
+    /// <summary>Speed at which sleep level 1 copies the weights of one GPU to RAM. Default 2.5 GB/s; 0 takes no time.</summary>
+    public double SleepGigabytesPerSecond { get; init; } = 2.5;
+
+    /// <summary>Speed at which waking from level 1 copies them back. Default 12 GB/s; 0 takes no time.</summary>
+    public double WakeGigabytesPerSecond { get; init; } = 12;
+
+    /// <summary>Memory that stays on every GPU during sleep. Default 1100 MiB.</summary>
+    public int SleepResidueMib { get; init; } = 1100;
+
+    /// <summary>Memory that sleep should have given back and did not. Default 0.</summary>
+    public int SleepLeakMib { get; init; }
+
+    /// <summary>RAM of the container in MiB; sleep level 1 with heavier weights ends the process with code 137. Null is no limit.</summary>
+    public int? RamMib { get; init; }
+
+    public WakeFailure Wake { get; init; }
+
+    public NoMemory WakeWithoutMemory { get; init; }
+
     public static Knobs Read(IReadOnlyDictionary<string, string> environment)
     {
         var knobs = new Knobs();
@@ -95,6 +139,13 @@ internal sealed record Knobs
                 "GPU_MEMORY_MIB" => knobs with { GpuMemoryMib = Integer(name, value) },
                 "WEIGHT_MIB" => knobs with { WeightMib = Integer(name, value) },
                 "MODEL_MAX_LEN" => knobs with { ModelMaxLength = Integer(name, value) },
+                "SLEEP_GBPS" => knobs with { SleepGigabytesPerSecond = Number(name, value) },
+                "WAKE_GBPS" => knobs with { WakeGigabytesPerSecond = Number(name, value) },
+                "SLEEP_RESIDUE_MIB" => knobs with { SleepResidueMib = Integer(name, value) },
+                "SLEEP_LEAK_MIB" => knobs with { SleepLeakMib = Integer(name, value) },
+                "RAM_MIB" => knobs with { RamMib = Integer(name, value) },
+                "WAKE" => knobs with { Wake = Named<WakeFailure>(name, value) },
+                "WAKE_WITHOUT_MEMORY" => knobs with { WakeWithoutMemory = Named<NoMemory>(name, value) },
                 var other when Phase(other) is { } phase && phases.TryAdd(phase, TimeSpan.FromSeconds(Number(name, value))) => knobs,
                 _ => throw new KnobException($"unknown variable {name}"),
             };

@@ -20,6 +20,9 @@ internal sealed class ServerOptions
         KeepAlive = TimeSpan.FromSeconds(int.TryParse(environment.GetValueOrDefault("VLLM_HTTP_TIMEOUT_KEEP_ALIVE"), out var seconds) ? seconds : 5);
         AllowLongMaxModelLength = environment.GetValueOrDefault("VLLM_ALLOW_LONG_MAX_MODEL_LEN") == "1";
         SkipModelNameCheck = environment.GetValueOrDefault("VLLM_SKIP_MODEL_NAME_VALIDATION") == "1";
+        DevMode = environment.GetValueOrDefault("VLLM_SERVER_DEV_MODE") == "1";
+        VllmEnvironment = [.. environment.Where(pair => pair.Key.StartsWith("VLLM_", StringComparison.Ordinal)
+            && !pair.Key.StartsWith("VLLM_SIM_", StringComparison.Ordinal) && !pair.Key.Contains("KEY", StringComparison.Ordinal))];
         HiddenFromAccessLog = flags.Text("disable_access_log_for_endpoints")?.Split(',', StringSplitOptions.TrimEntries) ?? [];
         AccessLog = !flags.Switch("disable_uvicorn_access_log") && flags.Text("uvicorn_log_level") is not ("critical" or "error" or "warning");
         RootPath = flags.Text("root_path")?.TrimEnd('/') ?? "";
@@ -50,6 +53,12 @@ internal sealed class ServerOptions
     public bool AllowLongMaxModelLength { get; }
 
     public bool SkipModelNameCheck { get; }
+
+    /// <summary>The routes for developers are there, those of sleep mode among them.</summary>
+    public bool DevMode { get; }
+
+    /// <summary>The variables of vLLM that are set, without secrets.</summary>
+    public IReadOnlyList<KeyValuePair<string, string>> VllmEnvironment { get; }
 
     public bool AccessLog { get; }
 

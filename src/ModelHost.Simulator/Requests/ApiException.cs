@@ -20,6 +20,9 @@ internal sealed class ApiException(int status, string type, string message, stri
 
     public static ApiException UnknownModel(string model) => new(404, "NotFoundError", $"The model `{model}` does not exist.", "model");
 
+    /// <summary>Something went wrong inside; the log says what.</summary>
+    public static ApiException Internal() => new(500, "InternalServerError", "Internal server error");
+
     public static ApiException EngineDead() =>
         new(500, "InternalServerError", "EngineCore encountered an issue. See stack trace (above) for the root cause.");
 }

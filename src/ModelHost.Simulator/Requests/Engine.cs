@@ -11,7 +11,11 @@ internal sealed class Engine(ServerOptions options, MemoryPlan plan, EngineMetri
     private const int RememberedPrompts = 1024;
 
     private readonly SemaphoreSlim _slots = new((int)Math.Max(1, options.Flags.Integer("max_num_seqs") ?? (plan.TotalBytes >= 70L << 30 ? 1024 : 256)));
-    private readonly CancellationTokenSource _abort = new();
+    private readonly ConcurrentDictionary<Generation, byte>? _known = options.DevMode ? [] : null;
+    private CancellationTokenSource _abort = new();
+    private volatile PauseGate? _pause;
+    private int _held;
+    private volatile bool _garbled;
     private readonly TaskCompletionSource _died = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly ConcurrentDictionary<ulong, byte> _seenPrompts = [];
     private int _running;
@@ -45,10 +49,25 @@ internal sealed class Engine(ServerOptions options, MemoryPlan plan, EngineMetri
     public bool Stopping { get; private set; }
 
     /// <summary>Cancelled when all requests are to end at once.</summary>
-    public CancellationToken Aborted => _abort.Token;
+    public CancellationToken Aborted => Volatile.Read(ref _abort).Token;
+
+    /// <summary>The pause that there is now.</summary>
+    public PauseGate? CurrentPause => _pause;
+
+    public bool IsPaused => _pause is not null;
+
+    /// <summary>The weights are not those of the model: answers are nonsense.</summary>
+    public bool Garbled
+    {
+        get => _garbled;
+        set => _garbled = value;
+    }
+
+    /// <summary>The exit code that ends the process at once, as a signal would; 0 when nobody asked.</summary>
+    public int KilledWith { get; private set; }
 
     /// <summary>Makes a request known; the caller disposes of it when the answer is out.</summary>
-    public Generation Start(GenerationRequest request, CancellationToken disconnected)
+    public Generation Start(GenerationRequest request, CancellationToken disconnected, string? id = null)
     {
         if (IsDead)
             throw ApiException.EngineDead();
@@ -56,33 +75,97 @@ internal sealed class Engine(ServerOptions options, MemoryPlan plan, EngineMetri
         var sequences = new Sequence[request.Prompts.Count * request.N];
         for (var i = 0; i < sequences.Length; i++)
             sequences[i] = Sequence.Make(request, i, options.Seed, Knobs.OutputTokens);
-        return new Generation(this, request, sequences, disconnected);
+        var generation = new Generation(this, request, sequences, disconnected) { Id = id };
+        _known?.TryAdd(generation, 0);
+        return generation;
     }
 
     /// <summary>Takes a place in the batch; waits in the queue while there is none.</summary>
-    public async ValueTask EnterAsync(CancellationToken cancellationToken)
+    public async ValueTask EnterAsync(PauseGate? bornDuring, CancellationToken cancellationToken)
     {
-        if (!_slots.Wait(0, CancellationToken.None))
+        if (TryEnter(bornDuring))
+            return;
+        Interlocked.Increment(ref _waiting);
+        try
         {
-            Interlocked.Increment(ref _waiting);
-            try
+            do
             {
+                if (_pause is { } pause && pause.Holds(bornDuring))
+                {
+                    await HoldAsync(pause, cancellationToken);
+                    continue;
+                }
                 await _slots.WaitAsync(cancellationToken);
+                if (TryRun(bornDuring))
+                    return;
             }
-            finally
-            {
-                Interlocked.Decrement(ref _waiting);
-            }
+            while (!TryEnter(bornDuring));
         }
-        Interlocked.Increment(ref _running);
+        finally
+        {
+            Interlocked.Decrement(ref _waiting);
+        }
     }
 
-    public bool TryEnter()
+    public bool TryEnter(PauseGate? bornDuring) =>
+        (_pause is not { } pause || !pause.Holds(bornDuring)) && _slots.Wait(0, CancellationToken.None) && TryRun(bornDuring);
+
+    /// <summary>Waits for the end of a pause.</summary>
+    public async Task HoldAsync(PauseGate pause, CancellationToken cancellationToken)
     {
-        if (!_slots.Wait(0, CancellationToken.None))
-            return false;
+        Interlocked.Increment(ref _held);
+        try
+        {
+            await pause.Ended.WaitAsync(cancellationToken);
+        }
+        finally
+        {
+            Interlocked.Decrement(ref _held);
+        }
+    }
+
+    /// <summary>Uses a place in the batch, or gives it back if a pause began meanwhile: who pauses counts the running ones afterwards.</summary>
+    private bool TryRun(PauseGate? bornDuring)
+    {
         Interlocked.Increment(ref _running);
-        return true;
+        if (_pause is not { } pause || !pause.Holds(bornDuring))
+            return true;
+        Leave();
+        return false;
+    }
+
+    public void Pause(bool freeze, bool onlyNew) => _pause = new(freeze, onlyNew);
+
+    public void CloseGate() => _pause?.Close();
+
+    public void Resume()
+    {
+        var pause = _pause;
+        _pause = null;
+        pause?.End();
+    }
+
+    /// <summary>Whether requests are under way that no pause holds.</summary>
+    /// <param name="queued">Counts those that wait for a place too.</param>
+    public bool HasActive(bool queued) => (queued ? InFlight : Running) > (queued ? Volatile.Read(ref _held) : 0);
+
+    /// <summary>Ends every request there is as aborted, and none of those to come.</summary>
+    public void AbortAll() => Interlocked.Exchange(ref _abort, new()).Cancel();
+
+    /// <summary>Ends the requests with these ids, or all when there are none; says how many.</summary>
+    public int Abort(IReadOnlyCollection<string> ids)
+    {
+        var chosen = (_known?.Keys ?? []).Where(generation => ids.Count == 0 || (generation.Id is { } id && ids.Contains(id))).ToArray();
+        foreach (var generation in chosen)
+            generation.Abort();
+        return chosen.Length;
+    }
+
+    /// <summary>Ends the process as a signal from outside would.</summary>
+    public void Kill(int exitCode)
+    {
+        KilledWith = exitCode;
+        Die();
     }
 
     public void Leave()
@@ -108,11 +191,18 @@ internal sealed class Engine(ServerOptions options, MemoryPlan plan, EngineMetri
         return cached;
     }
 
+    /// <summary>Empties the prefix cache.</summary>
+    public void ForgetPrompts() => _seenPrompts.Clear();
+
+    /// <summary>Single requests can be aborted by their id.</summary>
+    public bool CanAbortOne => _known is not null;
+
     public bool CachesPrefixes => options.PrefixCaching;
 
     /// <summary>An inference request has been answered, or its client is gone.</summary>
-    public void Ended(bool answered)
+    public void Ended(Generation generation, bool answered)
     {
+        _known?.TryRemove(generation, out _);
         Interlocked.Decrement(ref _inFlight);
         if (answered && Knobs.ExitAfter > 0 && Interlocked.Increment(ref _answered) == Knobs.ExitAfter)
             Die();
@@ -134,7 +224,7 @@ internal sealed class Engine(ServerOptions options, MemoryPlan plan, EngineMetri
         _slots.Dispose();
     }
 
-    private void Die()
+    public void Die()
     {
         _died.TrySetResult();
         _abort.Cancel();

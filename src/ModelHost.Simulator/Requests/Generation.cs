@@ -25,6 +25,10 @@ internal sealed class Generation : IDisposable
     private readonly CancellationToken _disconnected;
     private readonly long _arrived;
     private readonly bool _timed;
+    private readonly CancellationToken _aborted;
+    private readonly PauseGate? _bornDuring;
+    private readonly CancellationTokenSource? _own;
+    private TimeSpan _frozen;
     private long _scheduled;
     private long _firstToken;
     private long _lastToken;
@@ -34,6 +38,8 @@ internal sealed class Generation : IDisposable
     public Generation(Engine engine, GenerationRequest request, Sequence[] sequences, CancellationToken disconnected)
     {
         (_engine, Request, Sequences, _disconnected) = (engine, request, sequences, disconnected);
+        (_aborted, _bornDuring) = (engine.Aborted, engine.CurrentPause);
+        _own = engine.CanAbortOne ? new() : null;
         _arrived = engine.Time.GetTimestamp();
         _timed = engine.Knobs.TimeToFirstToken > TimeSpan.Zero || engine.Knobs.InterTokenLatency > TimeSpan.Zero || engine.Knobs.Hang == HangPoint.Request;
         foreach (var sequence in sequences)
@@ -41,6 +47,9 @@ internal sealed class Generation : IDisposable
     }
 
     public GenerationRequest Request { get; }
+
+    /// <summary>The id in the answer.</summary>
+    public string? Id { get; init; }
 
     public Sequence[] Sequences { get; }
 
@@ -72,7 +81,7 @@ internal sealed class Generation : IDisposable
     /// <summary>Runs to the end, whichever it is.</summary>
     public async ValueTask RunAsync()
     {
-        if (!_timed && !_engine.Stopping && !_engine.IsDead && _engine.TryEnter())
+        if (!_timed && !_engine.Stopping && !_engine.IsDead && _engine.TryEnter(_bornDuring))
         {
             // no time passes between the tokens, so they are counted together
             Entered();
@@ -93,7 +102,7 @@ internal sealed class Generation : IDisposable
             return false;
         if (Interrupted())
             return false;
-        if (!_entered || _timed)
+        if (!_entered || _timed || _engine.CurrentPause is { Freezes: true })
             try
             {
                 await WaitAsync();
@@ -109,29 +118,38 @@ internal sealed class Generation : IDisposable
         return true;
     }
 
+    /// <summary>Ends this one request as aborted.</summary>
+    public void Abort() => _own?.Cancel();
+
     public void Dispose()
     {
         if (Outcome == Outcome.Running)
             End(Outcome.Disconnected);
         _linked?.Dispose();
-        _engine.Ended(Outcome is Outcome.Finished);
+        _engine.Ended(this, Outcome is Outcome.Finished);
     }
 
     private async ValueTask WaitAsync()
     {
-        _linked ??= CancellationTokenSource.CreateLinkedTokenSource(_disconnected, _engine.Aborted);
+        _linked ??= CancellationTokenSource.CreateLinkedTokenSource(_disconnected, _aborted, _own?.Token ?? default);
         if (!_entered)
         {
-            await _engine.EnterAsync(_linked.Token);
+            await _engine.EnterAsync(_bornDuring, _linked.Token);
             Entered();
             if (_engine.Knobs.Hang == HangPoint.Request)
                 await Task.Delay(Timeout.InfiniteTimeSpan, _engine.Time, _linked.Token);
         }
         // from the schedule and not from the last token: otherwise each timer's delay would add up
         var due = _engine.Knobs.TimeToFirstToken + (_engine.Knobs.InterTokenLatency * Step);
-        var left = due - _engine.Time.GetElapsedTime(_scheduled);
+        var left = due + _frozen - _engine.Time.GetElapsedTime(_scheduled);
         if (left > TimeSpan.Zero)
             await Task.Delay(left, _engine.Time, _linked.Token);
+        while (_engine.CurrentPause is { Freezes: true } pause)
+        {
+            var stopped = _engine.Time.GetTimestamp();
+            await _engine.HoldAsync(pause, _linked.Token);
+            _frozen += _engine.Time.GetElapsedTime(stopped);
+        }
     }
 
     private bool Interrupted()
@@ -140,7 +158,7 @@ internal sealed class Generation : IDisposable
             End(Outcome.Disconnected);
         else if (_engine.IsDead)
             End(Outcome.EngineDead);
-        else if (_engine.Aborted.IsCancellationRequested || (_engine.Stopping && !_entered && Step == 0))
+        else if (_aborted.IsCancellationRequested || _own?.IsCancellationRequested == true || (_engine.Stopping && !_entered && Step == 0))
             End(Outcome.Aborted);
         return Outcome != Outcome.Running;
     }
@@ -150,6 +168,10 @@ internal sealed class Generation : IDisposable
         _entered = true;
         _scheduled = _engine.Time.GetTimestamp();
         _engine.Occupy(Request.PromptTokens);
+        if (!_engine.Garbled)
+            return;
+        for (var i = 0; i < Sequences.Length; i++)
+            Sequences[i] = Sequences[i].Garbled();
     }
 
     private void First()

@@ -53,6 +53,9 @@ internal sealed class Sequence
         return new(index, prompt, pieces, FinishReason.Stop, null);
     }
 
+    /// <summary>The same number of tokens from weights that were never loaded.</summary>
+    public Sequence Garbled() => new(Index, Prompt, [.. _pieces.Select(piece => piece.Length == 0 ? "" : "!")], Finish, null);
+
     private static string? Cut(List<string> pieces, StringBuilder text, GenerationRequest request)
     {
         var longest = request.Stop.Max(stop => stop.Length) + pieces[^1].Length;

@@ -21,9 +21,10 @@ internal sealed class GenerationRoutes(ServerOptions options, RequestParser pars
     private async Task AnswerAsync(HttpContext context, GenerationFormat format)
     {
         var request = await RequestBody.ReadAsync(context, body => format.Read(parser, body));
-        using var generation = engine.Start(request, context.RequestAborted);
+        var id = format.IdPrefix + RequestId(context);
+        using var generation = engine.Start(request, context.RequestAborted, id);
         var head = new AnswerHead(
-            format.IdPrefix + RequestId(context), time.GetUtcNow().ToUnixTimeSeconds(), _fingerprint,
+            id, time.GetUtcNow().ToUnixTimeSeconds(), _fingerprint,
             options.Flags.Switch("enable_prompt_tokens_details"));
         if (request.Stream)
             await StreamAsync(context, format, head, generation);

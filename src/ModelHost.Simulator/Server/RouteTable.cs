@@ -2,6 +2,7 @@ using ModelHost.Simulator.Gpu;
 using ModelHost.Simulator.Metrics;
 using ModelHost.Simulator.Options;
 using ModelHost.Simulator.Requests;
+using ModelHost.Simulator.Sleep;
 
 namespace ModelHost.Simulator.Server;
 
@@ -12,7 +13,7 @@ internal static class RouteTable
 
     private static readonly string[] Post = ["POST"];
 
-    public static IReadOnlyList<Route> Make(ServerOptions options, MemoryPlan plan, Engine engine, MetricsPage metrics, TimeProvider time)
+    public static IReadOnlyList<Route> Make(ServerOptions options, MemoryPlan plan, Engine engine, SleepMode sleep, MetricsPage metrics, TimeProvider time)
     {
         var parser = new RequestParser(options, plan);
         var small = new SmallRoutes(options, plan, parser, engine, metrics, time);
@@ -29,8 +30,9 @@ internal static class RouteTable
             new("/detokenize", Post, small.DetokenizeAsync),
             new("/v1/models", Get, small.ModelsAsync),
         ];
+        IReadOnlyList<Route> dev = options.DevMode ? new DevRoutes(options, engine, sleep).All() : [];
         return options.Pools
-            ? [.. common, new("/v1/embeddings", Post, embedding.EmbedAsync)]
-            : [.. common, new("/v1/chat/completions", Post, generation.ChatAsync), new("/v1/completions", Post, generation.CompletionAsync)];
+            ? [.. common, .. dev, new("/v1/embeddings", Post, embedding.EmbedAsync)]
+            : [.. common, .. dev, new("/v1/chat/completions", Post, generation.ChatAsync), new("/v1/completions", Post, generation.CompletionAsync)];
     }
 }
