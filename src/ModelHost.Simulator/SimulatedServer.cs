@@ -116,26 +116,27 @@ internal sealed class SimulatedServer(
 
         await using var throughput = options.Flags.Switch("disable_log_stats") ? null : new ThroughputLog(log, engine, time);
         var stopped = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
-        await using (stop.Register(() => stopped.TrySetResult()))
-            await Task.WhenAny(stopped.Task, engine.Died);
+        await using var registration = stop.Register(() => stopped.TrySetResult());
+        await Task.WhenAny(stopped.Task, engine.Died);
         if (engine.KilledWith != 0)
             return engine.KilledWith;
-        await (engine.IsDead ? ReportDeathAsync(log) : StopEngineAsync(options, log, engine));
+        await (engine.IsDead ? MournAsync(options, log, stopped.Task) : StopEngineAsync(options, log, engine));
         await http.StopAsync(time);
         log.Uvicorn("Application shutdown complete.");
         log.Uvicorn($"Finished server process [{log.ProcessId}]");
-        return engine.IsDead ? 1 : 0;
+        return engine.IsDead ? options.Knobs.ExitCode : 0;
     }
 
-    private static Task ReportDeathAsync(ServerLog log)
+    /// <summary>The front end notices within five seconds; until then, or for good when it is told to, it answers without an engine.</summary>
+    private async Task MournAsync(ServerOptions options, ServerLog log, Task stopped)
     {
         log.Engine("core.py:1112", "EngineCore encountered a fatal error.", "ERROR");
         log.Engine("core.py:1112", "RuntimeError: CUDA error: an illegal memory access was encountered", "ERROR");
         log.Api("async_llm.py:708", "AsyncLLM output_handler failed.", "ERROR");
         log.Api("async_llm.py:708", "vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. " +
             "See stack trace (above) for the root cause.", "ERROR");
+        await Task.WhenAny(stopped, options.OutlivesEngine ? stopped : Task.Delay(options.Knobs.DeathTime, time));
         log.Uvicorn("Shutting down");
-        return Task.CompletedTask;
     }
 
     private async Task StopEngineAsync(ServerOptions options, ServerLog log, Engine engine)

@@ -56,6 +56,21 @@ internal enum NoMemory
     Die,
 }
 
+/// <summary>How an inference request goes wrong after it was accepted.</summary>
+internal enum RequestFailure
+{
+    None,
+
+    /// <summary>The connection is reset.</summary>
+    Cut,
+
+    /// <summary>The engine fails: an error event in a stream, 500 elsewhere.</summary>
+    Error,
+
+    /// <summary>Nothing more comes until the client leaves.</summary>
+    Stall,
+}
+
 /// <summary>A knob is unknown or has a value that cannot be used; the process does not start.</summary>
 internal sealed class KnobException(string message) : Exception(message);
 
@@ -120,6 +135,23 @@ internal sealed record Knobs
 
     public NoMemory WakeWithoutMemory { get; init; }
 
+    public RequestFailure RequestFailure { get; init; }
+
+    /// <summary>Tokens of a stream that come before the failure. Default 3.</summary>
+    public int RequestFailureAfter { get; init; } = 3;
+
+    /// <summary>Share of requests that fail so, in percent. Default 100.</summary>
+    public double RequestFailureRate { get; init; } = 100;
+
+    /// <summary>Share of inference requests that are answered with 503, in percent. Default 0.</summary>
+    public double BusyRate { get; init; }
+
+    /// <summary>The exit code after the engine died. Default 1.</summary>
+    public int ExitCode { get; init; } = 1;
+
+    /// <summary>Time from the engine's death to the exit, in which <c>/health</c> answers 503. Default 1 s, at most 5.</summary>
+    public TimeSpan DeathTime { get; init; } = TimeSpan.FromSeconds(1);
+
     public static Knobs Read(IReadOnlyDictionary<string, string> environment)
     {
         var knobs = new Knobs();
@@ -146,6 +178,12 @@ internal sealed record Knobs
                 "RAM_MIB" => knobs with { RamMib = Integer(name, value) },
                 "WAKE" => knobs with { Wake = Named<WakeFailure>(name, value) },
                 "WAKE_WITHOUT_MEMORY" => knobs with { WakeWithoutMemory = Named<NoMemory>(name, value) },
+                "REQUEST_FAIL" => knobs with { RequestFailure = Named<RequestFailure>(name, value) },
+                "REQUEST_FAIL_AFTER" => knobs with { RequestFailureAfter = Integer(name, value) },
+                "REQUEST_FAIL_RATE" => knobs with { RequestFailureRate = AtMost(name, Number(name, value), 100) },
+                "BUSY_RATE" => knobs with { BusyRate = AtMost(name, Number(name, value), 100) },
+                "EXIT_CODE" => knobs with { ExitCode = (int)AtMost(name, Integer(name, value), 255) },
+                "DEATH_MS" => knobs with { DeathTime = TimeSpan.FromMilliseconds(AtMost(name, Number(name, value), 5000)) },
                 var other when Phase(other) is { } phase && phases.TryAdd(phase, TimeSpan.FromSeconds(Number(name, value))) => knobs,
                 _ => throw new KnobException($"unknown variable {name}"),
             };
@@ -163,6 +201,9 @@ internal sealed record Knobs
     private static double Number(string name, string value) =>
         double.TryParse(value, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out var number) && number < 1e9
             ? number : throw new KnobException($"{name}: '{value}' is not a number from 0 on");
+
+    private static double AtMost(string name, double value, double limit) =>
+        value <= limit ? value : throw new KnobException($"{name}: at most {limit.ToString(CultureInfo.InvariantCulture)}");
 
     private static int Integer(string name, string value) =>
         int.TryParse(value, NumberStyles.None, CultureInfo.InvariantCulture, out var number)

@@ -23,6 +23,7 @@ internal sealed class ServerOptions
         DevMode = environment.GetValueOrDefault("VLLM_SERVER_DEV_MODE") == "1";
         VllmEnvironment = [.. environment.Where(pair => pair.Key.StartsWith("VLLM_", StringComparison.Ordinal)
             && !pair.Key.StartsWith("VLLM_SIM_", StringComparison.Ordinal) && !pair.Key.Contains("KEY", StringComparison.Ordinal))];
+        OutlivesEngine = environment.GetValueOrDefault("VLLM_KEEP_ALIVE_ON_ENGINE_DEATH") == "1";
         HiddenFromAccessLog = flags.Text("disable_access_log_for_endpoints")?.Split(',', StringSplitOptions.TrimEntries) ?? [];
         AccessLog = !flags.Switch("disable_uvicorn_access_log") && flags.Text("uvicorn_log_level") is not ("critical" or "error" or "warning");
         RootPath = flags.Text("root_path")?.TrimEnd('/') ?? "";
@@ -56,6 +57,9 @@ internal sealed class ServerOptions
 
     /// <summary>The routes for developers are there, those of sleep mode among them.</summary>
     public bool DevMode { get; }
+
+    /// <summary>The server goes on answering, with errors, after its engine died.</summary>
+    public bool OutlivesEngine { get; }
 
     /// <summary>The variables of vLLM that are set, without secrets.</summary>
     public IReadOnlyList<KeyValuePair<string, string>> VllmEnvironment { get; }

@@ -20,6 +20,8 @@ internal sealed class ApiException(int status, string type, string message, stri
 
     public static ApiException UnknownModel(string model) => new(404, "NotFoundError", $"The model `{model}` does not exist.", "model");
 
+    public static ApiException Busy() => new(503, "ServiceUnavailableError", "The server is overloaded. Please retry later.");
+
     /// <summary>Something went wrong inside; the log says what.</summary>
     public static ApiException Internal() => new(500, "InternalServerError", "Internal server error");
 

@@ -12,6 +12,8 @@ internal sealed class Engine(ServerOptions options, MemoryPlan plan, EngineMetri
 
     private readonly SemaphoreSlim _slots = new((int)Math.Max(1, options.Flags.Integer("max_num_seqs") ?? (plan.TotalBytes >= 70L << 30 ? 1024 : 256)));
     private readonly ConcurrentDictionary<Generation, byte>? _known = options.DevMode ? [] : null;
+    private readonly FailureRate _failures = new(options.Knobs.RequestFailure == RequestFailure.None ? 0 : options.Knobs.RequestFailureRate);
+    private readonly FailureRate _refusals = new(options.Knobs.BusyRate);
     private CancellationTokenSource _abort = new();
     private volatile PauseGate? _pause;
     private int _held;
@@ -71,11 +73,17 @@ internal sealed class Engine(ServerOptions options, MemoryPlan plan, EngineMetri
     {
         if (IsDead)
             throw ApiException.EngineDead();
+        if (_refusals.Next())
+            throw ApiException.Busy();
         Interlocked.Increment(ref _inFlight);
         var sequences = new Sequence[request.Prompts.Count * request.N];
         for (var i = 0; i < sequences.Length; i++)
             sequences[i] = Sequence.Make(request, i, options.Seed, Knobs.OutputTokens);
-        var generation = new Generation(this, request, sequences, disconnected) { Id = id };
+        var generation = new Generation(this, request, sequences, disconnected)
+        {
+            Id = id,
+            Failure = _failures.Next() ? Knobs.RequestFailure : RequestFailure.None,
+        };
         _known?.TryAdd(generation, 0);
         return generation;
     }

@@ -16,6 +16,9 @@ internal enum Outcome
     Disconnected,
 
     EngineDead,
+
+    /// <summary>The engine could not go on with this request.</summary>
+    Failed,
 }
 
 /// <summary>One admitted request on its way through the engine: keeps the time of each token and counts what happens.</summary>
@@ -50,6 +53,9 @@ internal sealed class Generation : IDisposable
 
     /// <summary>The id in the answer.</summary>
     public string? Id { get; init; }
+
+    /// <summary>What a knob has in store for this request.</summary>
+    public RequestFailure Failure { get; init; }
 
     public Sequence[] Sequences { get; }
 
@@ -116,6 +122,13 @@ internal sealed class Generation : IDisposable
             First();
         Advance(1);
         return true;
+    }
+
+    /// <summary>Ends it with finish reason error.</summary>
+    public void Fail()
+    {
+        if (Outcome == Outcome.Running)
+            End(Outcome.Failed);
     }
 
     /// <summary>Ends this one request as aborted.</summary>
@@ -206,7 +219,7 @@ internal sealed class Generation : IDisposable
         var times = new RequestTimes(Seconds(_arrived, scheduled), Seconds(scheduled, first), Seconds(first, last), Seconds(_arrived, now));
         foreach (var sequence in Sequences)
             _engine.Metrics.Finished(
-                outcome == Outcome.EngineDead ? FinishReason.Error : FinishOf(sequence), times, sequence.Prompt.Tokens, Done(sequence), Request.MaxTokens, Request.N);
+                outcome is Outcome.EngineDead or Outcome.Failed ? FinishReason.Error : FinishOf(sequence), times, sequence.Prompt.Tokens, Done(sequence), Request.MaxTokens, Request.N);
         if (!_entered)
             return;
         _engine.Occupy(-Request.PromptTokens - CompletionTokens);

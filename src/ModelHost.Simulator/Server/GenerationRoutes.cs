@@ -32,8 +32,25 @@ internal sealed class GenerationRoutes(ServerOptions options, RequestParser pars
             await WholeAsync(context, format, head, generation);
     }
 
-    private static async Task WholeAsync(HttpContext context, GenerationFormat format, AnswerHead head, Generation generation)
+    /// <summary>Does what a knob wants of this request.</summary>
+    /// <returns>True when nothing more is to be written.</returns>
+    private async Task<bool> FailAsync(HttpContext context, Generation generation)
     {
+        if (generation.Failure == RequestFailure.Cut)
+            context.Abort();
+        if (generation.Failure == RequestFailure.Stall)
+            await Task.Delay(Timeout.InfiniteTimeSpan, time, context.RequestAborted);
+        if (generation.Failure == RequestFailure.Error)
+            generation.Fail();
+        return generation.Failure is RequestFailure.Cut or RequestFailure.Stall;
+    }
+
+    private async Task WholeAsync(HttpContext context, GenerationFormat format, AnswerHead head, Generation generation)
+    {
+        if (generation.Failure != RequestFailure.None && await FailAsync(context, generation))
+            return;
+        if (generation.Outcome == Outcome.Failed)
+            throw ApiException.Internal();
         await generation.RunAsync();
         if (generation.Outcome == Outcome.EngineDead)
             throw ApiException.EngineDead();
@@ -54,6 +71,10 @@ internal sealed class GenerationRoutes(ServerOptions options, RequestParser pars
         var sent = 0;
         while (await generation.NextAsync())
         {
+            if (generation.Failure != RequestFailure.None && sent >= options.Knobs.RequestFailureAfter && await FailAsync(context, generation))
+                return;
+            if (generation.Outcome == Outcome.Failed)
+                break;
             if (sent == 0)
                 format.Opening(buffer, head, generation);
             // the first token goes at once, later ones in groups of --stream-interval, the end whenever it comes
@@ -69,11 +90,11 @@ internal sealed class GenerationRoutes(ServerOptions options, RequestParser pars
             return;
         if (generation.Outcome == Outcome.Aborted)
             EmitAborted(buffer, format, head, generation, sent);
-        if (generation.Outcome == Outcome.EngineDead)
+        if (generation.Outcome is Outcome.EngineDead or Outcome.Failed)
         {
             buffer.Raw("data: "u8);
             buffer.Json.WriteStartObject();
-            Answers.ErrorMembers(buffer.Json, ApiException.EngineDead());
+            Answers.ErrorMembers(buffer.Json, generation.Outcome == Outcome.Failed ? ApiException.Internal() : ApiException.EngineDead());
             buffer.Json.WriteEndObject();
             buffer.EndJson();
             buffer.Raw("\n\n"u8);
