@@ -100,10 +100,10 @@ internal sealed class SimulatedServer(
     private async Task<int> AnswerAsync(ServerOptions options, ServerLog log, HttpServer http, MemoryPlan plan, GpuHold? hold, CancellationToken stop)
     {
         var metrics = new EngineMetrics(plan.MaxModelLength);
-        using var engine = new Engine(options, plan, metrics, time);
+        using var engine = new Engine(options, plan, metrics, new Adapters(options, time), time);
         using var sleep = new SleepMode(options, plan, engine, hold, log, time);
         var counts = new HttpCounts();
-        var routes = RouteTable.Make(options, plan, engine, sleep, new MetricsPage(options, plan, metrics, engine, sleep, counts, time), time);
+        var routes = RouteTable.Make(options, plan, engine, sleep, new MetricsPage(options, plan, metrics, engine, sleep, counts, time), log, time);
         log.Api("api_server.py:1346", $"Starting vLLM server on http://{options.Host}:{http.EndPoint.Port}");
         log.Api("launcher.py:38", "Available routes are:");
         foreach (var route in routes)

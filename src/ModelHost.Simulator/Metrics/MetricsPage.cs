@@ -47,6 +47,13 @@ internal sealed class MetricsPage(
             foreach (var histogram in histograms)
                 Histogram(page, histogram);
         });
+        if (engine.Adapters.Enabled)
+        {
+            Head(page, "vllm:lora_requests_info", "Running stats on lora requests.", "gauge");
+            foreach (var (waiting, running, seen) in engine.Adapters.Seen())
+                Line(page, "vllm:lora_requests_info", $"max_lora=\"{options.Flags.Integer("max_loras") ?? 1}\"," +
+                    $"running_lora_adapters=\"{Escape(running)}\",waiting_lora_adapters=\"{Escape(waiting)}\"", seen);
+        }
         Head(page, "vllm:cache_config_info", "Information of the LLMEngine CacheConfig", "gauge");
         Line(page, "vllm:cache_config_info", string.Create(CultureInfo.InvariantCulture,
             $"block_size=\"{plan.BlockSize}\",cache_dtype=\"{options.Flags.Text("kv_cache_dtype") ?? "auto"}\"," +

@@ -71,6 +71,19 @@ internal enum RequestFailure
     Stall,
 }
 
+/// <summary>What becomes of an adapter that is loaded at run time.</summary>
+internal enum LoraLoading
+{
+    /// <summary>An absolute path must be a folder on this machine.</summary>
+    Check,
+
+    /// <summary>Every path is taken.</summary>
+    Trust,
+
+    /// <summary>The engine refuses it.</summary>
+    Refuse,
+}
+
 /// <summary>A knob is unknown or has a value that cannot be used; the process does not start.</summary>
 internal sealed class KnobException(string message) : Exception(message);
 
@@ -152,6 +165,8 @@ internal sealed record Knobs
     /// <summary>Time from the engine's death to the exit, in which <c>/health</c> answers 503. Default 1 s, at most 5.</summary>
     public TimeSpan DeathTime { get; init; } = TimeSpan.FromSeconds(1);
 
+    public LoraLoading Lora { get; init; }
+
     public static Knobs Read(IReadOnlyDictionary<string, string> environment)
     {
         var knobs = new Knobs();
@@ -184,6 +199,7 @@ internal sealed record Knobs
                 "BUSY_RATE" => knobs with { BusyRate = AtMost(name, Number(name, value), 100) },
                 "EXIT_CODE" => knobs with { ExitCode = (int)AtMost(name, Integer(name, value), 255) },
                 "DEATH_MS" => knobs with { DeathTime = TimeSpan.FromMilliseconds(AtMost(name, Number(name, value), 5000)) },
+                "LORA" => knobs with { Lora = Named<LoraLoading>(name, value) },
                 var other when Phase(other) is { } phase && phases.TryAdd(phase, TimeSpan.FromSeconds(Number(name, value))) => knobs,
                 _ => throw new KnobException($"unknown variable {name}"),
             };

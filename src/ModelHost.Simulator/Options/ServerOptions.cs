@@ -24,6 +24,7 @@ internal sealed class ServerOptions
         VllmEnvironment = [.. environment.Where(pair => pair.Key.StartsWith("VLLM_", StringComparison.Ordinal)
             && !pair.Key.StartsWith("VLLM_SIM_", StringComparison.Ordinal) && !pair.Key.Contains("KEY", StringComparison.Ordinal))];
         OutlivesEngine = environment.GetValueOrDefault("VLLM_KEEP_ALIVE_ON_ENGINE_DEATH") == "1";
+        LoraUpdates = environment.GetValueOrDefault("VLLM_ALLOW_RUNTIME_LORA_UPDATING")?.ToLowerInvariant() is "1" or "true";
         HiddenFromAccessLog = flags.Text("disable_access_log_for_endpoints")?.Split(',', StringSplitOptions.TrimEntries) ?? [];
         AccessLog = !flags.Switch("disable_uvicorn_access_log") && flags.Text("uvicorn_log_level") is not ("critical" or "error" or "warning");
         RootPath = flags.Text("root_path")?.TrimEnd('/') ?? "";
@@ -60,6 +61,9 @@ internal sealed class ServerOptions
 
     /// <summary>The server goes on answering, with errors, after its engine died.</summary>
     public bool OutlivesEngine { get; }
+
+    /// <summary>Adapters may be loaded and unloaded at run time.</summary>
+    public bool LoraUpdates { get; }
 
     /// <summary>The variables of vLLM that are set, without secrets.</summary>
     public IReadOnlyList<KeyValuePair<string, string>> VllmEnvironment { get; }

@@ -6,7 +6,7 @@ using ModelHost.Simulator.Options;
 namespace ModelHost.Simulator.Requests;
 
 /// <summary>The simulated engine: admits requests up to <c>--max-num-seqs</c>, queues the others without bound, and can die.</summary>
-internal sealed class Engine(ServerOptions options, MemoryPlan plan, EngineMetrics metrics, TimeProvider time) : IDisposable
+internal sealed class Engine(ServerOptions options, MemoryPlan plan, EngineMetrics metrics, Adapters adapters, TimeProvider time) : IDisposable
 {
     private const int RememberedPrompts = 1024;
 
@@ -27,6 +27,8 @@ internal sealed class Engine(ServerOptions options, MemoryPlan plan, EngineMetri
     private long _kvTokens;
 
     public EngineMetrics Metrics { get; } = metrics;
+
+    public Adapters Adapters { get; } = adapters;
 
     public TimeProvider Time { get; } = time;
 

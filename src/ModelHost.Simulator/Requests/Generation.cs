@@ -45,6 +45,8 @@ internal sealed class Generation : IDisposable
         _own = engine.CanAbortOne ? new() : null;
         _arrived = engine.Time.GetTimestamp();
         _timed = engine.Knobs.TimeToFirstToken > TimeSpan.Zero || engine.Knobs.InterTokenLatency > TimeSpan.Zero || engine.Knobs.Hang == HangPoint.Request;
+        if (request.Adapter is not null)
+            engine.Adapters.Count(request.Adapter, 1, 0);
         foreach (var sequence in sequences)
             Longest = Math.Max(Longest, sequence.Length);
     }
@@ -181,6 +183,8 @@ internal sealed class Generation : IDisposable
         _entered = true;
         _scheduled = _engine.Time.GetTimestamp();
         _engine.Occupy(Request.PromptTokens);
+        if (Request.Adapter is not null)
+            _engine.Adapters.Count(Request.Adapter, -1, 1);
         if (!_engine.Garbled)
             return;
         for (var i = 0; i < Sequences.Length; i++)
@@ -220,6 +224,8 @@ internal sealed class Generation : IDisposable
         foreach (var sequence in Sequences)
             _engine.Metrics.Finished(
                 outcome is Outcome.EngineDead or Outcome.Failed ? FinishReason.Error : FinishOf(sequence), times, sequence.Prompt.Tokens, Done(sequence), Request.MaxTokens, Request.N);
+        if (Request.Adapter is not null)
+            _engine.Adapters.Count(Request.Adapter, _entered ? 0 : -1, _entered ? -1 : 0);
         if (!_entered)
             return;
         _engine.Occupy(-Request.PromptTokens - CompletionTokens);

@@ -9,6 +9,9 @@ internal sealed record GenerationRequest
     /// <summary>The name that goes into the answer: the first served name, or the adapter's.</summary>
     public required string Model { get; init; }
 
+    /// <summary>The adapter that the request names; null for the model itself.</summary>
+    public string? Adapter { get; init; }
+
     public required IReadOnlyList<Prompt> Prompts { get; init; }
 
     public required int MaxTokens { get; init; }

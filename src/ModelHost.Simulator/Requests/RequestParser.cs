@@ -8,7 +8,7 @@ using ModelHost.Simulator.Text;
 namespace ModelHost.Simulator.Requests;
 
 /// <summary>Turns request bodies into requests, in vLLM's order: shape, model, parameters, then length.</summary>
-internal sealed class RequestParser(ServerOptions options, MemoryPlan plan)
+internal sealed class RequestParser(ServerOptions options, MemoryPlan plan, Adapters adapters)
 {
     private const int DefaultCompletionTokens = 16;
 
@@ -95,7 +95,7 @@ internal sealed class RequestParser(ServerOptions options, MemoryPlan plan)
         var asked = body.Text("model");
         if (asked is null || options.ServedNames.Contains(asked))
             return (options.ServedNames[0], options.ServedNames[0]);
-        if (options.Loras.Any(lora => lora.Name == asked))
+        if (adapters.Has(asked))
             return (asked, asked);
         return options.SkipModelNameCheck ? (options.ServedNames[0], options.ServedNames[0]) : throw ApiException.UnknownModel(asked);
     }
@@ -142,6 +142,7 @@ internal sealed class RequestParser(ServerOptions options, MemoryPlan plan)
         return new GenerationRequest
         {
             Model = name,
+            Adapter = adapters.Enabled && adapters.Has(model) ? model : null,
             Prompts = prompts,
             MaxTokens = maxTokens ?? (int)Math.Min(int.MaxValue, plan.MaxModelLength - prompts.Max(prompt => prompt.Tokens)),
             N = n,

@@ -13,12 +13,13 @@ internal static class RouteTable
 
     private static readonly string[] Post = ["POST"];
 
-    public static IReadOnlyList<Route> Make(ServerOptions options, MemoryPlan plan, Engine engine, SleepMode sleep, MetricsPage metrics, TimeProvider time)
+    public static IReadOnlyList<Route> Make(ServerOptions options, MemoryPlan plan, Engine engine, SleepMode sleep, MetricsPage metrics, ServerLog log, TimeProvider time)
     {
-        var parser = new RequestParser(options, plan);
+        var parser = new RequestParser(options, plan, engine.Adapters);
         var small = new SmallRoutes(options, plan, parser, engine, metrics, time);
         var generation = new GenerationRoutes(options, parser, engine, time);
         var embedding = new EmbeddingRoutes(options, parser, engine, time);
+        var lora = new LoraRoutes(options, engine.Adapters, log);
         Route[] common =
         [
             new("/health", Get, small.HealthAsync),
@@ -30,9 +31,14 @@ internal static class RouteTable
             new("/detokenize", Post, small.DetokenizeAsync),
             new("/v1/models", Get, small.ModelsAsync),
         ];
-        IReadOnlyList<Route> dev = options.DevMode ? new DevRoutes(options, engine, sleep).All() : [];
+        Route[] optional =
+        [
+            .. options.DevMode ? new DevRoutes(options, engine, sleep).All() : [],
+            .. options.LoraUpdates
+                ? new Route[] { new("/v1/load_lora_adapter", Post, lora.LoadAsync), new("/v1/unload_lora_adapter", Post, lora.UnloadAsync) } : [],
+        ];
         return options.Pools
-            ? [.. common, .. dev, new("/v1/embeddings", Post, embedding.EmbedAsync)]
-            : [.. common, .. dev, new("/v1/chat/completions", Post, generation.ChatAsync), new("/v1/completions", Post, generation.CompletionAsync)];
+            ? [.. common, .. optional, new("/v1/embeddings", Post, embedding.EmbedAsync)]
+            : [.. common, .. optional, new("/v1/chat/completions", Post, generation.ChatAsync), new("/v1/completions", Post, generation.CompletionAsync)];
     }
 }

@@ -33,7 +33,7 @@ internal sealed class SmallRoutes(
         json.WriteStartArray("data"u8);
         foreach (var name in options.ServedNames)
             Card(json, name, options.Model, null, plan.MaxModelLength);
-        foreach (var lora in options.Loras)
+        foreach (var lora in engine.Adapters.All)
             Card(json, lora.Name, lora.Path, lora.BaseModelName ?? options.ServedNames[0], null);
         json.WriteEndArray();
     });
