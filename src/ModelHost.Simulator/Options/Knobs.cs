@@ -167,6 +167,9 @@ internal sealed record Knobs
 
     public LoraLoading Lora { get; init; }
 
+    /// <summary>With <c>tool_choice</c> auto the model calls the first tool, unless the last message is a tool's answer. Default true.</summary>
+    public bool CallsTools { get; init; } = true;
+
     public static Knobs Read(IReadOnlyDictionary<string, string> environment)
     {
         var knobs = new Knobs();
@@ -200,6 +203,7 @@ internal sealed record Knobs
                 "EXIT_CODE" => knobs with { ExitCode = (int)AtMost(name, Integer(name, value), 255) },
                 "DEATH_MS" => knobs with { DeathTime = TimeSpan.FromMilliseconds(AtMost(name, Number(name, value), 5000)) },
                 "LORA" => knobs with { Lora = Named<LoraLoading>(name, value) },
+                "TOOL_CALLS" => knobs with { CallsTools = Integer(name, value) != 0 },
                 var other when Phase(other) is { } phase && phases.TryAdd(phase, TimeSpan.FromSeconds(Number(name, value))) => knobs,
                 _ => throw new KnobException($"unknown variable {name}"),
             };

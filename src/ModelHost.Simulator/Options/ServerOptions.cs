@@ -9,6 +9,7 @@ internal sealed class ServerOptions
     {
         Flags = flags;
         Knobs = knobs;
+        Release = new(knobs.Version);
         Model = flags.ModelTag ?? flags.Text("model") ?? "Qwen/Qwen3-0.6B";
         ServedNames = flags.List("served_model_name") is { Count: > 0 } names ? names : [Model];
         Shape = ModelShape.Guess(Model, knobs);
@@ -33,6 +34,8 @@ internal sealed class ServerOptions
     public FlagValues Flags { get; }
 
     public Knobs Knobs { get; }
+
+    public Release Release { get; }
 
     public string Model { get; }
 

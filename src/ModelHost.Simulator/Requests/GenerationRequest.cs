@@ -37,6 +37,15 @@ internal sealed record GenerationRequest
     /// <summary>Completions only: the prompt comes before the text.</summary>
     public bool Echo { get; init; }
 
+    /// <summary>Chat only: the answer is this call.</summary>
+    public ToolCall? Tool { get; init; }
+
+    /// <summary>Chat only: the answer begins with reasoning.</summary>
+    public bool Reasons { get; init; }
+
+    /// <summary>Reasoning goes out.</summary>
+    public bool ShowReasoning { get; init; }
+
     public int PromptTokens
     {
         get

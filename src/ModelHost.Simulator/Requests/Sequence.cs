@@ -22,6 +22,9 @@ internal sealed class Sequence
     /// <summary>Tokens of the whole answer, the end-of-text token included.</summary>
     public int Length => _pieces.Count;
 
+    /// <summary>Tokens at the beginning that are reasoning.</summary>
+    public int ReasoningTokens { get; private init; }
+
     public FinishReason Finish { get; }
 
     /// <summary>The stop string that ended it; null for the end-of-text token.</summary>
@@ -35,6 +38,8 @@ internal sealed class Sequence
         var prompt = request.Prompts[index / request.N];
         var seed = TextSource.Hash(request.Model, (ulong)(serverSeed + (request.Seed ?? 0)));
         var source = new TextSource(TextSource.Hash(prompt.Text, seed + (ulong)(index % request.N)));
+        if (request.Tool is { } tool)
+            return Call(request, tool, index, prompt, ref source);
         var natural = naturalTokens > 0 ? naturalTokens : 16 + (int)(source.Random() % 48);
         natural = Math.Max(natural, request.MinTokens);
         var ends = !request.IgnoreEndOfText && natural < request.MaxTokens;
@@ -45,16 +50,35 @@ internal sealed class Sequence
         {
             pieces.Add(source.Next());
             if (text?.Append(pieces[^1]) is not null && pieces.Count > request.MinTokens && Cut(pieces, text, request) is { } stop)
-                return new(index, prompt, pieces, FinishReason.Stop, stop);
+                return new(index, prompt, pieces, FinishReason.Stop, stop) { ReasoningTokens = request.Reasons ? pieces.Count / 2 : 0 };
         }
         if (!ends)
-            return new(index, prompt, pieces, FinishReason.Length, null);
+            return new(index, prompt, pieces, FinishReason.Length, null) { ReasoningTokens = request.Reasons ? pieces.Count / 2 : 0 };
         pieces.Add("");
-        return new(index, prompt, pieces, FinishReason.Stop, null);
+        return new(index, prompt, pieces, FinishReason.Stop, null) { ReasoningTokens = request.Reasons ? pieces.Count / 2 : 0 };
     }
 
     /// <summary>The same number of tokens from weights that were never loaded.</summary>
-    public Sequence Garbled() => new(Index, Prompt, [.. _pieces.Select(piece => piece.Length == 0 ? "" : "!")], Finish, null);
+    public Sequence Garbled() => new(Index, Prompt, [.. _pieces.Select(piece => piece.Length == 0 ? "" : "!")], Finish, null) { ReasoningTokens = ReasoningTokens };
+
+    private static Sequence Call(GenerationRequest request, ToolCall tool, int index, Prompt prompt, ref TextSource source)
+    {
+        const int Reasoning = 8;
+        const int Fragment = 6;
+        var pieces = new List<string>();
+        for (var i = 0; request.Reasons && i < Reasoning; i++)
+            pieces.Add(source.Next());
+        for (var at = 0; at < tool.Arguments.Length; at += Fragment)
+            pieces.Add(tool.Arguments.Substring(at, Math.Min(Fragment, tool.Arguments.Length - at)));
+        pieces.Add("");
+        var complete = pieces.Count <= request.MaxTokens;
+        if (!complete)
+            pieces.RemoveRange(request.MaxTokens, pieces.Count - request.MaxTokens);
+        return new(index, prompt, pieces, complete ? FinishReason.Stop : FinishReason.Length, null)
+        {
+            ReasoningTokens = request.Reasons ? Math.Min(Reasoning, pieces.Count) : 0,
+        };
+    }
 
     private static string? Cut(List<string> pieces, StringBuilder text, GenerationRequest request)
     {

@@ -16,7 +16,7 @@ internal sealed class CompletionFormat : GenerationFormat
     public override GenerationRequest Read(RequestParser parser, JsonElement body) => parser.Completion(body);
 
     public override void Chunk(
-        ResponseBuffer buffer, in AnswerHead head, Generation generation, Sequence sequence, string text, FinishReason? finish)
+        ResponseBuffer buffer, in AnswerHead head, Generation generation, Sequence sequence, int start, string text, FinishReason? finish)
     {
         var json = buffer.Json;
         BeginEvent(buffer);

@@ -43,7 +43,7 @@ internal abstract class GenerationFormat
     }
 
     /// <summary>New text of one choice, or its end.</summary>
-    public abstract void Chunk(ResponseBuffer buffer, in AnswerHead head, Generation generation, Sequence sequence, string text, FinishReason? finish);
+    public abstract void Chunk(ResponseBuffer buffer, in AnswerHead head, Generation generation, Sequence sequence, int start, string text, FinishReason? finish);
 
     /// <summary>The chunk without choices that ends a stream when the client asked for usage.</summary>
     public void UsageChunk(ResponseBuffer buffer, in AnswerHead head, Generation generation)

@@ -10,7 +10,7 @@ namespace ModelHost.Simulator.Server;
 /// <summary>Text generation: chat and completions, whole and streamed.</summary>
 internal sealed class GenerationRoutes(ServerOptions options, RequestParser parser, Engine engine, TimeProvider time)
 {
-    private readonly ChatFormat _chat = new(options.Flags.Text("response_role") ?? "assistant");
+    private readonly ChatFormat _chat = new(options.Flags.Text("response_role") ?? "assistant", options.Release);
     private readonly CompletionFormat _completion = new();
     private readonly string? _fingerprint = Fingerprint(options);
 
@@ -111,10 +111,15 @@ internal sealed class GenerationRoutes(ServerOptions options, RequestParser pars
         if (sent >= sequence.Length)
             return;
         var done = generation.Done(sequence);
+        if (sent < sequence.ReasoningTokens && done > sequence.ReasoningTokens)
+        {
+            format.Chunk(buffer, head, generation, sequence, sent, sequence.Text(sent, sequence.ReasoningTokens), null);
+            sent = sequence.ReasoningTokens;
+        }
         var text = sequence.Text(sent, done);
         if (sent == 0 && generation.Request.Echo)
             text = sequence.Prompt.Text + text;
-        format.Chunk(buffer, head, generation, sequence, text, done == sequence.Length ? sequence.Finish : null);
+        format.Chunk(buffer, head, generation, sequence, sent, text, done == sequence.Length ? sequence.Finish : null);
     }
 
     private static void EmitAborted(ResponseBuffer buffer, GenerationFormat format, in AnswerHead head, Generation generation, int sent)
@@ -123,7 +128,7 @@ internal sealed class GenerationRoutes(ServerOptions options, RequestParser pars
             format.Opening(buffer, head, generation);
         foreach (var sequence in generation.Sequences)
             if (generation.Done(sequence) < sequence.Length)
-                format.Chunk(buffer, head, generation, sequence,
+                format.Chunk(buffer, head, generation, sequence, sent,
                     generation.Step > sent ? sequence.Text(sent, generation.Done(sequence)) : "", FinishReason.Abort);
     }
 

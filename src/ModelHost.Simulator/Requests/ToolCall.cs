@@ -1,0 +1,40 @@
+using System.Text.Json;
+using System.Text.Json.Nodes;
+
+namespace ModelHost.Simulator.Requests;
+
+/// <summary>The one tool call that an answer consists of.</summary>
+/// <param name="Name">The function.</param>
+/// <param name="Arguments">JSON that fits its schema.</param>
+/// <param name="Named">The client chose the function: the answer then ends with <c>stop</c>, and not with <c>tool_calls</c>.</param>
+/// <param name="Chosen">The model was free to answer in text: <c>content</c> is null then, and empty otherwise.</param>
+internal sealed record ToolCall(string Name, string Arguments, bool Named, bool Chosen)
+{
+    /// <summary>The smallest arguments that have every property of the schema.</summary>
+    public static string ArgumentsFor(JsonElement? schema)
+    {
+        var values = new JsonObject();
+        if (schema?.Field("properties") is { ValueKind: JsonValueKind.Object } properties)
+            foreach (var property in properties.EnumerateObject())
+                values[property.Name] = Value(property.Value);
+        return values.ToJsonString();
+    }
+
+    private static JsonNode? Value(JsonElement schema)
+    {
+        if (schema.ValueKind != JsonValueKind.Object)
+            return "value";
+        if (schema.Field("enum") is { ValueKind: JsonValueKind.Array } choices && choices.GetArrayLength() > 0)
+            return JsonNode.Parse(choices[0].GetRawText());
+        return schema.Field("type") is { ValueKind: JsonValueKind.String } type ? type.GetString() switch
+        {
+            "integer" => 1,
+            "number" => 1.5,
+            "boolean" => true,
+            "array" => new JsonArray(),
+            "object" => JsonNode.Parse(ArgumentsFor(schema)),
+            "null" => null,
+            _ => "value",
+        } : "value";
+    }
+}
