@@ -1,3 +1,4 @@
+using Microsoft.AspNetCore.Http;
 using ModelHost.Simulator.Gpu;
 using ModelHost.Simulator.Metrics;
 using ModelHost.Simulator.Options;
@@ -20,6 +21,7 @@ internal static class RouteTable
         var generation = new GenerationRoutes(options, parser, engine, time);
         var embedding = new EmbeddingRoutes(options, parser, engine, time);
         var lora = new LoraRoutes(options, engine.Adapters, log);
+        var score = new ScoreRoutes(options, parser, engine, time);
         Route[] common =
         [
             new("/health", Get, small.HealthAsync),
@@ -38,7 +40,10 @@ internal static class RouteTable
                 ? new Route[] { new("/v1/load_lora_adapter", Post, lora.LoadAsync), new("/v1/unload_lora_adapter", Post, lora.UnloadAsync) } : [],
         ];
         return options.Pools
-            ? [.. common, .. optional, new("/v1/embeddings", Post, embedding.EmbedAsync)]
+            ? [.. common, .. optional, new("/v1/embeddings", Post, embedding.EmbedAsync),
+                .. Spellings(score.ScoreAsync, "/score", "/v1/score"), .. Spellings(score.RerankAsync, "/rerank", "/v1/rerank", "/v2/rerank")]
             : [.. common, .. optional, new("/v1/chat/completions", Post, generation.ChatAsync), new("/v1/completions", Post, generation.CompletionAsync)];
     }
+
+    private static IEnumerable<Route> Spellings(RequestDelegate handle, params string[] paths) => paths.Select(path => new Route(path, Post, handle));
 }

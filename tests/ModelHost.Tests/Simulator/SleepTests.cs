@@ -256,8 +256,12 @@ public sealed class SleepTests : IDisposable
     {
         var environment = new Dictionary<string, string>
         {
-            ["VLLM_SERVER_DEV_MODE"] = "1", ["VLLM_SIM_GPU_DIR"] = _directory, ["VLLM_SIM_WEIGHT_MIB"] = "2000", ["VLLM_SIM_MODEL_MAX_LEN"] = "16384",
-            ["VLLM_SIM_SLEEP_GBPS"] = "50", ["VLLM_SIM_WAKE_GBPS"] = "50",
+            ["VLLM_SERVER_DEV_MODE"] = "1",
+            ["VLLM_SIM_GPU_DIR"] = _directory,
+            ["VLLM_SIM_WEIGHT_MIB"] = "2000",
+            ["VLLM_SIM_MODEL_MAX_LEN"] = "16384",
+            ["VLLM_SIM_SLEEP_GBPS"] = "50",
+            ["VLLM_SIM_WAKE_GBPS"] = "50",
         };
         foreach (var (name, value) in knobs)
             environment[name] = value;
