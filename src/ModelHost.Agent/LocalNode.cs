@@ -261,8 +261,12 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     private int FreePort()
     {
         var taken = _engines.Values.Select(engine => engine.EnginePort).ToHashSet();
-        for (var port = _options.EnginePortFirst; port <= _options.EnginePortLast; port++)
+        var range = _options.EnginePortLast - _options.EnginePortFirst + 1;
+        // not always from the first one: another ModelHost on this machine may look at the same moment
+        var begin = RandomNumberGenerator.GetInt32(range);
+        for (var i = 0; i < range; i++)
         {
+            var port = _options.EnginePortFirst + ((begin + i) % range);
             if (!taken.Contains(port) && IsBindable(port))
                 return port;
         }

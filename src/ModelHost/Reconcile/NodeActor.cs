@@ -73,8 +73,7 @@ internal sealed partial class NodeActor(
             }
             advanced.Add(step);
         }
-        routes.Publish(node.Id, advanced.Where(step => step.Row.Status.IsActive() && LaunchSpec.FromJson(step.Row.Spec) is not null)
-            .Select(step => step.Row.ToRoute(node.Engine(step.Row.RunId))), mark);
+        routes.Publish(node.Id, advanced.Where(step => step.Row.Status.IsActive()).Select(step => step.Row.ToRoute(node.Engine(step.Row.RunId))), mark);
         foreach (var (row, action) in advanced)
             await ActAsync(row, action, cancellationToken);
     }

@@ -6,6 +6,9 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
+using ModelHost.Core.Deployments;
+using ModelHost.Data;
+using ModelHost.Features.Deployments;
 using ModelHost.TestKit;
 
 namespace ModelHost.Tests.Deployments;
@@ -81,6 +84,34 @@ public sealed class ReservationTests
         holding.ShouldBeEmpty();
         log.Lines.ShouldNotBeEmpty();
         log.Lines.ShouldAllBe(line => !line.Contains(Canary));
+    }
+
+    [Fact]
+    public async Task A_row_that_cannot_be_read_is_shown_and_holds_up_nobody()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        var node = await host.Client.NodeAsync("process");
+        await using (var db = await host.Services.GetRequiredService<Database>().OpenAsync(Ct))
+        {
+            db.Deployments.Add(new Deployment
+            {
+                Uid = Guid.NewGuid().ToString(),
+                NodeId = node,
+                Spec = """{"version":99}""",
+                Wanted = WantedState.Running,
+                Status = DeploymentStatus.Running,
+                RunId = Guid.NewGuid().ToString("N"),
+                ReservedPort = 8105,
+            });
+            await db.SaveChangesAsync(Ct);
+        }
+
+        var id = await host.Client.StartModelAsync(Api.StartRequest(node));
+        await host.Client.StatusAsync(id, "running");
+        var listed = await host.Client.JsonAsync("/api/deployments");
+        await host.Client.StopModelAsync(id);
+
+        listed.EnumerateArray().Select(d => (d.GetProperty("model_name").GetString(), d.GetProperty("port").GetInt32())).ShouldContain(("unknown", 8105));
     }
 
     private static string Read(string file)

@@ -23,6 +23,9 @@ internal sealed class Deployment
     /// <summary>The newest release of the engine known when the run was asked for.</summary>
     public string LatestVersion { get; set; } = "";
 
+    /// <summary>The spec; of one that a newer version wrote, just enough to show that the deployment is there and holds its port.</summary>
+    public LaunchSpec ReadSpec() => LaunchSpec.FromJson(Spec) ?? new LaunchSpec { ModelName = "unknown", Owner = "unknown", Port = ReservedPort ?? 0 };
+
     // written by the API, and by reconciliation where the lease or a failure ends it
     public WantedState Wanted { get; set; }
 
@@ -54,7 +57,7 @@ internal sealed class Deployment
     /// <param name="engine">What its node says of the run; null: nothing.</param>
     public ModelRoute ToRoute(Engine? engine)
     {
-        var spec = LaunchSpec.FromJson(Spec)!;
+        var spec = ReadSpec();
         return new ModelRoute(Id, Status, spec.ServedModelName, spec.ModelName, [.. spec.LoraModules.Select(module => module.Name)],
             spec.Owner, CreatedAt, engine is { Phase: EnginePhase.Ready } ? new Uri(engine.EngineUrl) : null, engine?.EngineKey);
     }

@@ -127,7 +127,7 @@ internal sealed partial class DeploymentService(
             return DeploymentFailures.NodeSilent($"{row.NodeId}");
         var reply = await node.Link.LogsAsync(
             new LogsRequest { DeploymentUid = row.Uid, RunId = row.RunId, Tail = Math.Clamp(tail, 1, 2000) }, cancellationToken);
-        var spec = LaunchSpec.FromJson(row.Spec)!;
+        var spec = row.ReadSpec();
         return new DeploymentLogs($"{spec.ModelName}:{spec.Port}", reply.Lines);
     }
 
@@ -138,7 +138,7 @@ internal sealed partial class DeploymentService(
         // the write lock is taken here, so that two starts cannot both find the same room
         await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
         var active = await db.Deployments.AsNoTracking().Where(d => d.ReservedPort != null && d.NodeId == node.Id).ToListAsync(cancellationToken);
-        var specs = active.Select(d => (d.Id, Spec: LaunchSpec.FromJson(d.Spec)!)).ToArray();
+        var specs = active.Select(d => (d.Id, Spec: d.ReadSpec())).ToArray();
         var port = request.Port!.Value;
         if (specs.FirstOrDefault(d => d.Spec.Port == port) is { Spec: not null } holder)
             return DeploymentFailures.PortTaken(port, node.Hostname, holder.Id, holder.Spec.ModelName);
@@ -172,7 +172,7 @@ internal sealed partial class DeploymentService(
         if (taken is not null)
         {
             var owner = await db.Deployments.AsNoTracking().FirstAsync(d => d.Id == taken.DeploymentId, cancellationToken);
-            return DeploymentFailures.NameTaken(taken.Name, owner.Id, LaunchSpec.FromJson(owner.Spec)!.ModelName);
+            return DeploymentFailures.NameTaken(taken.Name, owner.Id, owner.ReadSpec().ModelName);
         }
 
         var now = time.GetUtcNow();
@@ -214,7 +214,7 @@ internal sealed partial class DeploymentService(
 
     private DeploymentRead Read(Deployment row)
     {
-        var spec = LaunchSpec.FromJson(row.Spec)!;
+        var spec = row.ReadSpec();
         var engine = nodes.Find(row.NodeId)?.Engine(row.RunId);
         var metrics = row.Status == DeploymentStatus.Running ? engine?.Metrics : null;
         var pull = row.Status is DeploymentStatus.Starting ? engine : null;
