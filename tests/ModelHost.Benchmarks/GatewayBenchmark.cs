@@ -10,6 +10,9 @@ namespace ModelHost.Benchmarks;
 /// <summary>What the gateway adds to a request, beside its peers. Load comes from wrk and from streaming clients in this process.</summary>
 internal static partial class GatewayBenchmark
 {
+    // The host's code is compiled anew, in the background, for about ten seconds of full load: measured earlier, it shows half its speed.
+    private const int WarmUpSeconds = 15;
+
     private const string Short = """{"model":"bench/chat","max_tokens":16,"messages":[{"role":"user","content":"Tell me something about the harbour."}]}""";
 
     /// <summary>Runs all measurements in turns, so that a slow moment of the machine hits everybody, and prints medians.</summary>
@@ -19,20 +22,20 @@ internal static partial class GatewayBenchmark
         Console.WriteLine($"{Environment.ProcessorCount} cores, {Cpu()}, .NET {Environment.Version}, {seconds} s x {rounds} rounds\n");
         Console.WriteLine("idle memory, MiB: " + string.Join(", ", peers.All.Skip(1).Select(peer => $"{peer.Name} {peer.MemoryMib():0}")));
         foreach (var peer in peers.All)
-            await WrkAsync(peers, peer, Short, 32, 2); // warm
+            await WrkAsync(peers, peer, Short, 32, WarmUpSeconds);
 
-        await TableAsync("32 connections, short chats", "requests/s", peers, rounds, peer => WrkAsync(peers, peer, Short, 32, seconds), row => row.Rate, cpu: true);
-        await TableAsync("1 connection, short chats", "p50 ms", peers, rounds, peer => WrkAsync(peers, peer, Short, 1, seconds), row => row.P50);
-        await TableAsync("1 connection, short chats", "p99 ms", peers, rounds, peer => WrkAsync(peers, peer, Short, 1, seconds), row => row.P99);
+        Print("32 connections, short chats", "requests/s", peers, await MeasureAsync(peers, rounds, peer => WrkAsync(peers, peer, Short, 32, seconds)), row => row.Rate, cpu: true);
+        var alone = await MeasureAsync(peers, rounds, peer => WrkAsync(peers, peer, Short, 1, seconds));
+        Print("1 connection, short chats", "p50 ms", peers, alone, row => row.P50);
+        Print("1 connection, short chats", "p99 ms", peers, alone, row => row.P99);
         var prompt = $$"""{"messages":[{"role":"user","content":"{{new string('x', 400_000)}}"}],"max_tokens":1,"model":"bench/chat"}""";
-        await TableAsync("8 connections, prompts of 400 kB", "requests/s", peers, rounds, peer => WrkAsync(peers, peer, prompt, 8, seconds), row => row.Rate, cpu: true);
-        await TableAsync("32 streams", "events/s", peers, rounds, peer => StreamsAsync(peers, peer, 32, seconds), row => row.Rate, cpu: true);
+        Print("8 connections, prompts of 400 kB", "requests/s", peers, await MeasureAsync(peers, rounds, peer => WrkAsync(peers, peer, prompt, 8, seconds)), row => row.Rate, cpu: true);
+        Print("32 streams", "events/s", peers, await MeasureAsync(peers, rounds, peer => StreamsAsync(peers, peer, 32, seconds)), row => row.Rate, cpu: true);
         Console.WriteLine("memory after all that, MiB: " + string.Join(", ", peers.All.Skip(1).Select(peer => $"{peer.Name} {peer.MemoryMib():0}")));
         return 0;
     }
 
-    private static async Task TableAsync(
-        string title, string unit, Peers peers, int rounds, Func<Peer, Task<Reading>> measure, Func<Reading, double> figure, bool cpu = false)
+    private static async Task<Dictionary<Peer, List<Reading>>> MeasureAsync(Peers peers, int rounds, Func<Peer, Task<Reading>> measure)
     {
         var readings = peers.All.ToDictionary(peer => peer, _ => new List<Reading>());
         for (var round = 0; round < rounds; round++)
@@ -40,6 +43,12 @@ internal static partial class GatewayBenchmark
             foreach (var peer in peers.All)
                 readings[peer].Add(await measure(peer));
         }
+        return readings;
+    }
+
+    private static void Print(
+        string title, string unit, Peers peers, Dictionary<Peer, List<Reading>> readings, Func<Reading, double> figure, bool cpu = false)
+    {
         var reference = Median(readings[peers.Reference].Select(figure));
         var referenceCpu = Median(readings[peers.Reference].Select(r => r.CpuMicroseconds));
         Console.WriteLine($"### {title}\n\n| | {unit} | of bare YARP |{(cpu ? " CPU µs each | of bare YARP |" : "")} errors |\n|---|---|---|{(cpu ? "---|---|" : "")}---|");
