@@ -13,6 +13,8 @@ internal sealed class LoopbackGuard(IServer server)
     private static readonly string[] ForwardingHeaders = ["Forwarded", "Via", "X-Real-IP", "X-Client-IP", "True-Client-IP", "CF-Connecting-IP"];
 
     private bool? _isBoundToLoopbackOnly;
+    // the name that was last found to be of this machine: nearly all requests come with the same one
+    private volatile string _localName = "localhost";
 
     /// <summary>Whether every listener is bound to loopback; asked by requests only, when all of them are bound.</summary>
     public bool IsBoundToLoopbackOnly => _isBoundToLoopbackOnly ??=
@@ -28,12 +30,32 @@ internal sealed class LoopbackGuard(IServer server)
         var request = context.Request;
         return IsBoundToLoopbackOnly
             && context.Connection.RemoteIpAddress is { } remote && IPAddress.IsLoopback(remote)
-            && IsLoopbackName(request.Host.Host)
+            && IsLocalName(request.Host)
             // as nginx speaks where it is not told to add headers
             && !HttpProtocol.IsHttp10(request.Protocol)
             && (request.Headers.Origin.Count == 0 || IsOwnOrigin(request))
             && request.Headers["Sec-Fetch-Site"].ToString() is "" or "none" or "same-origin"
-            && !request.Headers.Keys.Any(IsForwarding);
+            && !IsForwarded(request.Headers);
+    }
+
+    private bool IsLocalName(HostString host)
+    {
+        if (host.Value == _localName)
+            return true;
+        if (!IsLoopbackName(host.Host))
+            return false;
+        _localName = host.Value!;
+        return true;
+    }
+
+    private static bool IsForwarded(IHeaderDictionary headers)
+    {
+        foreach (var (name, _) in headers)
+        {
+            if (IsForwarding(name))
+                return true;
+        }
+        return false;
     }
 
     private static bool IsOwnOrigin(HttpRequest request) =>

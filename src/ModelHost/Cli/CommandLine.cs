@@ -27,7 +27,7 @@ internal static partial class CommandLine
         [nameof(ListenerOptions)] = ListenerOptions.Section,
         [nameof(NodeOptions)] = NodeOptions.Section,
         [nameof(ReleaseOptions)] = ReleaseOptions.Section,
-        ["Serilog"] = "Serilog",
+        ["Logging"] = "Logging",
         ["Kestrel"] = "Kestrel",
     };
 
@@ -133,7 +133,7 @@ internal static partial class CommandLine
             return Refuse("the configuration is wrong: "
                 + string.Join("\n  ", e.InnerExceptions.Cast<OptionsValidationException>().SelectMany(inner => inner.Failures)));
         }
-        catch (InvalidOperationException e) when (e.Source is "Microsoft.Extensions.Configuration.Binder" or "Serilog.Settings.Configuration")
+        catch (InvalidOperationException e) when (e.Source is "Microsoft.Extensions.Configuration.Binder" or "Microsoft.Extensions.Logging.Configuration")
         {
             var unknown = UnknownSetting().Match(e.Message);
             return Refuse("the configuration is wrong: " + (unknown.Success ? $"there is no setting {unknown.Groups["names"].Value} in {Sections.GetValueOrDefault(unknown.Groups["options"].Value, unknown.Groups["options"].Value)}." : e.Message));

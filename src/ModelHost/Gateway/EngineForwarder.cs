@@ -1,9 +1,11 @@
-using System.Collections.Frozen;
+using System.Collections.Concurrent;
 using System.Globalization;
 using System.Net;
 using System.Net.Http.Headers;
+using System.Runtime.CompilerServices;
 using Microsoft.AspNetCore.Http.Features;
 using Microsoft.Extensions.Options;
+using Microsoft.Extensions.Primitives;
 using ModelHost.Common;
 using ModelHost.Core.Routing;
 using Yarp.ReverseProxy.Forwarder;
@@ -28,6 +30,7 @@ internal sealed partial class EngineForwarder : IDisposable
     private readonly ILogger<EngineForwarder> _logger;
     private readonly HttpMessageInvoker _engines;
     private readonly ForwarderRequestConfig _request;
+    private readonly ConditionalWeakTable<ModelRoute, ToEngine> _transformers = [];
 
     public EngineForwarder(
         RouteSource routes, IHttpForwarder forwarder, IOptions<GatewayOptions> options, GatewayMeters meters, TimeProvider time, ILogger<EngineForwarder> logger)
@@ -93,7 +96,8 @@ internal sealed partial class EngineForwarder : IDisposable
                 return answer.Miss == RouteMiss.NotFound ? GatewayMeters.NoModel : body.Model;
             }
             context.Request.Body = body;
-            var failure = await _forwarder.SendAsync(context, route.EngineUrl!.OriginalString, _engines, _request, new ToEngine(route.EngineKey), context.RequestAborted);
+            var toEngine = _transformers.GetValue(route, static route => new ToEngine(route));
+            var failure = await _forwarder.SendAsync(context, toEngine.Url, _engines, _request, toEngine);
             if (failure != ForwarderError.None)
                 await FailedAsync(context, route, failure);
             return route.PublicName;
@@ -167,27 +171,41 @@ internal sealed partial class EngineForwarder : IDisposable
     private partial void LogFailed(int deploymentId, ForwarderError failure, string? reason);
 
     /// <summary>What goes to the engine and what comes back: only headers that either side has a use for.</summary>
-    private sealed class ToEngine(string? key) : HttpTransformer
+    private sealed class ToEngine(ModelRoute route) : HttpTransformer
     {
-        private static readonly FrozenSet<string> RequestHeaders = FrozenSet.ToFrozenSet(
-            ["Accept", "Content-Type", "Content-Length", "Content-Encoding", "User-Agent", "X-Request-Id", "traceparent", "tracestate"], StringComparer.OrdinalIgnoreCase);
+        private static readonly string[] RequestHeaders = ["Accept", "User-Agent", "X-Request-Id", "traceparent", "tracestate"];
+        private static readonly string[] ContentHeaders = ["Content-Type", "Content-Length", "Content-Encoding"];
+        private readonly string? _authorization = route.EngineKey is { Length: > 0 } key ? $"Bearer {key}" : null;
+        // by the route's own path, which an engine has too: few, whatever the requests write, and without a query, which has no meaning there
+        private readonly ConcurrentDictionary<string, Uri> _urls = new();
+
+        /// <summary>Where the engine is.</summary>
+        public string Url { get; } = route.EngineUrl!.OriginalString.TrimEnd('/');
 
         public override ValueTask TransformRequestAsync(
             HttpContext httpContext, HttpRequestMessage proxyRequest, string destinationPrefix, CancellationToken cancellationToken)
         {
-            foreach (var (name, values) in httpContext.Request.Headers)
+            var headers = httpContext.Request.Headers;
+            foreach (var name in RequestHeaders)
+                Add(proxyRequest.Headers, name, headers[name]);
+            if (proxyRequest.Content is { } content)
             {
-                if (!RequestHeaders.Contains(name))
-                    continue;
-                if (!proxyRequest.Headers.TryAddWithoutValidation(name, values.ToArray()))
-                    proxyRequest.Content?.Headers.TryAddWithoutValidation(name, values.ToArray());
+                foreach (var name in ContentHeaders)
+                    Add(content.Headers, name, headers[name]);
             }
-            // the path only: the route is known, and a query has no meaning there
-            proxyRequest.RequestUri = new Uri(destinationPrefix + httpContext.Request.Path.ToUriComponent());
-            proxyRequest.Headers.Host = null;
-            if (key is { Length: > 0 })
-                proxyRequest.Headers.Authorization = new AuthenticationHeaderValue("Bearer", key);
+            var pattern = ((RouteEndpoint)httpContext.GetEndpoint()!).RoutePattern.RawText!;
+            proxyRequest.RequestUri = _urls.GetOrAdd(pattern, static (path, url) => new Uri(url + path), Url);
+            if (_authorization is not null)
+                proxyRequest.Headers.TryAddWithoutValidation("Authorization", _authorization);
             return ValueTask.CompletedTask;
+        }
+
+        private static void Add(HttpHeaders to, string name, StringValues values)
+        {
+            if (values.Count == 1)
+                to.TryAddWithoutValidation(name, values.ToString());
+            else if (values.Count > 1)
+                to.TryAddWithoutValidation(name, values.ToArray());
         }
 
         public override async ValueTask<bool> TransformResponseAsync(

@@ -14,7 +14,7 @@ using ModelHost.Gateway;
 using ModelHost.Observability;
 using ModelHost.Reconcile;
 using Serilog;
-using Serilog.Events;
+using Serilog.Extensions.Logging;
 using Serilog.Formatting.Json;
 
 namespace ModelHost.Hosting;
@@ -29,6 +29,7 @@ internal static partial class ServeHost
     public static WebApplication Build(ServeSettings settings, DataFolder folder, Action<WebApplicationBuilder>? configure = null)
     {
         var builder = WebApplication.CreateSlimBuilder(new WebApplicationOptions { ContentRootPath = AppContext.BaseDirectory });
+        builder.Configuration.AddInMemoryCollection(LogLevels());
         builder.Configuration.AddInMemoryCollection(FromDockerHost());
         builder.Configuration.AddJsonFile(folder.File("modelhost.json"), optional: true, reloadOnChange: false);
         builder.Configuration.AddEnvironmentVariables("MODELHOST_");
@@ -106,8 +107,7 @@ internal static partial class ServeHost
             return next(context);
         });
         app.UseRouting();
-        app.UseAuthentication();
-        app.UseAuthorization();
+        app.UseAccess();
         app.MapWelcome();
         app.MapReleases("GetVllmVersion");
         app.MapModelHostMetrics();
@@ -120,28 +120,34 @@ internal static partial class ServeHost
         api.MapNodes();
     }
 
+    // The level is decided before Serilog is asked: every library asks at every step of a request whether anybody listens.
     private static void AddLogging(WebApplicationBuilder builder)
     {
         var configuration = new LoggerConfiguration()
-            .MinimumLevel.Information()
-            .MinimumLevel.Override("Microsoft", LogEventLevel.Warning)
-            // the keys lie in a folder that only their owner can open
-            .MinimumLevel.Override("Microsoft.AspNetCore.DataProtection", LogEventLevel.Error)
-            // one line for every request without a key would let anybody fill the log
-            .MinimumLevel.Override("ModelHost.Access.AccessHandler", LogEventLevel.Warning)
-            // it warns of every client that leaves; what fails for other reasons is logged by the gateway
-            .MinimumLevel.Override("Yarp", LogEventLevel.Error)
+            .MinimumLevel.Verbose()
             // whoever starts the host is told by the exception
-            .Filter.ByExcluding(line => line.MessageTemplate.Text == "Hosting failed to start")
-            .ReadFrom.Configuration(builder.Configuration);
+            .Filter.ByExcluding(line => line.MessageTemplate.Text == "Hosting failed to start");
         configuration = builder.Configuration.GetValue<bool>("Log:Json")
             ? configuration.WriteTo.Console(new JsonFormatter(renderMessage: true))
             : configuration.WriteTo.Console(
                 outputTemplate: "{Timestamp:HH:mm:ss} {Level:u3} {Message:lj}{NewLine}{Exception}", formatProvider: System.Globalization.CultureInfo.InvariantCulture);
-        // it would make an activity and a scope for every request, for lines that nobody sees
-        builder.Logging.AddFilter("Microsoft.AspNetCore.Hosting.Diagnostics", LogLevel.None);
-        builder.Logging.ClearProviders().AddSerilog(configuration.CreateLogger(), dispose: true);
+        builder.Logging.ClearProviders();
+        // not by AddSerilog, which lets every level of every category through to itself
+        builder.Services.AddSingleton<ILoggerProvider>(new SerilogLoggerProvider(configuration.CreateLogger(), dispose: true));
     }
+
+    private static Dictionary<string, string?> LogLevels() => new()
+    {
+        ["Logging:LogLevel:Default"] = nameof(LogLevel.Information),
+        ["Logging:LogLevel:Microsoft"] = nameof(LogLevel.Warning),
+        ["Logging:LogLevel:System.Net.Http"] = nameof(LogLevel.Warning),
+        // the keys lie in a folder that only their owner can open
+        ["Logging:LogLevel:Microsoft.AspNetCore.DataProtection"] = nameof(LogLevel.Error),
+        // it would make an activity and a scope for every request, for lines that nobody sees
+        ["Logging:LogLevel:Microsoft.AspNetCore.Hosting.Diagnostics"] = nameof(LogLevel.None),
+        // it warns of every client that leaves; what fails for other reasons is logged by the gateway
+        ["Logging:LogLevel:Yarp"] = nameof(LogLevel.Error),
+    };
 
     private static Dictionary<string, string?> FromDockerHost()
     {

@@ -26,7 +26,7 @@ internal static class MetricsFeature
         routes.ServiceProvider.GetRequiredService<MetricsPage>(); // counts from the start on, not from the first scrape on
         routes.MapGet("/metrics", ScrapeAsync).WithName("GetMetrics").WithTags("Metrics").WithSummary("All metrics as Prometheus text.")
             .Produces<string>(StatusCodes.Status200OK, "text/plain")
-            .RequireAuthorization(AccessRules.Metrics).DisableHttpMetrics();
+            .ForScraping().DisableHttpMetrics();
     }
 
     private static async Task<IResult> ScrapeAsync(MetricsPage page, CancellationToken cancellationToken) =>

@@ -22,7 +22,7 @@ public sealed partial class CommandLineTests : IDisposable
     [InlineData("Gateway:RetryAfterwards=00:00:05", "there is no setting 'RetryAfterwards' in Gateway.")]
     [InlineData("Nod:StopGrace=00:00:05", "there is no section 'Nod', only Access, Gateway, Listener, Node, Releases")]
     [InlineData("--Node:StopGrace=00:00:05", "there is no section '--Node'")]
-    [InlineData("Serilog:MinimumLevel:Default=Loud", "The value Loud is not a valid Serilog level.")]
+    [InlineData("Logging:LogLevel:Default=Loud", "Configuration value 'Loud' is not supported.")]
     [InlineData("Node:DockerHost=nowhere", "Node:DockerHost is no address such as unix:///var/run/docker.sock")]
     public async Task Wrong_argument_is_refused_in_one_line(string argument, string why) =>
         await RefusedAsync(why, "serve", $"--data={_node.Data}", argument);

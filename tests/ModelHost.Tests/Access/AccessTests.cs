@@ -1,7 +1,6 @@
 using System.Net;
 using System.Net.Http.Headers;
 using System.Text.Json;
-using Microsoft.AspNetCore.Authorization;
 using Microsoft.AspNetCore.Routing;
 using Microsoft.Extensions.DependencyInjection;
 using ModelHost.Access;
@@ -24,12 +23,12 @@ public sealed class AccessTests
         var endpoints = host.Services.GetServices<EndpointDataSource>().SelectMany(source => source.Endpoints).OfType<RouteEndpoint>().ToArray();
 
         endpoints.Length.ShouldBeGreaterThan(15);
-        endpoints.Where(e => e.Metadata.GetMetadata<IAuthorizeData>() is null && e.Metadata.GetMetadata<IAllowAnonymous>() is null)
+        endpoints.Where(e => e.Metadata.GetOrderedMetadata<AccessRule>().Count != 1)
             .Select(e => e.RoutePattern.RawText).ShouldBeEmpty();
-        endpoints.Where(e => e.Metadata.GetMetadata<IAllowAnonymous>() is not null).Select(e => "/" + e.RoutePattern.RawText!.TrimStart('/').Split('/')[0]).Distinct()
+        endpoints.Where(e => e.Metadata.GetMetadata<AccessRule>() == AccessRule.Public).Select(e => "/" + e.RoutePattern.RawText!.TrimStart('/').Split('/')[0]).Distinct()
             .ShouldBe(["/", "/health", "/healthz", "/readyz", "/api", "/openapi.json", "/swagger", "/docs", "/redoc"], ignoreOrder: true);
         endpoints.Where(e => e.RoutePattern.RawText!.StartsWith("/api", StringComparison.Ordinal) && e.RoutePattern.RawText != "/api/health")
-            .ShouldAllBe(e => e.Metadata.GetOrderedMetadata<IAuthorizeData>().Any(rule => rule.Policy == AccessRules.Admin));
+            .ShouldAllBe(e => e.Metadata.GetMetadata<AccessRule>() == AccessRule.Admin);
     }
 
     [Fact]

@@ -1,0 +1,54 @@
+using ModelHost.Common;
+
+namespace ModelHost.Access;
+
+/// <summary>What a route needs; every route has exactly one, and one without is the administrator's alone.</summary>
+internal sealed class AccessRule
+{
+    private readonly string _name;
+
+    private AccessRule(string name) => _name = name;
+
+    /// <summary>Everybody.</summary>
+    public static AccessRule Public { get; } = new("public");
+
+    /// <summary>Needs the admin key, or a request from this machine to a listener bound to loopback only.</summary>
+    public static AccessRule Admin { get; } = new("admin");
+
+    /// <summary>Inference: until API keys exist as <see cref="Admin"/>, but any key is taken from this machine.</summary>
+    public static AccessRule Inference { get; } = new("inference");
+
+    /// <summary>Scraping: as <see cref="Inference"/>.</summary>
+    public static AccessRule Metrics { get; } = new("metrics");
+
+    public override string ToString() => _name;
+}
+
+/// <summary>Gives routes their rules and applies them.</summary>
+internal static class AccessFeature
+{
+    /// <summary>Adds what decides.</summary>
+    public static IServiceCollection AddAccess(this IServiceCollection services)
+    {
+        services.AddCheckedOptions<AccessOptions>(AccessOptions.Section).Validate(
+            access => access.TrustedProxies.Split(',', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries)
+                .All(text => System.Net.IPAddress.TryParse(text, out _) || System.Net.IPNetwork.TryParse(text, out _)),
+            "Access:TrustedProxies is no list of addresses or networks such as 127.0.0.1,10.0.0.0/8.");
+        return services.AddSingleton<AdminKey>().AddSingleton<LoopbackGuard>();
+    }
+
+    /// <summary>Applies the rules to every request, with or without a route; after routing.</summary>
+    public static void UseAccess(this IApplicationBuilder app) => app.UseMiddleware<AccessGate>();
+
+    /// <summary>Gives routes the rule <see cref="AccessRule.Admin"/>.</summary>
+    public static T AdminOnly<T>(this T routes) where T : IEndpointConventionBuilder => routes.WithMetadata(AccessRule.Admin);
+
+    /// <summary>Gives routes the rule <see cref="AccessRule.Public"/>.</summary>
+    public static T Public<T>(this T routes) where T : IEndpointConventionBuilder => routes.WithMetadata(AccessRule.Public);
+
+    /// <summary>Gives routes the rule <see cref="AccessRule.Inference"/>.</summary>
+    public static T ForInference<T>(this T routes) where T : IEndpointConventionBuilder => routes.WithMetadata(AccessRule.Inference);
+
+    /// <summary>Gives routes the rule <see cref="AccessRule.Metrics"/>.</summary>
+    public static T ForScraping<T>(this T routes) where T : IEndpointConventionBuilder => routes.WithMetadata(AccessRule.Metrics);
+}
