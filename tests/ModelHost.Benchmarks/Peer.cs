@@ -7,14 +7,18 @@ namespace ModelHost.Benchmarks;
 /// <param name="name">Name in the tables.</param>
 /// <param name="url">Where it listens.</param>
 /// <param name="process">Its process; null: its cost is not measured.</param>
+/// <param name="startedIn">Time from its start to its first answer.</param>
 /// <param name="withChildren">Whether the processes it started are its cost too: workers are, engines are not.</param>
-internal sealed class Peer(string name, Uri url, Process? process, bool withChildren = true) : IDisposable
+internal sealed class Peer(string name, Uri url, Process? process, TimeSpan startedIn, bool withChildren = true) : IDisposable
 {
     private const int TicksPerSecond = 100; // sysconf(_SC_CLK_TCK) on every Linux that .NET runs on
 
     public string Name => name;
 
     public Uri Url => url;
+
+    /// <summary>Time from its start to its first answer.</summary>
+    public TimeSpan StartedIn => startedIn;
 
     /// <summary>CPU time of all its processes and their children so far.</summary>
     public TimeSpan CpuTime() => TimeSpan.FromSeconds(Tree().Sum(CpuSeconds));

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Globalization;
 using System.Text.Json;
+using System.Text.Json.Nodes;
 using ModelHost.Agent.Runtimes;
 using ModelHost.TestKit;
 
@@ -28,25 +29,30 @@ internal sealed class Peers : IAsyncDisposable
     public string EngineKey { get; private set; } = "";
 
     /// <summary>Starts the engine under ModelHost, and the peers in front of it.</summary>
-    public static async Task<Peers> StartAsync()
+    /// <param name="millisecondsPerToken">How long the engine takes for a token.</param>
+    public static async Task<Peers> StartAsync(int millisecondsPerToken = 0)
     {
         var node = new TestNode();
+        var clock = Stopwatch.StartNew();
         var host = await ModelHostProcess.ServeAsync(node, TestPorts.Free());
+        var startedIn = await AnsweredAsync(host.Url, clock);
         var peers = new Peers(node, host);
         try
         {
             using var client = new HttpClient { BaseAddress = host.Url };
             var request = Api.StartRequest(await client.NodeAsync("process"), model: "bench/chat", change: r =>
             {
-                r["extra_args"] = new System.Text.Json.Nodes.JsonArray("--disable-uvicorn-access-log", "--max-num-seqs", "4096");
-                r["env_vars"] = new System.Text.Json.Nodes.JsonArray(new System.Text.Json.Nodes.JsonObject { ["key"] = "VLLM_SIM_MODEL_MAX_LEN", ["value"] = "1000000" });
+                r["extra_args"] = new JsonArray("--disable-uvicorn-access-log", "--max-num-seqs", "4096");
+                r["env_vars"] = new JsonArray(
+                    new JsonObject { ["key"] = "VLLM_SIM_MODEL_MAX_LEN", ["value"] = "1000000" },
+                    new JsonObject { ["key"] = "VLLM_SIM_ITL_MS", ["value"] = $"{millisecondsPerToken}" });
             });
             await client.StatusAsync(await client.StartModelAsync(request), "running");
             using var sidecar = JsonDocument.Parse(await File.ReadAllBytesAsync(Directory.GetFiles(Path.Combine(node.Data, "engines"), "*.json").Single()));
             peers.EngineKey = Libc.Environment(sidecar.RootElement.GetProperty("pid").GetInt32())["VLLM_API_KEY"];
             var engine = $"http://127.0.0.1:{sidecar.RootElement.GetProperty("engine_port").GetInt32()}";
-            peers._all.Add(new Peer("direct", new Uri(engine), null));
-            peers._all.Add(new Peer("ModelHost", host.Url, Process.GetProcessById(host.Id), withChildren: false));
+            peers._all.Add(new Peer("direct", new Uri(engine), null, default));
+            peers._all.Add(new Peer("ModelHost", host.Url, Process.GetProcessById(host.Id), startedIn, withChildren: false));
             await peers.AddAsync("bare YARP", port => (Path.Combine(AppContext.BaseDirectory, "ModelHost.Benchmarks"), ["bare-yarp", engine, port]));
             await peers.AddAsync("nginx", port => ("nginx", ["-p", node.Data, "-c", peers.NginxConfiguration(engine, port)]));
             await peers.AddAsync("HAProxy", port => ("haproxy", ["-db", "-q", "-f", peers.HaproxyConfiguration(engine, port)]));
@@ -71,6 +77,7 @@ internal sealed class Peers : IAsyncDisposable
     {
         var port = TestPorts.Free().ToString(CultureInfo.InvariantCulture);
         var (program, arguments) = command(port);
+        var clock = Stopwatch.StartNew();
         Process process;
         try
         {
@@ -81,20 +88,25 @@ internal sealed class Peers : IAsyncDisposable
             Console.Error.WriteLine($"{name} is left out: {program} is not installed");
             return;
         }
-        var peer = new Peer(name, new Uri($"http://127.0.0.1:{port}"), process);
-        _all.Add(peer);
+        var url = new Uri($"http://127.0.0.1:{port}");
+        _all.Add(new Peer(name, url, process, await AnsweredAsync(url, clock)));
+    }
+
+    private static async Task<TimeSpan> AnsweredAsync(Uri url, Stopwatch clock)
+    {
         using var client = new HttpClient();
         await Deadline.UntilAsync(async () =>
         {
             try
             {
-                return (int)(await client.GetAsync(new Uri(peer.Url, "/health"))).StatusCode;
+                return (int)(await client.GetAsync(new Uri(url, "/health"))).StatusCode;
             }
             catch (HttpRequestException)
             {
                 return 0;
             }
-        }, status => status > 0, what: name);
+        }, status => status > 0, what: url.ToString());
+        return clock.Elapsed;
     }
 
     private string NginxConfiguration(string engine, string port) => Write("nginx.conf", $$"""

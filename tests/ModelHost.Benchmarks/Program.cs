@@ -2,17 +2,20 @@ using ModelHost.Benchmarks;
 
 // The gateway beside its peers, on one machine and in one run:
 //   dotnet run -c Release --project tests/ModelHost.Benchmarks -- gateway [SECONDS] [ROUNDS]
+// The gateway alone at full rate, for its memory; fails when that grows or a request fails:
+//   dotnet run -c Release --project tests/ModelHost.Benchmarks -- soak [MINUTES]
 return args switch
 {
     ["bare-yarp", var url, var port] => await BareYarp.RunAsync(url, int.Parse(port, System.Globalization.CultureInfo.InvariantCulture)),
     ["gateway", .. var rest] => await GatewayBenchmark.RunAsync(
         rest.Length > 0 ? int.Parse(rest[0], System.Globalization.CultureInfo.InvariantCulture) : 8,
         rest.Length > 1 ? int.Parse(rest[1], System.Globalization.CultureInfo.InvariantCulture) : 3),
+    ["soak", .. var rest] => await Soak.RunAsync(rest.Length > 0 ? int.Parse(rest[0], System.Globalization.CultureInfo.InvariantCulture) : 10),
     _ => Usage(),
 };
 
 static int Usage()
 {
-    Console.Error.WriteLine("usage: gateway [SECONDS a measurement, default 8] [ROUNDS, default 3]");
+    Console.Error.WriteLine("usage: gateway [SECONDS a measurement, default 8] [ROUNDS, default 3] | soak [MINUTES, default 10]");
     return 2;
 }
