@@ -44,7 +44,10 @@ public sealed record ImageDetails
     public string Architecture { get; init; } = "";
 }
 
-/// <summary>How far a pull is. Layers that the engine already has are not counted.</summary>
+/// <summary>
+/// How far a pull is. Layers that the engine already has are not counted. Within one pull neither bytes nor percent move back: what a retry
+/// fetches a second time counts once.
+/// </summary>
 public sealed record PullProgress
 {
     /// <summary>The engine's last words, for example <c>Downloading</c>, <c>Extracting</c> or <c>Digest: sha256:…</c>.</summary>
@@ -53,11 +56,20 @@ public sealed record PullProgress
     /// <summary>The layer that <see cref="Status"/> is about; null when it is about the whole.</summary>
     public string? Layer { get; init; }
 
+    /// <summary>
+    /// Whether something moved: bytes came, or a layer went on to its next step. Not so for what was said before, and for the seconds that an
+    /// engine counts until it tries again.
+    /// </summary>
+    public bool Advanced { get; init; }
+
     /// <summary>Layers to pull, as far as known.</summary>
     public int Layers { get; init; }
 
     /// <summary>Layers downloaded and unpacked.</summary>
     public int LayersDone { get; init; }
+
+    /// <summary>Layers downloaded, unpacked or not.</summary>
+    public int LayersDownloaded { get; init; }
 
     /// <summary>Layers being unpacked now.</summary>
     public int LayersExtracting { get; init; }
@@ -69,8 +81,8 @@ public sealed record PullProgress
     public long TotalBytes { get; init; }
 
     /// <summary>
-    /// <see cref="DoneBytes"/> of <see cref="TotalBytes"/>, 0 to 100; null while no size is known. Moves back when a further layer begins.
-    /// It is about the download: at 100 layers may still be <see cref="LayersExtracting"/>.
+    /// How much is downloaded, 0 to 100; null while no size is known. It is <see cref="DoneBytes"/> of <see cref="TotalBytes"/> once all sizes are
+    /// known; before, layers of unknown size count as the others do on average. At 100 layers may still be <see cref="LayersExtracting"/>.
     /// </summary>
     public double? Percent { get; init; }
 }

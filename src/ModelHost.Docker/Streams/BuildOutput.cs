@@ -26,7 +26,7 @@ internal sealed class BuildOutput(Action<string> line)
             _named = id.GetString();
         Append(message.Stream ?? "");
         // the pull of an image to build on; its many numbers are left out
-        if (message.Status is { } status && message.Progress is null or { Current: 0, Total: 0 })
+        if (message.Status is { } status && message.Progress is null or { Current: null or 0, Total: null or 0 })
         {
             Complete();
             line(message.Id is null ? status : $"{message.Id}: {status}");

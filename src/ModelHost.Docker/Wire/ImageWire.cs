@@ -60,9 +60,9 @@ internal sealed record StreamMessage
 internal sealed record ProgressDetail
 {
     [JsonPropertyName("current")]
-    public long Current { get; init; }
+    public long? Current { get; init; }
     [JsonPropertyName("total")]
-    public long Total { get; init; }
+    public long? Total { get; init; }
 }
 
 internal sealed record ErrorDetail
