@@ -1,4 +1,5 @@
 using System.ComponentModel.DataAnnotations;
+using ModelHost.Core.Engines;
 
 namespace ModelHost.Agent;
 
@@ -27,8 +28,19 @@ public sealed class NodeOptions
     [Range(1024, 65535)]
     public int EnginePortLast { get; set; } = 41999;
 
-    /// <summary>Image repository used in place of the recipe's, for sites without Docker Hub. Default: the recipe's.</summary>
+    /// <summary>
+    /// Image repository used in place of the recipe's, for sites with a mirror or a registry of their own: <c>[host[:port]/]path</c> in lower case,
+    /// without scheme, tag, digest or login. Default: the recipe's.
+    /// </summary>
+    [ImageRepository]
     public string ImageRepository { get; set; } = "";
+
+    /// <summary>
+    /// How long nothing may come of an image before its pull is given up. Counted while something is still to be downloaded, from the last byte or
+    /// finished step; the engine's own retries fit in. Default 2 min, 1 s to 1 h.
+    /// </summary>
+    [Range(typeof(TimeSpan), "00:00:01", "01:00:00")]
+    public TimeSpan PullStallTimeout { get; set; } = TimeSpan.FromMinutes(2);
 
     /// <summary>Folder mounted as the Hugging Face cache of every engine. Default <c>models/huggingface</c> in the data folder.</summary>
     public string HuggingFaceCache { get; set; } = "";
@@ -44,6 +56,14 @@ public sealed class NodeOptions
     /// <summary>Bytes of log kept per run, in two files of half of it each. Default 64 MiB.</summary>
     [Range(64 * 1024, long.MaxValue)]
     public long LogBytes { get; set; } = 64L * 1024 * 1024;
+}
+
+/// <summary>Lets through what names a repository, and nothing.</summary>
+[AttributeUsage(AttributeTargets.Property)]
+internal sealed class ImageRepositoryAttribute() : ValidationAttribute(
+    "a repository is [host[:port]/]path in lower case, without scheme, tag, digest or login")
+{
+    public override bool IsValid(object? value) => value is null or "" || (value is string text && EngineImage.IsValidRepository(text));
 }
 
 /// <summary>Who this node is and where it keeps its things.</summary>

@@ -136,7 +136,8 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
         }
         catch (RuntimeException e)
         {
-            Failed(FailureClassifier.ClassifyLaunch(_recipe, _redactor.Clean(e.Message)), null);
+            var failure = e.Failure ?? FailureClassifier.ClassifyLaunch(_recipe, e.Message);
+            Failed(failure with { Message = _redactor.Clean(failure.Message) }, null);
         }
 #pragma warning disable CA1031 // a run whose supervision broke must show it, not vanish from the report
         catch (Exception e)
@@ -376,6 +377,8 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
             engine.ClearPullPercent();
             engine.ClearPullDoneBytes();
             engine.ClearPullTotalBytes();
+            engine.ClearPullLayers();
+            engine.ClearPullLayersDone();
         });
     }
 
@@ -386,12 +389,12 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
         Change(engine =>
         {
             engine.Detail = progress.Detail;
-            if (progress.Percent is { } percent)
-                engine.PullPercent = percent;
-            if (progress.DoneBytes is { } done)
-                engine.PullDoneBytes = done;
-            if (progress.TotalBytes is { } total)
-                engine.PullTotalBytes = total;
+            if (progress.Pull is not { } pull)
+                return;
+            if (pull.Percent is { } percent)
+                engine.PullPercent = Math.Floor(percent * 10) / 10; // 100 only when nothing is missing
+            (engine.PullDoneBytes, engine.PullTotalBytes) = (pull.DoneBytes, pull.TotalBytes);
+            (engine.PullLayersDone, engine.PullLayers) = (pull.LayersDone, pull.Layers);
         });
     }
 

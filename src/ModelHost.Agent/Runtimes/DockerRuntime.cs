@@ -21,6 +21,8 @@ internal sealed class DockerRuntime(DockerClient docker, NodeOptions options, No
 
     private static readonly TimeSpan CreateDeadline = TimeSpan.FromSeconds(60);
 
+    private readonly ImageSource _images = new(docker, options, time);
+
     public string Name => "docker";
 
     public async Task<IReadOnlyList<EngineInstance>> ListAsync(IReadOnlySet<string> knownRuns, CancellationToken cancellationToken)
@@ -40,7 +42,7 @@ internal sealed class DockerRuntime(DockerClient docker, NodeOptions options, No
             var variables = details.Env.Select(pair => pair.Split('=', 2)).Where(pair => pair.Length == 2).ToLookup(pair => pair[0], pair => pair[1]);
             var image = details.Labels.GetValueOrDefault(ImageLabel, details.ImageName);
             instances.Add(new EngineInstance(details.Id, uid, run, details.Labels[SpecLabel], port, variables[recipe.KeyVariable].LastOrDefault(""),
-                image, await DigestAsync(details.Image, cancellationToken), VersionOf(image),
+                image, await _images.DigestAsync(details.Image, cancellationToken), VersionOf(image),
                 [.. variables.Where(pair => Redactor.IsSecretName(pair.Key)).SelectMany(pair => pair)]));
         }
         return instances;
@@ -48,8 +50,8 @@ internal sealed class DockerRuntime(DockerClient docker, NodeOptions options, No
 
     public async Task<EngineInstance> LaunchAsync(EngineLaunch launch, Action<LaunchProgress> progress, CancellationToken cancellationToken)
     {
-        var image = await EnsureImageAsync(launch, progress, cancellationToken);
-        var digest = await DigestAsync(image, cancellationToken);
+        var image = await _images.EnsureAsync(launch, progress, cancellationToken);
+        var digest = await _images.DigestAsync(image, cancellationToken);
         progress(new LaunchProgress("starting container", Line: $"[modelhost] starting a container of {image}"));
         Directory.CreateDirectory(cacheFolder);
         var specJson = launch.Spec.ToJson();
@@ -215,75 +217,6 @@ internal sealed class DockerRuntime(DockerClient docker, NodeOptions options, No
             return true;
         });
 
-    private async Task<string> EnsureImageAsync(EngineLaunch launch, Action<LaunchProgress> progress, CancellationToken cancellationToken)
-    {
-        var repository = options.ImageRepository.Length > 0 ? options.ImageRepository : launch.Recipe.Image;
-        var wanted = launch.Spec.EngineVersion is { Length: > 0 } version ? version : launch.LatestVersion;
-        var tag = wanted.Length > 0 ? EngineImage.Tag(wanted) : EngineImage.Newest(await LocalTagsAsync(repository, cancellationToken));
-        if (tag is null)
-            throw new RuntimeException($"no version was asked for, the latest release is not known, and the node has no image of {repository}");
-        var image = $"{repository}:{tag}";
-        var isLocal = await IsLocalAsync(image, cancellationToken);
-        if (isLocal && !EngineImage.IsMoving(tag))
-            return image;
-        progress(new LaunchProgress("pulling image", Line: $"[modelhost] pulling {image}"));
-        try
-        {
-            var said = "";
-            await docker.PullImageAsync(repository, tag, pull =>
-            {
-                var detail = pull is { Percent: >= 100 } && pull.LayersDone < pull.Layers ? "extracting image" : "pulling image";
-                var line = pull.Layer is null && pull.Status != said ? $"[docker] {pull.Status}" : null;
-                said = pull.Layer is null ? pull.Status : said;
-                progress(new LaunchProgress(detail, pull.Percent, pull.DoneBytes, pull.TotalBytes, line));
-            }, cancellationToken);
-        }
-        catch (DockerException e) when (isLocal)
-        {
-            progress(new LaunchProgress("preparing image", Line: $"[modelhost] {image} could not be pulled ({e.EngineMessage}); the local one is used"));
-        }
-        catch (DockerException e)
-        {
-            throw new RuntimeException($"image {image} could not be pulled: {e.EngineMessage}", e, e.StatusCode is null);
-        }
-        return image;
-    }
-
-    private async Task<IEnumerable<string>> LocalTagsAsync(string repository, CancellationToken cancellationToken)
-    {
-        var images = await Ask(() => docker.ListImagesAsync(repository, cancellationToken));
-        return images.SelectMany(image => image.RepoTags).Where(tag => tag.StartsWith(repository + ":", StringComparison.Ordinal))
-            .Select(tag => tag[(repository.Length + 1)..]);
-    }
-
-    private async Task<bool> IsLocalAsync(string image, CancellationToken cancellationToken) =>
-        await Ask(async () =>
-        {
-            try
-            {
-                await docker.InspectImageAsync(image, cancellationToken);
-                return true;
-            }
-            catch (DockerException e) when (e.StatusCode == HttpStatusCode.NotFound)
-            {
-                return false;
-            }
-        });
-
-    private async Task<string> DigestAsync(string image, CancellationToken cancellationToken) =>
-        await Ask(async () =>
-        {
-            try
-            {
-                var details = await docker.InspectImageAsync(image, cancellationToken);
-                return details.RepoDigests.Count > 0 ? details.RepoDigests[0] : details.Id;
-            }
-            catch (DockerException e) when (e.StatusCode == HttpStatusCode.NotFound)
-            {
-                return ""; // untagged and removed while the container runs on
-            }
-        });
-
     private async Task<ContainerDetails?> InspectAsync(string id, CancellationToken cancellationToken) =>
         await Ask(async () =>
         {
@@ -297,7 +230,8 @@ internal sealed class DockerRuntime(DockerClient docker, NodeOptions options, No
             }
         });
 
-    private static async Task<T> Ask<T>(Func<Task<T>> call)
+    /// <summary>Asks the engine, and tells of its failure in the words of a runtime.</summary>
+    internal static async Task<T> Ask<T>(Func<Task<T>> call)
     {
         try
         {

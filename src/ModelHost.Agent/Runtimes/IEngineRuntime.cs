@@ -1,5 +1,7 @@
 using ModelHost.Core.Backends;
 using ModelHost.Core.Deployments;
+using ModelHost.Core.Engines;
+using ModelHost.Docker;
 
 namespace ModelHost.Agent.Runtimes;
 
@@ -39,7 +41,7 @@ internal sealed record EngineLaunch(
     int EnginePort, string EngineKey);
 
 /// <summary>How far a launch is.</summary>
-internal sealed record LaunchProgress(string Detail, double? Percent = null, long? DoneBytes = null, long? TotalBytes = null, string? Line = null);
+internal sealed record LaunchProgress(string Detail, PullProgress? Pull = null, string? Line = null);
 
 /// <summary>An engine that a runtime started.</summary>
 internal sealed record EngineInstance(
@@ -63,4 +65,7 @@ internal sealed class RuntimeException(string message, Exception? inner = null, 
 {
     /// <summary>Whether the runtime was not reached, or broke off.</summary>
     public bool IsSilence => silent;
+
+    /// <summary>The cause, where the runtime knows it; null: its words have to do.</summary>
+    public EngineFailure? Failure { get; init; }
 }

@@ -25,6 +25,24 @@ public static partial class EngineImage
     /// <summary>Whether a text can be a tag or version; 1 to 128 characters of letters, digits, <c>_ . -</c>.</summary>
     public static bool IsValidVersion(string version) => ValidTag().IsMatch(version);
 
+    /// <summary>
+    /// Whether a text can name a repository to pull from: <c>[host[:port]/]path</c> in lower case, without scheme, tag, digest or login; at most 255
+    /// characters. The grammar is that of the distribution project's references.
+    /// </summary>
+    public static bool IsValidRepository(string repository)
+    {
+        ArgumentNullException.ThrowIfNull(repository);
+        return repository.Length <= 255 && Repository().IsMatch(repository);
+    }
+
+    /// <summary>The registry that an image comes from: what stands before the first slash if that is a host, else Docker Hub.</summary>
+    public static string RegistryOf(string image)
+    {
+        ArgumentNullException.ThrowIfNull(image);
+        var first = image.Split('/')[0];
+        return first.Length < image.Length && (first.AsSpan().ContainsAny('.', ':') || first == "localhost") ? first : "docker.io";
+    }
+
     /// <summary>The tag with the highest release version among local images; null when there is none.</summary>
     public static string? Newest(IEnumerable<string> tags) =>
         tags.Select(tag => (tag, Match: Release().Match(tag))).Where(t => t.Match.Success)
@@ -47,6 +65,10 @@ public static partial class EngineImage
 
     [GeneratedRegex(@"\A[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\z")]
     private static partial Regex ValidTag();
+
+    [GeneratedRegex(@"\A(?:(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9a-fA-F:]{2,39}\])(?::[0-9]{1,5})?/)?"
+        + @"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*)*\z", RegexOptions.NonBacktracking)]
+    private static partial Regex Repository();
 
     [GeneratedRegex(@"\Av(?<v>[0-9]{1,6}\.[0-9]{1,6}(\.[0-9]{1,6})?)(-[a-z0-9]+)?\z")]
     private static partial Regex Release();

@@ -27,7 +27,10 @@ internal static class OptionsRules
             return Validator.TryValidateObject(options, new ValidationContext(options), wrong, validateAllProperties: true)
                 ? ValidateOptionsResult.Success
                 : ValidateOptionsResult.Fail(wrong.SelectMany(result => result.MemberNames.Select(member =>
-                    $"{section}:{member}={typeof(T).GetProperty(member)?.GetValue(options)}: {result.ErrorMessage}")));
+                    $"{section}:{member}={Shown(typeof(T).GetProperty(member)?.GetValue(options))}: {result.ErrorMessage}")));
         }
+
+        // what stands before an @ may be a login
+        private static object? Shown(object? value) => value is string text && text.LastIndexOf('@') is >= 0 and var at ? "********" + text[at..] : value;
     }
 }

@@ -62,4 +62,45 @@ public sealed class EngineImageTests
     [InlineData("v", "v")]
     [InlineData("vision", "vision")]
     public void A_tag_shows_its_version(string tag, string version) => EngineImage.VersionOf(tag).ShouldBe(version);
+
+    [Theory]
+    [InlineData("vllm/vllm-openai", true)]
+    [InlineData("busybox", true)]
+    [InlineData("registry.example/team/vllm-openai", true)]
+    [InlineData("registry.example:5000/vllm", true)]
+    [InlineData("Registry.Example:5000/vllm", true)]
+    [InlineData("127.0.0.1:5000/team/engine", true)]
+    [InlineData("[::1]:5000/team/engine", true)]
+    [InlineData("localhost/a__b/c--d.e", true)]
+    [InlineData("", false)]
+    [InlineData("https://registry.example/vllm", false)]
+    [InlineData("user:word@registry.example/vllm", false)]
+    [InlineData("registry.example/vllm:v1", false)]
+    [InlineData("registry.example/vllm@sha256:0123", false)]
+    [InlineData("registry.example/Team/vllm", false)]
+    [InlineData("registry.example:port/vllm", false)]
+    [InlineData("registry.example/", false)]
+    [InlineData("/vllm", false)]
+    [InlineData("a//b", false)]
+    [InlineData("a/../b", false)]
+    [InlineData("-a/b", false)]
+    [InlineData("a/b ", false)]
+    [InlineData("a/b\n", false)]
+    [InlineData("a/b?x=1", false)]
+    public void What_can_be_a_repository_is_known(string repository, bool valid) => EngineImage.IsValidRepository(repository).ShouldBe(valid);
+
+    [Fact]
+    public void A_repository_has_at_most_255_characters()
+    {
+        EngineImage.IsValidRepository(new string('a', 255)).ShouldBeTrue();
+        EngineImage.IsValidRepository(new string('a', 256)).ShouldBeFalse();
+    }
+
+    [Theory]
+    [InlineData("vllm/vllm-openai:v1", "docker.io")]
+    [InlineData("busybox:1", "docker.io")]
+    [InlineData("registry.example/vllm:v1", "registry.example")]
+    [InlineData("127.0.0.1:5000/team/engine:v1", "127.0.0.1:5000")]
+    [InlineData("localhost/vllm:v1", "localhost")]
+    public void An_image_comes_from_a_registry(string image, string registry) => EngineImage.RegistryOf(image).ShouldBe(registry);
 }

@@ -138,10 +138,20 @@ internal sealed record DeploymentRead
     public int? RequestsRunning { get; init; }
     public int? RequestsWaiting { get; init; }
 
-    /// <summary>Progress of the image pull, 0 to 100, while starting.</summary>
+    /// <summary>Progress of the image pull, 0 to 100 in tenths, while starting; never moves back within a pull.</summary>
     public double? PullPercent { get; init; }
+
+    /// <summary>Compressed megabytes (10^6 bytes) downloaded of the layers that were not on the node.</summary>
     public long? PullDownloadedMb { get; init; }
+
+    /// <summary>Compressed megabytes of those whose size is known: the engine learns it when their download begins.</summary>
     public long? PullTotalMb { get; init; }
+
+    /// <summary>Layers downloaded and unpacked.</summary>
+    public int? PullLayersDone { get; init; }
+
+    /// <summary>Layers that were not on the node.</summary>
+    public int? PullLayers { get; init; }
 }
 
 /// <summary>The last lines of a deployment's log.</summary>

@@ -258,6 +258,8 @@ internal sealed partial class DeploymentService(
             PullPercent = pull is { HasPullPercent: true } ? pull.PullPercent : null,
             PullDownloadedMb = pull is { HasPullDoneBytes: true } ? pull.PullDoneBytes / 1_000_000 : null,
             PullTotalMb = pull is { HasPullTotalBytes: true } ? pull.PullTotalBytes / 1_000_000 : null,
+            PullLayersDone = pull is { HasPullLayersDone: true } ? pull.PullLayersDone : null,
+            PullLayers = pull is { HasPullLayers: true } ? pull.PullLayers : null,
         };
     }
 

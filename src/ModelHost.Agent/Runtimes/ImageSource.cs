@@ -1,0 +1,139 @@
+using System.Net;
+using ModelHost.Core.Engines;
+using ModelHost.Docker;
+
+namespace ModelHost.Agent.Runtimes;
+
+/// <summary>Finds the image of a launch on the node, or has the container engine pull it.</summary>
+internal sealed class ImageSource(DockerClient docker, NodeOptions options, TimeProvider time)
+{
+    /// <summary>Makes sure that the image is on the node. Pulls of the same image share one download: the engine sees to that.</summary>
+    /// <returns>Its name with tag.</returns>
+    /// <exception cref="RuntimeException">It is not, and could not be pulled.</exception>
+    public async Task<string> EnsureAsync(EngineLaunch launch, Action<LaunchProgress> progress, CancellationToken cancellationToken)
+    {
+        var repository = options.ImageRepository.Length > 0 ? options.ImageRepository : launch.Recipe.Image;
+        var wanted = launch.Spec.EngineVersion is { Length: > 0 } version ? version : launch.LatestVersion;
+        var tag = wanted.Length > 0 ? EngineImage.Tag(wanted) : EngineImage.Newest(await LocalTagsAsync(repository, cancellationToken));
+        if (tag is null)
+            throw new RuntimeException($"no version was asked for, the latest release is not known, and the node has no image of {repository}");
+        var image = $"{repository}:{tag}";
+        var isLocal = await IsLocalAsync(image, cancellationToken);
+        if (isLocal && !EngineImage.IsMoving(tag))
+            return image;
+        progress(new LaunchProgress("pulling image", Line: $"[modelhost] pulling {image}"));
+        try
+        {
+            await PullAsync(repository, tag, progress, cancellationToken);
+        }
+        catch (RuntimeException e) when (isLocal && !e.IsSilence)
+        {
+            progress(new LaunchProgress("preparing image", Line: $"[modelhost] {e.Message} The image that the node has is used."));
+        }
+        return image;
+    }
+
+    /// <summary>The digest under which the image is in its registry, else its id; empty when it is not on the node.</summary>
+    public Task<string> DigestAsync(string image, CancellationToken cancellationToken) =>
+        // untagged and removed while the container runs on
+        DockerRuntime.Ask(async () => await FindAsync(image, cancellationToken) is not { } found ? ""
+            : found.RepoDigests.Count > 0 ? found.RepoDigests[0] : found.Id);
+
+    private async Task PullAsync(string repository, string tag, Action<LaunchProgress> progress, CancellationToken cancellationToken)
+    {
+        var image = $"{repository}:{tag}";
+        var report = new PullReport();
+        using var stalled = new CancellationTokenSource(options.PullStallTimeout, time);
+        using var waiting = CancellationTokenSource.CreateLinkedTokenSource(stalled.Token, cancellationToken);
+        try
+        {
+            await docker.PullImageAsync(repository, tag, pull =>
+            {
+                // what is left then is work of the node's disk, of which no registry is to blame
+                if (PullReport.IsDownloaded(pull))
+                    stalled.CancelAfter(Timeout.InfiniteTimeSpan);
+                else if (pull.Advanced)
+                    stalled.CancelAfter(options.PullStallTimeout);
+                progress(report.Next(pull));
+            }, waiting.Token);
+        }
+        catch (OperationCanceledException e) when (!cancellationToken.IsCancellationRequested)
+        {
+            throw Failed(PullFailures.Stalled(image, options.PullStallTimeout, report.LastWords), e);
+        }
+        // nobody cancelled it here: the engine is being shut down
+        catch (DockerException e) when (e.StatusCode is null || e.EngineMessage.Contains("context canceled", StringComparison.Ordinal))
+        {
+            throw new RuntimeException(e.Message, e, silent: true);
+        }
+        catch (DockerException e)
+        {
+            throw Failed(PullFailures.Classify(image, e.EngineMessage), e);
+        }
+        if (!await IsLocalAsync(image, cancellationToken))
+            throw Failed(PullFailures.Classify(image, "the engine ended the pull and does not have it"), null);
+    }
+
+    private static RuntimeException Failed(EngineFailure failure, Exception? inner) => new(failure.Message, inner) { Failure = failure };
+
+    private async Task<IEnumerable<string>> LocalTagsAsync(string repository, CancellationToken cancellationToken)
+    {
+        var images = await DockerRuntime.Ask(() => docker.ListImagesAsync(repository, cancellationToken));
+        return images.SelectMany(image => image.RepoTags).Where(tag => tag.StartsWith(repository + ":", StringComparison.Ordinal))
+            .Select(tag => tag[(repository.Length + 1)..]);
+    }
+
+    private Task<bool> IsLocalAsync(string image, CancellationToken cancellationToken) =>
+        DockerRuntime.Ask(async () => await FindAsync(image, cancellationToken) is not null);
+
+    private async Task<ImageDetails?> FindAsync(string image, CancellationToken cancellationToken)
+    {
+        try
+        {
+            return await docker.InspectImageAsync(image, cancellationToken);
+        }
+        catch (DockerException e) when (e.StatusCode == HttpStatusCode.NotFound)
+        {
+            return null;
+        }
+    }
+}
+
+/// <summary>Puts a pull into the words of a launch: the phase, the figures, and a line for the log once per step of a layer.</summary>
+internal sealed class PullReport
+{
+    private const int MaxLayers = 1024;
+
+    private readonly Dictionary<string, string> _steps = [];
+    private string _said = "";
+
+    /// <summary>What the engine said last.</summary>
+    public string LastWords { get; private set; } = "";
+
+    /// <summary>Whether nothing is left to download, as far as the engine has said.</summary>
+    public static bool IsDownloaded(PullProgress pull) => pull.Layers > 0 && pull.LayersDownloaded == pull.Layers;
+
+    /// <summary>The next message.</summary>
+    public LaunchProgress Next(PullProgress pull)
+    {
+        LastWords = pull.Layer is null ? pull.Status : $"{pull.Layer}: {pull.Status}";
+        var detail = IsDownloaded(pull) && pull.LayersDone < pull.Layers ? "extracting image" : "pulling image";
+        return new LaunchProgress(detail, pull, IsNewStep(pull) ? $"[docker] {LastWords}" : null);
+    }
+
+    private bool IsNewStep(PullProgress pull)
+    {
+        if (pull.Layer is null)
+        {
+            var before = _said;
+            _said = pull.Status;
+            return pull.Status != before;
+        }
+        // the first word tells the steps apart; the rest of a countdown changes every second
+        var step = pull.Status.Split(' ')[0];
+        if (_steps.GetValueOrDefault(pull.Layer) == step || (_steps.Count == MaxLayers && !_steps.ContainsKey(pull.Layer)))
+            return false;
+        _steps[pull.Layer] = step;
+        return true;
+    }
+}
