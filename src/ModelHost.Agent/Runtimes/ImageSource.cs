@@ -43,17 +43,18 @@ internal sealed class ImageSource(DockerClient docker, NodeOptions options, Time
     {
         var image = $"{repository}:{tag}";
         var report = new PullReport();
+        var unpacking = false;
         using var stalled = new CancellationTokenSource(options.PullStallTimeout, time);
         using var waiting = CancellationTokenSource.CreateLinkedTokenSource(stalled.Token, cancellationToken);
         try
         {
             await docker.PullImageAsync(repository, tag, pull =>
             {
-                // what is left then is work of the node's disk, of which no registry is to blame
-                if (PullReport.IsDownloaded(pull))
-                    stalled.CancelAfter(Timeout.InfiniteTimeSpan);
-                else if (pull.Advanced)
-                    stalled.CancelAfter(options.PullStallTimeout);
+                var before = unpacking;
+                unpacking = PullReport.IsDownloaded(pull);
+                // unpacking is work of the node's disk, for which no registry is to blame
+                if (pull.Advanced || unpacking != before)
+                    stalled.CancelAfter(unpacking ? Timeout.InfiniteTimeSpan : options.PullStallTimeout);
                 progress(report.Next(pull));
             }, waiting.Token);
         }

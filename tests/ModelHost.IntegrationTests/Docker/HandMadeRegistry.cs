@@ -23,7 +23,6 @@ internal sealed class HandMadeRegistry : IAsyncDisposable
     private readonly Dictionary<string, byte[]> _blobs = [];
     private readonly Dictionary<string, byte[]> _manifests = [];
     private readonly Random _random = new(7);
-    private string? _stuck;
 
     private HandMadeRegistry()
     {
@@ -37,8 +36,8 @@ internal sealed class HandMadeRegistry : IAsyncDisposable
     /// <summary>Host and port: the first part of the names of its images.</summary>
     public string Host { get; private set; } = "";
 
-    /// <summary>Ends when somebody gives up waiting for the blob that hardly moves.</summary>
-    public TaskCompletionSource GivenUp { get; } = new();
+    /// <summary>Whether it refuses everything: nobody has a login here.</summary>
+    public bool WantsLogin { get; set; }
 
     public static async Task<HandMadeRegistry> StartAsync()
     {
@@ -97,12 +96,6 @@ internal sealed class HandMadeRegistry : IAsyncDisposable
         });
     }
 
-    /// <summary>Sends half of this blob, and then a trickle that would take minutes.</summary>
-    public void GetStuckAt(string digest) => _stuck = digest;
-
-    /// <summary>Sends everything whole from now on.</summary>
-    public void GetLoose() => _stuck = null;
-
     public long Bytes(string digest) => _blobs[digest].Length;
 
     public async ValueTask DisposeAsync() => await _app.DisposeAsync();
@@ -111,6 +104,12 @@ internal sealed class HandMadeRegistry : IAsyncDisposable
     {
         var path = context.Request.Path.Value!;
         context.Response.Headers["Docker-Distribution-Api-Version"] = "registry/2.0";
+        if (WantsLogin)
+        {
+            context.Response.Headers.WWWAuthenticate = "Basic realm=\"tests\"";
+            await RefuseAsync(context, 401, "UNAUTHORIZED", "authentication required");
+            return;
+        }
         if (path == "/v2/")
             return;
         // once it was fetched by tag, an engine fetches a manifest by digest
@@ -128,32 +127,22 @@ internal sealed class HandMadeRegistry : IAsyncDisposable
         }
         else
         {
-            context.Response.StatusCode = 404;
-            await context.Response.WriteAsJsonAsync(new { errors = new[] { new { code = "MANIFEST_UNKNOWN", message = "manifest unknown" } } });
+            var isKnown = _manifests.Keys.Any(known => path.StartsWith(known[..(known.LastIndexOf('/') + 1)], StringComparison.Ordinal));
+            await (isKnown ? RefuseAsync(context, 404, "MANIFEST_UNKNOWN", "manifest unknown") : RefuseAsync(context, 404, "NAME_UNKNOWN", "repository name not known to registry"));
         }
     }
 
-    private async Task SendAsync(HttpContext context, byte[] body)
+    private static Task RefuseAsync(HttpContext context, int status, string code, string message)
+    {
+        context.Response.StatusCode = status;
+        return context.Response.WriteAsJsonAsync(new { errors = new[] { new { code, message } } });
+    }
+
+    private static async Task SendAsync(HttpContext context, byte[] body)
     {
         context.Response.ContentLength = body.Length;
-        if (HttpMethods.IsHead(context.Request.Method))
-            return;
-        if (_stuck is null || Digest(body) != _stuck)
-        {
+        if (!HttpMethods.IsHead(context.Request.Method))
             await context.Response.Body.WriteAsync(body);
-            return;
-        }
-        context.RequestAborted.Register(() => GivenUp.TrySetResult());
-        await context.Response.Body.WriteAsync(body.AsMemory(0, body.Length / 2));
-        // a few bytes now and then: Docker 20.10 looks whether anybody still wants the blob only when some of it arrives
-        using var trickle = new PeriodicTimer(TimeSpan.FromMilliseconds(20));
-        for (var sent = body.Length / 2; sent < body.Length && !context.RequestAborted.IsCancellationRequested;)
-        {
-            await trickle.WaitForNextTickAsync();
-            var more = _stuck is null ? body.Length - sent : Math.Min(64, body.Length - sent);
-            await context.Response.Body.WriteAsync(body.AsMemory(sent, more));
-            sent += more;
-        }
     }
 
     private string AddBlob(byte[] blob)

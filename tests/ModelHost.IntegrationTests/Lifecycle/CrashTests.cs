@@ -66,7 +66,8 @@ public sealed class CrashTests(RealDockerFixture fixture)
     [Fact]
     public async Task Pull_goes_on_after_the_plug_was_pulled()
     {
-        await using var registry = await StandInEngine.MakeAsync(fixture, stuck: true);
+        await using var registry = await StandInEngine.MakeAsync(fixture);
+        registry.Network.BytesPerSecond = StandInEngine.Slow;
         await using var node = await EngineNode.MakeAsync(fixture);
         var repository = $"Node:ImageRepository={registry.Repository}";
         var first = await ModelHostProcess.ServeAsync(node.Surroundings, _port, repository);
@@ -76,7 +77,7 @@ public sealed class CrashTests(RealDockerFixture fixture)
         await Deadline.UntilAsync(() => client.JsonAsync($"/api/deployments/{id}"), d => d.GetProperty("pull_percent").ValueKind == JsonValueKind.Number);
 
         await first.DisposeAsync();
-        registry.GetLoose();
+        registry.Network.BytesPerSecond = long.MaxValue;
         await using var second = await ModelHostProcess.ServeAsync(node.Surroundings, _port, repository);
         await client.ReachAsync(id, "running");
 

@@ -1,4 +1,3 @@
-using System.Text.Json;
 using ModelHost.TestKit;
 
 namespace ModelHost.IntegrationTests.Lifecycle;
@@ -6,22 +5,6 @@ namespace ModelHost.IntegrationTests.Lifecycle;
 public sealed class FailureTests(RealDockerFixture fixture)
 {
     private static CancellationToken Ct => TestContext.Current.CancellationToken;
-
-    [Fact]
-    public async Task Image_that_is_not_there_is_an_error_in_the_engines_words()
-    {
-        await using var registry = await StandInEngine.MakeAsync(fixture);
-        await using var node = await EngineNode.MakeAsync(fixture);
-        await using var host = await ControlPlane.StartAsync(node.Surroundings, configuration: $"Node:ImageRepository={registry.Repository}");
-
-        var id = await host.Client.StartModelAsync(
-            node.Request(await host.Client.NodeAsync("docker"), EngineNode.NewModel(), change: request => request["vllm_version"] = "9.9.9"));
-        var failed = await host.Client.StatusAsync(id, "error");
-
-        failed.Text("last_error").ShouldContain($"{registry.Repository}:v9.9.9");
-        failed.Text("last_error").ShouldContain("manifest unknown");
-        (await node.ContainersAsync()).ShouldBeEmpty();
-    }
 
     [Fact]
     public async Task Load_that_fails_is_explained_and_its_container_removed()
@@ -92,46 +75,4 @@ public sealed class FailureTests(RealDockerFixture fixture)
         container.ImageName.ShouldBe($"{repository}:v0.28.0");
         deployment.Text("vllm_version").ShouldBe("0.28.0");
     }
-
-    [Fact]
-    public async Task Pull_shows_how_far_it_is_and_goes_on_to_a_running_engine()
-    {
-        await using var registry = await StandInEngine.MakeAsync(fixture, stuck: true);
-        await using var node = await EngineNode.MakeAsync(fixture);
-        await using var host = await ControlPlane.StartAsync(node.Surroundings, configuration: $"Node:ImageRepository={registry.Repository}");
-        var id = await host.Client.StartModelAsync(
-            node.Request(await host.Client.NodeAsync("docker"), EngineNode.NewModel(), change: request => request["vllm_version"] = StandInEngine.Tag));
-
-        var pulling = await PullingAsync(host.Client, id);
-        registry.GetLoose();
-        var running = await host.Client.ReachAsync(id, "running");
-
-        pulling.Status().ShouldBe("starting");
-        pulling.Text("detail").ShouldBe("pulling image");
-        pulling.GetProperty("pull_total_mb").GetInt64().ShouldBeGreaterThan(3);
-        running.GetProperty("pull_percent").ValueKind.ShouldBe(JsonValueKind.Null);
-        running.Text("image_digest").ShouldStartWith($"{registry.Repository}@sha256:");
-    }
-
-    [Fact]
-    public async Task Stop_during_a_pull_gives_the_pull_up()
-    {
-        await using var registry = await StandInEngine.MakeAsync(fixture, stuck: true);
-        await using var node = await EngineNode.MakeAsync(fixture);
-        await using var host = await ControlPlane.StartAsync(node.Surroundings, configuration: $"Node:ImageRepository={registry.Repository}");
-        var id = await host.Client.StartModelAsync(
-            node.Request(await host.Client.NodeAsync("docker"), EngineNode.NewModel(), change: request => request["vllm_version"] = StandInEngine.Tag));
-        await PullingAsync(host.Client, id);
-
-        await host.Client.StopModelAsync(id);
-        await registry.GivenUp.WaitAsync(TimeSpan.FromSeconds(20), Ct);
-
-        (await node.ContainersAsync()).ShouldBeEmpty();
-    }
-
-    private static Task<JsonElement> PullingAsync(HttpClient client, int id) => Deadline.UntilAsync(
-        () => client.JsonAsync($"/api/deployments/{id}"),
-        // 100 while only the sizes of finished layers are known
-        deployment => deployment.GetProperty("pull_percent") is { ValueKind: JsonValueKind.Number } percent && percent.GetDouble() is > 0 and < 100,
-        what: "the pull to be under way");
 }

@@ -46,7 +46,8 @@ public sealed class OutageTests(RealDockerFixture fixture)
     [Fact]
     public async Task Start_goes_on_when_the_engine_is_back()
     {
-        await using var registry = await StandInEngine.MakeAsync(fixture, stuck: true);
+        await using var registry = await StandInEngine.MakeAsync(fixture);
+        registry.Network.BytesPerSecond = StandInEngine.Slow;
         await using var node = await EngineNode.MakeAsync(fixture);
         await using var relay = new SocketRelay(fixture.Docker.Endpoint);
         await using var host = await ControlPlane.StartAsync(
@@ -57,7 +58,7 @@ public sealed class OutageTests(RealDockerFixture fixture)
 
         await relay.CutAsync();
         await Deadline.UntilAsync(() => host.Client.JsonAsync($"/api/deployments/{id}"), d => d.Text("detail") == "waiting for docker");
-        registry.GetLoose();
+        registry.Network.BytesPerSecond = long.MaxValue;
         relay.Heal();
         await host.Client.ReachAsync(id, "running");
 

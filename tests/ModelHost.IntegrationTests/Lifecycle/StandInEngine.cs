@@ -6,12 +6,17 @@ namespace ModelHost.IntegrationTests.Lifecycle;
 
 /// <summary>
 /// A registry with an image that takes an engine's arguments and answers its health check, and nothing else: small enough to be pulled in
-/// tests, of two layers of which one can be held back.
+/// tests, over a network that can be as bad as a test needs it.
 /// </summary>
 internal sealed class StandInEngine : IAsyncDisposable
 {
     /// <summary>The tag of the image.</summary>
     public const string Tag = "v1.0.0";
+
+    /// <summary>Bytes per second at which the image takes about ten seconds.</summary>
+    public const long Slow = 500_000;
+
+    private const int WeightBytes = 4 << 20;
 
     private const string Serve = """
         while [ $# -gt 0 ]; do
@@ -24,35 +29,40 @@ internal sealed class StandInEngine : IAsyncDisposable
     private readonly RealDockerFixture _fixture;
     private readonly HandMadeRegistry _registry;
 
-    private StandInEngine(RealDockerFixture fixture, HandMadeRegistry registry) => (_fixture, _registry) = (fixture, registry);
+    private StandInEngine(RealDockerFixture fixture, HandMadeRegistry registry, NetworkRelay network, long bytes) =>
+        (_fixture, _registry, Network, Bytes) = (fixture, registry, network, bytes);
+
+    /// <summary>What lies between the engine and the registry.</summary>
+    public NetworkRelay Network { get; }
+
+    /// <summary>Address and port of the registry, as the engine reaches it.</summary>
+    public string Registry => Network.Host;
 
     /// <summary>The image's name without tag.</summary>
-    public string Repository => $"{_registry.Host}/team/engine";
+    public string Repository => $"{Registry}/team/engine";
 
-    /// <summary>Completes when the engine gives its download up.</summary>
-    public Task GivenUp => _registry.GivenUp.Task;
+    /// <summary>Compressed bytes of its layers.</summary>
+    public long Bytes { get; }
 
     /// <summary>Makes the image.</summary>
     /// <param name="fixture">An engine, for its busybox.</param>
-    /// <param name="stuck">Whether the download stops half way.</param>
-    public static async Task<StandInEngine> MakeAsync(RealDockerFixture fixture, bool stuck = false)
+    public static async Task<StandInEngine> MakeAsync(RealDockerFixture fixture)
     {
         var program = await BusyboxAsync(fixture.Docker); // skips first where there is no engine
         var registry = await HandMadeRegistry.StartAsync();
         var busybox = registry.AddLayer(
             ("bin/busybox", program), ("serve", Encoding.ASCII.GetBytes(Serve)), ("www/health", []), ("www/metrics", []));
-        var weight = registry.AddLayer("weight", 4 << 20);
+        var weight = registry.AddLayer("weight", WeightBytes);
         registry.AddImage("team/engine", Tag, ["/bin/busybox", "sh", "/serve"], [busybox, weight]);
-        if (stuck)
-            registry.GetStuckAt(weight.Digest);
-        return new StandInEngine(fixture, registry);
+        return new StandInEngine(fixture, registry, new NetworkRelay(registry.Host), registry.Bytes(busybox.Digest) + registry.Bytes(weight.Digest));
     }
 
-    /// <summary>Lets the download go on.</summary>
-    public void GetLoose() => _registry.GetLoose();
+    /// <summary>Refuses everything to those who do not log in, from now on.</summary>
+    public void Lock() => _registry.WantsLogin = true;
 
     public async ValueTask DisposeAsync()
     {
+        await Network.DisposeAsync();
         await _registry.DisposeAsync();
         if ((await _fixture.Docker.CliAsync(CancellationToken.None, "images", "-q", Repository)).Length > 0)
             await _fixture.Docker.CliAsync(CancellationToken.None, "rmi", "-f", $"{Repository}:{Tag}");

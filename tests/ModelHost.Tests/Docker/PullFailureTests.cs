@@ -43,12 +43,14 @@ public sealed class PullFailureTests
         failed.ShouldContain($"Registry registry.example:5000 sent nothing more of image {Image} for 1 s (Node:PullStallTimeout)");
     }
 
-    [Fact]
-    public async Task A_countdown_to_a_retry_does_not_pass_for_progress()
+    [Theory]
+    [InlineData("")]
+    [InlineData("""{"status":"Download complete","id":"a"}""")] // and then its checksum was wrong
+    public async Task A_countdown_to_a_retry_does_not_pass_for_progress(string before)
     {
         await using var engine = await EngineAsync(async context =>
         {
-            await context.Response.WriteAsync(Begun);
+            await context.Response.WriteAsync(Begun + before);
             using var second = new PeriodicTimer(TimeSpan.FromMilliseconds(20));
             for (var i = 10_000; !context.RequestAborted.IsCancellationRequested && await second.WaitForNextTickAsync(); i--)
             {
