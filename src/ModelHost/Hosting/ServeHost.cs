@@ -104,7 +104,11 @@ internal static partial class ServeHost
         app.Use(static (context, next) =>
         {
             context.Response.Headers.XContentTypeOptions = "nosniff";
-            return next(context);
+            if (context.Request.Headers.TransferEncoding.Count <= 1)
+                return next(context);
+            // Kestrel takes the last one, and whoever stands before it may have taken the first: what follows may be another's request
+            context.Response.Headers.Connection = "close";
+            return Problems.WriteAsync(context, StatusCodes.Status400BadRequest, "request.invalid", "The header Transfer-Encoding comes more than once.");
         });
         app.UseRouting();
         app.UseAccess();

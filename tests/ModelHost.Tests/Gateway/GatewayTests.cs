@@ -355,50 +355,6 @@ public sealed class GatewayTests
         await cancelled.Task.WaitAsync(TimeSpan.FromSeconds(30), Ct);
     }
 
-    [Fact]
-    public async Task A_request_with_two_lengths_is_one_request_or_none()
-    {
-        await using var host = await ControlPlane.StartAsync();
-        var bodies = new List<string>();
-        await using var engine = await StandInEngine.StartAsync(host, async context => bodies.Add(await new StreamReader(context.Request.Body).ReadToEndAsync(Ct)));
-        const string Smuggled = "POST /v1/chat/completions HTTP/1.1\nHost: localhost\nContent-Type: application/json\nContent-Length: 23\n\n{\"model\":\"m\",\"s\":\"mug\"}";
-
-        var answer = await RawHttp.SendAsync(host.Url,
-            $"POST /v1/chat/completions HTTP/1.1\nHost: localhost\nContent-Type: application/json\nContent-Length: 6\nTransfer-Encoding: chunked\nConnection: close\n\n"
-            + $"d\n{{\"model\":\"m\"}}\n0\n\n{Smuggled}", halfClose: false, Ct);
-        var nested = await RawHttp.SendAsync(host.Url,
-            $"POST /v1/chat/completions HTTP/1.1\nHost: localhost\nContent-Type: application/json\nContent-Length: 13\nConnection: close\n\n{{\"model\":\"m\"}}{Smuggled}", halfClose: false, Ct);
-
-        answer.ShouldMatch("^HTTP/1.1 (200|400) ");
-        nested.ShouldStartWith("HTTP/1.1 200 ");
-        bodies.ShouldAllBe(body => body == "{\"model\":\"m\"}");
-    }
-
-    [Theory]
-    [InlineData("Transfer-Encoding: chunked\n\nZZ\n{\"model\":\"m\"}\n0\n\n")]
-    [InlineData("Transfer-Encoding: chunked\n\n-1\n{\"model\":\"m\"}\n0\n\n")]
-    [InlineData("Transfer-Encoding: chunked\n\nd\n{\"model\":\"m\"}BAD")]
-    [InlineData("Transfer-Encoding: chunked\n\nd\n{\"model\":\"m\"}\n")]
-    [InlineData("Transfer-Encoding: chunked, gzip\n\nd\n{\"model\":\"m\"}\n0\n\n")]
-    [InlineData("Transfer-Encoding: xchunked\n\nd\n{\"model\":\"m\"}\n0\n\n")]
-    [InlineData("Content-Length: 13\nContent-Length: 14\n\n{\"model\":\"m\"}")]
-    [InlineData("Content-Length: 13, 14\n\n{\"model\":\"m\"}")]
-    [InlineData("Content-Length: -1\n\n{\"model\":\"m\"}")]
-    [InlineData("Content-Length: 20\n\n{\"model\":\"m\"}")]
-    [InlineData("Content-Length : 13\n\n{\"model\":\"m\"}")]
-    [InlineData("Host: localhost\nContent-Length: 13\n\n{\"model\":\"m\"}")]
-    public async Task A_body_whose_end_is_in_doubt_reaches_no_engine(string rest)
-    {
-        await using var host = await ControlPlane.StartAsync();
-        await using var engine = await StandInEngine.StartAsync(host, DiscardAsync);
-
-        var answer = await RawHttp.SendAsync(host.Url, "POST /v1/chat/completions HTTP/1.1\nHost: localhost\nContent-Type: application/json\n" + rest, halfClose: true, Ct);
-
-        // a client that closed before its body was whole may get no answer
-        answer.ShouldMatch("^(|HTTP/1.1 (400|501) [^$]*)$");
-        engine.Requests.ShouldBe(0);
-    }
-
     [Theory]
     [InlineData("Content-Type: application/json\nContent-Type: text/plain\n", "415")]
     [InlineData("Content-Type: application/json\nX-Request-Id: a\nX-Request-Id: b\nAccept: a/b\nAccept: c/d\nUser-Agent: a\nUser-Agent: b\n", "200")]

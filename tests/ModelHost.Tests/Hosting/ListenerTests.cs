@@ -1,9 +1,6 @@
 using System.Net;
 using System.Net.Http.Headers;
 using System.Net.Security;
-using System.Security.Cryptography;
-using System.Security.Cryptography.X509Certificates;
-using ModelHost.Hosting;
 using ModelHost.TestKit;
 
 namespace ModelHost.Tests.Hosting;
@@ -22,7 +19,7 @@ public sealed class ListenerTests : IDisposable
     [InlineData("2.0")]
     public async Task Certificate_makes_it_https_with_both_versions_of_http(string version)
     {
-        var (certificate, settings) = Certificate();
+        var (certificate, settings) = TestCertificate.Make(_node);
         await using var host = await ControlPlane.StartAsync(_node, "https://127.0.0.1:0", configuration: settings);
         using var client = new HttpClient(new SocketsHttpHandler
         {
@@ -44,7 +41,7 @@ public sealed class ListenerTests : IDisposable
     [InlineData("https://127.0.0.1:0", false)]
     public async Task Certificate_and_https_go_together(string urls, bool withCertificate)
     {
-        var settings = withCertificate ? Certificate().Settings : [];
+        var settings = withCertificate ? TestCertificate.Make(_node).Settings : [];
 
         var refused = await Should.ThrowAsync<InvalidDataException>(() => ControlPlane.StartAsync(_node, urls, configuration: settings));
 
@@ -54,7 +51,7 @@ public sealed class ListenerTests : IDisposable
     [Fact]
     public async Task Certificate_without_its_key_is_refused_by_name()
     {
-        var (_, settings) = Certificate();
+        var (_, settings) = TestCertificate.Make(_node);
         await File.WriteAllTextAsync(settings[1].Split('=')[1], "no key", Ct);
 
         var refused = await Should.ThrowAsync<InvalidDataException>(() => ControlPlane.StartAsync(_node, "https://127.0.0.1:0", configuration: settings));
@@ -106,15 +103,4 @@ public sealed class ListenerTests : IDisposable
     [InlineData("http://gpu1:8000", false)]
     public void Only_loopback_addresses_are_safe_in_cleartext(string url, bool isLoopback) =>
         ModelHost.Access.LoopbackGuard.IsLoopback(url).ShouldBe(isLoopback);
-
-    private (X509Certificate2 Certificate, string[] Settings) Certificate()
-    {
-        using var key = ECDsa.Create(ECCurve.NamedCurves.nistP256);
-        var request = new CertificateRequest("CN=localhost", key, HashAlgorithmName.SHA256);
-        var certificate = request.CreateSelfSigned(DateTimeOffset.UtcNow.AddDays(-1), DateTimeOffset.UtcNow.AddDays(1));
-        var (cert, pem) = (Path.Combine(_node.Data, "server.crt"), Path.Combine(_node.Data, "server.key"));
-        File.WriteAllText(cert, certificate.ExportCertificatePem());
-        File.WriteAllText(pem, key.ExportPkcs8PrivateKeyPem());
-        return (certificate, [$"{ListenerOptions.Section}:TlsCert={cert}", $"{ListenerOptions.Section}:TlsKey={pem}"]);
-    }
 }
