@@ -8,6 +8,7 @@ using ModelHost.Agent.Gpus;
 using ModelHost.Agent.Runtimes;
 using ModelHost.Core.Backends;
 using ModelHost.Core.Deployments;
+using ModelHost.Core.Nodes;
 using ModelHost.Docker;
 using ModelHost.Protocol;
 
@@ -58,7 +59,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
             new DockerRuntime(_docker, options, identity, Path.GetFullPath(cache), time),
             .. options.ProcessRuntime ? [new ProcessRuntime(identity, time)] : Array.Empty<IEngineRuntime>(),
         ];
-        _gpus = new GpuSampler(options.NvidiaSmi, time, _logger);
+        _gpus = new GpuSampler(new SmiCommand(options.NvidiaSmi, options.NvidiaSmiTimeout, time), ReadSystemMemory, RunOf, time, _logger);
         _disk = new DiskSampler(identity.DataFolder, Path.GetFullPath(cache), time);
         _context = new SupervisorContext(options, LogPath, _probe, time, _logger, SignalChange);
     }
@@ -114,31 +115,15 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     /// <inheritdoc/>
     public Task<NodeReport> ReportAsync(ReportRequest request, CancellationToken cancellationToken)
     {
-        var inventory = _gpus.Current;
         var report = new NodeReport
         {
             NodeId = _identity.NodeId,
             Hostname = Dns.GetHostName(),
             Address = "127.0.0.1",
             AgentVersion = typeof(LocalNode).Assembly.GetName().Version?.ToString(3) ?? "",
-            GpuError = inventory.Error ?? "",
             Disk = _disk.Current,
         };
-        foreach (var gpu in inventory.Gpus)
-        {
-            var reported = new Gpu { Index = gpu.Index, Uuid = gpu.Uuid, Name = gpu.Name, Source = "nvidia-smi" };
-            if (gpu.TotalBytes is { } total)
-                reported.MemoryTotalBytes = total;
-            if (gpu.UsedBytes is { } used)
-                reported.MemoryUsedBytes = used;
-            if (gpu.UtilizationPercent is { } utilization)
-                reported.UtilizationPercent = utilization;
-            if (gpu.TemperatureCelsius is { } temperature)
-                reported.TemperatureCelsius = temperature;
-            if (gpu.PowerWatts is { } power)
-                reported.PowerWatts = power;
-            report.Gpus.Add(reported);
-        }
+        GpuReport.Write(_gpus.Current, report);
         lock (_lock)
         {
             // taken together: a runtime that answers has all its engines in the same report
@@ -285,6 +270,19 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         {
             return false;
         }
+    }
+
+    private static SystemMemory? ReadSystemMemory() => File.Exists("/proc/meminfo") ? SystemMemory.Parse(File.ReadAllText("/proc/meminfo")) : null;
+
+    private string? RunOf(int pid)
+    {
+        EngineSupervisor[] engines;
+        lock (_lock)
+            engines = [.. _engines.Values];
+        if (engines.Length == 0)
+            return null;
+        var origin = ProcessOrigin.Of(pid);
+        return engines.FirstOrDefault(engine => engine.Owns(origin))?.RunId;
     }
 
     private string LogPath(string deploymentUid, string runId) => Path.Combine(_identity.DataFolder, "logs", deploymentUid, runId + ".log");

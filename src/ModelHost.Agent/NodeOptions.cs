@@ -20,6 +20,13 @@ public sealed class NodeOptions
     [Required]
     public string NvidiaSmi { get; set; } = "nvidia-smi";
 
+    /// <summary>
+    /// How long <see cref="NvidiaSmi"/> may take to answer before it is killed and the figures count as old. Default 15 s, 1 s to 2 min: without
+    /// persistence mode a card wakes for seconds, and a hung driver never answers.
+    /// </summary>
+    [Range(typeof(TimeSpan), "00:00:01", "00:02:00")]
+    public TimeSpan NvidiaSmiTimeout { get; set; } = TimeSpan.FromSeconds(15);
+
     /// <summary>First loopback port for engines. Default 41000.</summary>
     [Range(1024, 65535)]
     public int EnginePortFirst { get; set; } = 41000;

@@ -104,6 +104,9 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
         }
     }
 
+    /// <summary>Whether a process of this machine is part of the engine.</summary>
+    public bool Owns(ProcessOrigin process) => _instance is { } instance && _runtime.Owns(instance, process);
+
     /// <summary>The last lines of the log.</summary>
     public IReadOnlyList<string> Tail(int count) => _log.Tail(count);
 

@@ -1,30 +1,47 @@
-using System.ComponentModel;
-using System.Diagnostics;
 using Microsoft.Extensions.Logging;
 using ModelHost.Core.Nodes;
 
 namespace ModelHost.Agent.Gpus;
 
-/// <summary>What is known of the node's GPUs.</summary>
-/// <param name="Gpus">The GPUs; empty when there are none.</param>
-/// <param name="Error">Why the list is not to be trusted; null when it is.</param>
-internal sealed record GpuInventory(IReadOnlyList<GpuFacts> Gpus, string? Error);
+/// <summary>A process that computes on a GPU, and whose it is.</summary>
+/// <param name="Facts">What the driver tells of it.</param>
+/// <param name="RunId">The run whose engine it belongs to; null: it is none of ours.</param>
+internal sealed record OwnedProcess(GpuProcessFacts Facts, string? RunId);
 
-/// <summary>Asks <c>nvidia-smi</c> every two seconds, never twice at once, and keeps the last answer.</summary>
-internal sealed partial class GpuSampler(string command, TimeProvider time, ILogger logger)
+/// <summary>Everything that is known of the node's GPUs.</summary>
+internal sealed record GpuSample(GpuInventory Inventory)
+{
+    /// <summary>The parts of split cards.</summary>
+    public IReadOnlyList<MigInstance> Instances { get; init; } = [];
+
+    /// <summary>What computes on them.</summary>
+    public IReadOnlyList<OwnedProcess> Processes { get; init; } = [];
+
+    /// <summary>Why that may not be what runs now; null when it is.</summary>
+    public string? ProcessError { get; init; }
+
+    /// <summary>What computes on a GPU or on a part of it.</summary>
+    public IEnumerable<OwnedProcess> ProcessesOf(GpuFacts gpu) => gpu.Uuid.Length == 0 ? [] : Processes.Where(process =>
+        process.Facts.GpuUuid == gpu.Uuid || Instances.Any(part => part.GpuUuid == gpu.Uuid && part.Uuid == process.Facts.GpuUuid));
+}
+
+/// <summary>Asks <c>nvidia-smi</c> every two seconds, never twice at once, and keeps what it told. A failure takes nothing away.</summary>
+/// <param name="smi">How it is asked.</param>
+/// <param name="systemMemory">Reads the system's RAM; null: it is unknown.</param>
+/// <param name="runOf">The run that a process belongs to; null: none.</param>
+/// <param name="time">The clock.</param>
+/// <param name="logger">Hears when the list of GPUs changes.</param>
+internal sealed partial class GpuSampler(
+    SmiCommand smi, Func<SystemMemory?> systemMemory, Func<int, string?> runOf, TimeProvider time, ILogger logger)
 {
     private static readonly TimeSpan Period = TimeSpan.FromSeconds(2);
     private static readonly TimeSpan WithoutGpus = TimeSpan.FromSeconds(30);
-    // with persistence mode off a card wakes for seconds; a hung driver never answers
-    private static readonly TimeSpan Deadline = TimeSpan.FromSeconds(15);
-
-    private const int NoDevices = 6;
-    private const int NoSuchFile = 2; // ENOENT
 
     private readonly TaskCompletionSource _read = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private volatile GpuSample _current = new(GpuInventory.Unread);
 
-    /// <summary>The last answer.</summary>
-    public GpuInventory Current { get; private set; } = new([], "the GPUs have not been read yet");
+    /// <summary>What is known now.</summary>
+    public GpuSample Current => _current;
 
     /// <summary>Completes with the first answer.</summary>
     public Task FirstRead => _read.Task;
@@ -34,62 +51,47 @@ internal sealed partial class GpuSampler(string command, TimeProvider time, ILog
     /// <param name="cancellationToken">Ends the loop.</param>
     public async Task RunAsync(Action changed, CancellationToken cancellationToken)
     {
+        await Task.Yield();
         while (!cancellationToken.IsCancellationRequested)
         {
-            var before = Current;
-            Current = await ReadAsync(cancellationToken);
+            var before = _current.Inventory;
+            var reading = GpuReading.Of(await smi.RunAsync(NvidiaSmi.GpuQuery, cancellationToken), systemMemory());
+            var inventory = before.After(reading, time.GetUtcNow());
+            // told at once: the next questions may take as long
+            _current = _current with { Inventory = inventory };
             _read.TrySetResult();
-            if (before.Error != Current.Error || before.Gpus.Count != Current.Gpus.Count)
+            if (before.Error != inventory.Error || before.Gpus.Count != inventory.Gpus.Count)
             {
-                if (Current.Error is { } error)
-                    LogGpusUnknown(error);
-                else
-                    LogGpus(Current.Gpus.Count);
+                Log(inventory);
                 changed();
             }
-            await Task.Delay(Current is { Gpus.Count: 0, Error: null } ? WithoutGpus : Period, time, cancellationToken);
+            _current = await WithProcessesAsync(_current, cancellationToken);
+            await Task.Delay(inventory is { Gpus.Count: 0, Error: null } ? WithoutGpus : Period, time, cancellationToken);
         }
     }
 
-    private async Task<GpuInventory> ReadAsync(CancellationToken cancellationToken)
+    private async Task<GpuSample> WithProcessesAsync(GpuSample sample, CancellationToken cancellationToken)
     {
-        using var process = new Process { StartInfo = new ProcessStartInfo(command, NvidiaSmi.GpuQuery) { RedirectStandardOutput = true, RedirectStandardError = true } };
-        try
-        {
-            process.Start();
-        }
-        catch (Win32Exception e) when (e.NativeErrorCode == NoSuchFile)
-        {
-            return new GpuInventory([], null); // no driver installed: a node without GPUs
-        }
-        catch (Win32Exception e)
-        {
-            return new GpuInventory([], $"{command} could not be started: {e.Message}");
-        }
-        using var deadline = new CancellationTokenSource(Deadline, time);
-        using var linked = CancellationTokenSource.CreateLinkedTokenSource(deadline.Token, cancellationToken);
-        try
-        {
-            var output = process.StandardOutput.ReadToEndAsync(linked.Token);
-            var errors = process.StandardError.ReadToEndAsync(linked.Token);
-            await process.WaitForExitAsync(linked.Token);
-            var text = await output;
-            if (process.ExitCode == 0)
-                return new GpuInventory(NvidiaSmi.ParseGpus(text), null);
-            if (process.ExitCode == NoDevices)
-                return new GpuInventory([], null);
-            var said = (text + await errors).Trim();
-            return new GpuInventory([], $"nvidia-smi ended with exit code {process.ExitCode}: {said[..Math.Min(said.Length, 300)]}");
-        }
-        catch (OperationCanceledException) when (!cancellationToken.IsCancellationRequested)
-        {
-            return new GpuInventory([], $"nvidia-smi did not answer within {Deadline.TotalSeconds:0} s");
-        }
-        finally
-        {
-            if (!process.HasExited)
-                process.Kill(entireProcessTree: true);
-        }
+        var gpus = sample.Inventory.Gpus;
+        if (gpus.All(gpu => gpu.Stale is not null))
+            return sample with { ProcessError = sample.Inventory.Error };
+        if (gpus.Any(gpu => gpu.Facts.MigEnabled is true)
+            && await smi.RunAsync(NvidiaSmi.ListQuery, cancellationToken) is { ExitCode: 0, Output: var list })
+            sample = sample with { Instances = NvidiaSmi.ParseInstances(list) };
+        var (processes, problem) = GpuReading.Processes(await smi.RunAsync(NvidiaSmi.ProcessQuery, cancellationToken));
+        return problem is not null && processes.Count == 0
+            ? sample with { ProcessError = problem } // what was there before may still be
+            : sample with { Processes = [.. processes.Select(process => new OwnedProcess(process, runOf(process.Pid)))], ProcessError = problem };
+    }
+
+    private void Log(GpuInventory inventory)
+    {
+        if (inventory.Error is not { } error)
+            LogGpus(inventory.Gpus.Count);
+        else if (inventory.Gpus.Count == 0)
+            LogGpusUnknown(error);
+        else
+            LogGpusStale(inventory.Gpus.Count(gpu => gpu.Stale is not null), inventory.Gpus.Count, error);
     }
 
     [LoggerMessage(2001, LogLevel.Information, "This node has {GpuCount} GPUs.")]
@@ -97,4 +99,7 @@ internal sealed partial class GpuSampler(string command, TimeProvider time, ILog
 
     [LoggerMessage(2002, LogLevel.Warning, "The GPUs of this node are unknown: {Reason}")]
     private partial void LogGpusUnknown(string reason);
+
+    [LoggerMessage(2003, LogLevel.Warning, "{StaleCount} of this node's {GpuCount} GPUs have old figures, and nothing new is placed on those: {Reason}")]
+    private partial void LogGpusStale(int staleCount, int gpuCount, string reason);
 }

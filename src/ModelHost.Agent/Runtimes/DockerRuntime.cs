@@ -179,6 +179,8 @@ internal sealed class DockerRuntime(DockerClient docker, NodeOptions options, No
         await RemoveAsync(instance.Id, cancellationToken);
     }
 
+    public bool Owns(EngineInstance instance, ProcessOrigin process) => process.Containers.Contains(instance.Id);
+
     /// <summary>Creates the container of a run; one that an earlier attempt left behind makes way.</summary>
     private async Task<string> CreateAsync(ContainerSpec spec, string name, CancellationToken cancellationToken)
     {

@@ -33,6 +33,9 @@ internal interface IEngineRuntime
     /// <summary>Ends the engine and removes what is left of it. One that is gone is no error.</summary>
     /// <exception cref="RuntimeException">It could not be ended.</exception>
     Task RemoveAsync(EngineInstance instance, TimeSpan grace, CancellationToken cancellationToken);
+
+    /// <summary>Whether a process of this machine is part of the engine.</summary>
+    bool Owns(EngineInstance instance, ProcessOrigin process);
 }
 
 /// <summary>What to start.</summary>

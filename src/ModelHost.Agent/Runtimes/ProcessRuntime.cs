@@ -177,6 +177,10 @@ internal sealed class ProcessRuntime(NodeIdentity identity, TimeProvider time) :
         Forget(instance.RunId);
     }
 
+    // an engine leads a session, which all that it starts belong to
+    public bool Owns(EngineInstance instance, ProcessOrigin process) =>
+        process.Session is { } session && ProcessSidecar.Read(SidecarPath(instance.RunId)) is { IsAlive: true, Pid: { } pid } && pid == session;
+
     private bool IsAlive(string runId) => ProcessSidecar.Read(SidecarPath(runId)) is { IsAlive: true };
 
     private void Forget(string runId)

@@ -6,13 +6,23 @@ namespace ModelHost.Core.Nodes;
 /// <param name="UsedBytes">Memory in use now; null when the node could not tell.</param>
 /// <param name="DeclaredFraction">Sum of the fractions of the active deployments on it.</param>
 /// <param name="Cordoned">Whether it takes no new deployments.</param>
-public sealed record GpuCapacity(int Index, long? TotalBytes, long? UsedBytes, double DeclaredFraction, bool Cordoned = false);
+public sealed record GpuCapacity(int Index, long? TotalBytes, long? UsedBytes, double DeclaredFraction, bool Cordoned = false)
+{
+    /// <summary>Why its figures are old; null when they are current. Nothing is placed by old figures.</summary>
+    public string? Stale { get; init; }
+
+    /// <summary>Whether it is split into instances, of which nothing but the sum is known.</summary>
+    public bool Split { get; init; }
+
+    /// <summary>Whether its memory is the system's RAM: total is all of it, and free is what programs can still get.</summary>
+    public bool Unified { get; init; }
+}
 
 /// <summary>What a deployment needs of a node's GPUs.</summary>
 /// <param name="MemoryFraction">Share of each GPU's total memory.</param>
 /// <param name="GpuIds">The GPUs asked for; null: chosen here.</param>
 /// <param name="TensorParallelSize">Number of GPUs; null: as many as asked for, else 1.</param>
-/// <param name="SkipMemoryCheck">Leaves out the memory check, and nothing else.</param>
+/// <param name="SkipMemoryCheck">Leaves out the memory check, and nothing else: no GPU whose figures are old is taken.</param>
 public sealed record PlacementRequest(double MemoryFraction, IReadOnlyList<int>? GpuIds, int? TensorParallelSize, bool SkipMemoryCheck);
 
 /// <summary>Which run gets which GPUs.</summary>
@@ -70,21 +80,25 @@ public static class Placement
     {
         if (gpu.Cordoned)
             return "under maintenance";
+        if (gpu.Stale is { } stale)
+            return $"its figures are not current: {stale}";
         if (request.SkipMemoryCheck)
             return null;
+        if (gpu.Split)
+            return "it is split into MIG instances, and what is free in each is unknown";
         if (gpu.TotalBytes is not { } total || gpu.UsedBytes is not { } used)
             return "its memory is unknown";
         if (gpu.DeclaredFraction + request.MemoryFraction > 1 + Tolerance)
             return $"{gpu.DeclaredFraction:0.##} of its memory is promised to other deployments";
         var needed = request.MemoryFraction * total;
         return needed > total - used
-            ? $"{Mib(needed)} MiB needed, {Mib(total - used)} MiB of {Mib(total)} MiB free"
+            ? $"{Mib(needed)} MiB needed, {Mib(total - used)} MiB of {Mib(total)} MiB {(gpu.Unified ? "of system memory available" : "free")}"
             : null;
     }
 
-    /// <summary>Bytes neither used nor promised; a GPU of unknown size comes last.</summary>
+    /// <summary>Bytes neither used nor promised; a GPU of which that is unknown comes last.</summary>
     private static double Room(GpuCapacity gpu) =>
-        gpu is { TotalBytes: { } total, UsedBytes: { } used } ? Math.Min(total - used, total * (1 - gpu.DeclaredFraction)) : double.MinValue;
+        gpu is { Split: false, TotalBytes: { } total, UsedBytes: { } used } ? Math.Min(total - used, total * (1 - gpu.DeclaredFraction)) : double.MinValue;
 
     private static long Mib(double bytes) => (long)(bytes / (1024 * 1024));
 

@@ -124,7 +124,8 @@ internal sealed class StateGauges
         {
             if (node.Report is not { } report)
                 continue;
-            foreach (var gpu in report.Gpus)
+            // an old figure is no measurement
+            foreach (var gpu in report.Gpus.Where(gpu => gpu.Stale.Length == 0))
             {
                 if (read(gpu) is { } value)
                     yield return new Measurement<double>(value, new TagList { { "node", report.Hostname }, { "gpu", gpu.Index }, { "name", gpu.Name } });

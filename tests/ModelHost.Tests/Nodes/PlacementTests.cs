@@ -68,6 +68,42 @@ public sealed class PlacementTests
     public void A_gpu_of_unknown_memory_comes_last_when_the_check_is_skipped() =>
         Chosen([new(0, null, null, 0), Gpu(1, used: 80)], Request(0.9) with { SkipMemoryCheck = true }).ShouldBe([1]);
 
+    [Fact]
+    public void Nothing_is_placed_by_old_figures_not_even_without_the_memory_check()
+    {
+        GpuCapacity[] gpus = [Gpu(0) with { Stale = "nvidia-smi did not answer within 15 s" }, Gpu(1, used: 70)];
+
+        Chosen(gpus, Request(0.1)).ShouldBe([1]);
+        Refused(gpus, Request(0.1, 0) with { SkipMemoryCheck = true }).Detail
+            .ShouldBe("GPU 0: its figures are not current: nvidia-smi did not answer within 15 s");
+    }
+
+    [Fact]
+    public void A_split_card_is_taken_only_without_the_memory_check_and_last()
+    {
+        GpuCapacity[] gpus = [Gpu(0) with { Split = true }, Gpu(1, used: 79)];
+
+        Refused(gpus, Request(0.1)).Detail.ShouldContain("GPU 0: it is split into MIG instances, and what is free in each is unknown");
+        Chosen(gpus, Request(0.1) with { SkipMemoryCheck = true }).ShouldBe([1]);
+        Chosen(gpus, Request(0.1, 0) with { SkipMemoryCheck = true }).ShouldBe([0]);
+    }
+
+    [Theory]
+    [InlineData(0.79, 0, true)]
+    [InlineData(0.8, 0, false)]
+    [InlineData(0.5, 0.6, false)]
+    public void Unified_memory_is_measured_by_what_is_available_of_the_systems(double fraction, double declared, bool fits)
+    {
+        // a DGX Spark: 127600748 kB in all, 101330212 kB available
+        var spark = new GpuCapacity(0, 127600748L * 1024, (127600748L - 101330212L) * 1024, declared) { Unified = true };
+
+        var placed = Placement.Choose([spark], Request(fraction));
+
+        (placed.Failure is null).ShouldBe(fits);
+        if (declared == 0 && !fits)
+            placed.Failure!.Detail.ShouldContain("99688 MiB needed, 98955 MiB of 124610 MiB of system memory available");
+    }
+
     [Theory]
     [InlineData(new[] { 0, 0 }, null, "gpu_ids", "names a GPU twice")]
     [InlineData(new[] { 0, 7 }, null, "gpu_ids", "the node has no GPU 7; it has 0, 1, 2")]

@@ -201,13 +201,19 @@ internal sealed partial class DeploymentService(
 
     private static Result<IReadOnlyList<int>> Place(DeploymentStart request, Node node, NodeReport report, IEnumerable<LaunchSpec> active)
     {
-        if (report.GpuError.Length > 0)
+        // of a list that is not whole, GPUs whose figures are current may be used
+        if (report.GpuError.Length > 0 && report.Gpus.All(gpu => gpu.Stale.Length > 0))
             return DeploymentFailures.GpusUnknown(node.Hostname, report.GpuError);
         var declared = active.SelectMany(spec => spec.GpuIds.Select(id => (id, spec.GpuMemoryFraction)))
             .GroupBy(use => use.id).ToDictionary(group => group.Key, group => group.Sum(use => use.GpuMemoryFraction));
         var gpus = report.Gpus.Select(gpu => new GpuCapacity(
             gpu.Index, gpu.HasMemoryTotalBytes ? gpu.MemoryTotalBytes : null, gpu.HasMemoryUsedBytes ? gpu.MemoryUsedBytes : null,
-            declared.GetValueOrDefault(gpu.Index))).ToArray();
+            declared.GetValueOrDefault(gpu.Index))
+        {
+            Stale = gpu.Stale.Length > 0 ? gpu.Stale : null,
+            Split = gpu.MigEnabled,
+            Unified = gpu.Source == "unified",
+        }).ToArray();
         return Placement.Choose(gpus, new PlacementRequest(
             request.GpuMemoryFraction!.Value, request.GpuIds, request.TensorParallelSize, request.SkipResourceCheck));
     }
