@@ -16,8 +16,12 @@ internal sealed record NodeRead
     public required string Status { get; init; }
     public IReadOnlyList<GpuUsage>? GpuUsage { get; init; }
 
-    [Description("Why gpu_usage is not to be trusted; null when it is.")]
+    [Description("Why gpu_usage may not be what the machine has now; null when it is. Entries that are not current are marked as stale.")]
     public string? GpuError { get; init; }
+
+    [Description("Why the processes of gpu_usage may not be what runs now; null when they are.")]
+    public string? GpuProcessError { get; init; }
+    public string? GpuDriver { get; init; }
     public DiskUsage? DiskUsage { get; init; }
     public bool Maintenance { get; init; }
     public bool PartialMaintenance { get; init; }
@@ -35,9 +39,56 @@ internal sealed record NodeRead
     public DateTimeOffset CreatedAt { get; init; }
 }
 
-/// <summary>A GPU's use at the last reading; null where the driver does not tell.</summary>
-internal sealed record GpuUsage(
-    int Index, string Uuid, string Name, string Source, int? Utilization, double? MemoryUsedMb, double? MemoryTotalMb, int? TemperatureCelsius, double? PowerWatts);
+/// <summary>A GPU at the last reading; null where the driver does not tell.</summary>
+internal sealed record GpuUsage
+{
+    public required int Index { get; init; }
+    public required string Uuid { get; init; }
+    public required string Name { get; init; }
+
+    [Description("nvidia-smi, or unified: the GPU computes in the system's RAM, and the memory figures are the system's.")]
+    public required string Source { get; init; }
+    public int? Utilization { get; init; }
+    public double? MemoryUsedMb { get; init; }
+    public double? MemoryTotalMb { get; init; }
+
+    [Description("What processes that are no engines of ModelHost hold; null when the driver does not tell of all of them.")]
+    public double? MemoryOthersMb { get; init; }
+    public int? TemperatureCelsius { get; init; }
+    public double? PowerWatts { get; init; }
+
+    [Description("Whether the card is split into MIG instances; null: it cannot be.")]
+    public bool? MigEnabled { get; init; }
+    public IReadOnlyList<GpuInstance> MigInstances { get; init; } = [];
+    public IReadOnlyList<GpuUser> Processes { get; init; } = [];
+
+    [Description("When the figures were read.")]
+    public DateTimeOffset? ReadAt { get; init; }
+
+    [Description("Why the figures could not be read again since; null when they are current. Nothing is placed on such a GPU.")]
+    public string? Stale { get; init; }
+}
+
+/// <summary>A part of a split card, with its size as the driver names it.</summary>
+internal sealed record GpuInstance(int Index, string Profile, string Uuid);
+
+/// <summary>A process that computes on a GPU; its deployment is null when it is no engine of ModelHost.</summary>
+internal sealed record GpuUser(int Pid, string? Name, double? MemoryUsedMb, int? DeploymentId);
+
+/// <summary>An engine's process on a GPU: one of a deployment, or one that looks like vLLM and belongs to none.</summary>
+internal sealed record GpuProcessRead
+{
+    public required int Pid { get; init; }
+    public int? GpuIndex { get; init; }
+    public double? GpuMemoryMb { get; init; }
+    public string? ProcessName { get; init; }
+
+    [Description("Whether it belongs to a deployment.")]
+    public bool Tracked { get; init; }
+
+    [Description("model_name:port of that deployment.")]
+    public string? Key { get; init; }
+}
 
 /// <summary>Room on the disk that holds the model cache, in GB of 10^9 bytes.</summary>
 internal sealed record DiskUsage(double TotalGb, double FreeGb, double HfCacheGb);

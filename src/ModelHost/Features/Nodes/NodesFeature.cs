@@ -2,8 +2,9 @@ using System.Net;
 using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.EntityFrameworkCore;
 using ModelHost.Access;
+using ModelHost.Common;
+using ModelHost.Core;
 using ModelHost.Data;
-using ModelHost.Protocol;
 
 namespace ModelHost.Features.Nodes;
 
@@ -18,16 +19,22 @@ internal static class NodesFeature
     {
         var group = api.MapGroup("/nodes").WithTags("Nodes").AdminOnly();
         group.MapGet("/", ListAsync).WithName("ListNodes").WithSummary("List all nodes with GPU metrics, disk usage and status.");
+        group.MapGet("/{id:int}/gpu-processes", GpuProcesses).WithName("ListGpuProcesses")
+            .WithSummary("List the engine processes on a node's GPUs, those that no deployment owns among them.")
+            .ProducesProblem(StatusCodes.Status404NotFound).ProducesProblem(StatusCodes.Status503ServiceUnavailable);
     }
 
     private static async Task<Ok<IReadOnlyList<NodeRead>>> ListAsync(NodeService nodes, CancellationToken cancellationToken) =>
         TypedResults.Ok(await nodes.ListAsync(cancellationToken));
+
+    private static Results<Ok<IReadOnlyList<GpuProcessRead>>, ProblemHttpResult> GpuProcesses(int id, NodeService nodes) =>
+        nodes.GpuProcesses(id).Match<Results<Ok<IReadOnlyList<GpuProcessRead>>, ProblemHttpResult>>(
+            found => TypedResults.Ok(found), failure => failure.ToProblem());
 }
 
 /// <summary>What can be asked of nodes.</summary>
 internal sealed class NodeService(Database database, NodeRegistry registry, TimeProvider time)
 {
-    private const double Mib = 1024 * 1024;
     private const double Gb = 1e9;
 
     /// <summary>All nodes by hostname.</summary>
@@ -36,6 +43,19 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Time
         await using var db = await database.OpenAsync(cancellationToken);
         var rows = await db.Nodes.AsNoTracking().OrderBy(n => n.Hostname).ToListAsync(cancellationToken);
         return [.. rows.Select(Read)];
+    }
+
+    /// <summary>The engine processes on a node's GPUs.</summary>
+    public Result<IReadOnlyList<GpuProcessRead>> GpuProcesses(int id)
+    {
+        if (registry.Find(id) is not { } node)
+            return new Failure(FailureKind.NotFound, "node.not_found", $"There is no node {id}.");
+        return node.Report switch
+        {
+            null => new Failure(FailureKind.Unavailable, "node.unreachable", $"Node {id} does not answer."),
+            { GpuProcessError: { Length: > 0 } error } => new Failure(FailureKind.Unavailable, "node.processes_unknown", $"What computes on node {id} is unknown: {error}"),
+            { } report => GpuReads.EngineProcesses(report).ToArray(),
+        };
     }
 
     /// <summary>Finds or makes the record of the node in this process.</summary>
@@ -74,8 +94,11 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Time
             Hostname = row.Hostname,
             IpAddress = row.IpAddress,
             Status = Status(node),
-            GpuUsage = report?.Gpus.Select(Read).ToArray(),
+            GpuUsage = report is null ? null : GpuReads.Gpus(report),
             GpuError = report?.GpuError is { Length: > 0 } error ? error : null,
+            GpuProcessError = report?.GpuProcessError is { Length: > 0 } processError ? processError : null,
+            GpuDriver = report?.GpuDriver is { Length: > 0 } driver ? driver : null,
+            RogueProcessCount = report is { GpuProcessError: "" } ? GpuReads.EngineProcesses(report).Count(process => !process.Tracked) : null,
             DiskUsage = report?.Disk is { TotalBytes: > 0 } disk
                 ? new DiskUsage(Math.Round(disk.TotalBytes / Gb, 1), Math.Round(disk.FreeBytes / Gb, 1), Math.Round(disk.HfCacheBytes / Gb, 1)) : null,
             AvailableRuntimes = report?.Runtimes,
@@ -84,12 +107,4 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Time
             CreatedAt = row.CreatedAt,
         };
     }
-
-    private static GpuUsage Read(Gpu gpu) => new(
-        gpu.Index, gpu.Uuid, gpu.Name, gpu.Source,
-        gpu.HasUtilizationPercent ? gpu.UtilizationPercent : null,
-        gpu.HasMemoryUsedBytes ? Math.Round(gpu.MemoryUsedBytes / Mib) : null,
-        gpu.HasMemoryTotalBytes ? Math.Round(gpu.MemoryTotalBytes / Mib) : null,
-        gpu.HasTemperatureCelsius ? gpu.TemperatureCelsius : null,
-        gpu.HasPowerWatts ? gpu.PowerWatts : null);
 }
