@@ -53,6 +53,15 @@ public sealed class TestNode : IDisposable
         "Node:ProcessRuntime=true", "Node:StopGrace=00:00:10", "Node:MetricsInterval=00:00:01", "Releases:Url=",
     ];
 
+    /// <summary>Lets <c>nvidia-smi</c> play a card or a driver in trouble, as that script lists them; empty: all is well again.</summary>
+    public void SmiPlays(string what)
+    {
+        // replaced whole: the script may be reading it
+        var path = Path.Combine(GpuFolder, "smi-plays");
+        File.WriteAllText(path + ".new", what + "\n");
+        File.Move(path + ".new", path, overwrite: true);
+    }
+
     /// <summary>Ends the processes that a failed test left behind, and removes the folders.</summary>
     public void Dispose()
     {

@@ -1,5 +1,7 @@
+using System.Globalization;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using ModelHost.Simulator.Gpu;
 using ModelHost.TestKit;
 
 namespace ModelHost.IntegrationTests.Lifecycle;
@@ -64,6 +66,26 @@ public sealed class GpuTests(RealDockerFixture fixture)
         tooMuch.Detail.ShouldContain("GPU 0: ");
         tooMuch.Detail.ShouldContain("GPU 1: ");
         (await host.Client.StatusAsync(unchecked_, "error")).Text("last_error").ShouldContain("Lower gpu_memory_fraction");
+    }
+
+    [Fact]
+    public async Task Process_of_a_container_belongs_to_its_deployment()
+    {
+        await using var node = await EngineNode.MakeAsync(fixture, gpus: 2);
+        await using var host = await ControlPlane.StartAsync(node.Surroundings);
+        var id = await host.Client.RunModelAsync(node.Request(
+            await host.Client.NodeAsync("docker"), EngineNode.NewModel(), change: request => request["gpu_ids"] = new JsonArray(0)));
+        var container = await node.ContainerAsync();
+        // a real driver names processes as the host numbers them; the simulator knows only its number in the container
+        var pid = int.Parse(await fixture.Docker.CliAsync(Ct, "inspect", "--format", "{{.State.Pid}}", container.Id), CultureInfo.InvariantCulture);
+        using var hold = GpuHold.Open(node.Surroundings.GpuFolder, [GpuDevice.ReadAll(node.Surroundings.GpuFolder)[1]], pid);
+        hold.Set(1000);
+
+        var processes = await Deadline.UntilAsync(
+            async () => (await host.Client.JsonAsync("/api/nodes"))[0].GetProperty("gpu_usage")[1].GetProperty("processes"), found => found.GetArrayLength() == 1);
+
+        processes[0].GetProperty("pid").GetInt32().ShouldBe(pid);
+        processes[0].GetProperty("deployment_id").GetInt32().ShouldBe(id);
     }
 
     [Fact]
