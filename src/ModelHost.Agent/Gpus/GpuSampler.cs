@@ -38,7 +38,7 @@ internal sealed partial class GpuSampler(
     private static readonly TimeSpan WithoutGpus = TimeSpan.FromSeconds(30);
 
     private readonly TaskCompletionSource _read = new(TaskCreationOptions.RunContinuationsAsynchronously);
-    private volatile GpuSample _current = new(GpuInventory.Unread);
+    private volatile GpuSample _current = new(GpuInventory.Unread) { ProcessError = GpuInventory.Unread.Error };
 
     /// <summary>What is known now.</summary>
     public GpuSample Current => _current;
@@ -47,27 +47,45 @@ internal sealed partial class GpuSampler(
     public Task FirstRead => _read.Task;
 
     /// <summary>Reads until cancelled.</summary>
-    /// <param name="changed">Called when the list of GPUs or the error changed, not for new figures.</param>
+    /// <param name="changed">Called when the list of GPUs changed, or whether it is to be trusted; not for new figures.</param>
     /// <param name="cancellationToken">Ends the loop.</param>
     public async Task RunAsync(Action changed, CancellationToken cancellationToken)
     {
         await Task.Yield();
         while (!cancellationToken.IsCancellationRequested)
         {
-            var before = _current.Inventory;
-            var reading = GpuReading.Of(await smi.RunAsync(NvidiaSmi.GpuQuery, cancellationToken), systemMemory());
-            var inventory = before.After(reading, time.GetUtcNow());
-            // told at once: the next questions may take as long
-            _current = _current with { Inventory = inventory };
-            _read.TrySetResult();
-            if (before.Error != inventory.Error || before.Gpus.Count != inventory.Gpus.Count)
+            try
             {
-                Log(inventory);
-                changed();
+                var answer = await smi.RunAsync(NvidiaSmi.GpuQuery, cancellationToken);
+                // told at once: the next questions may take as long
+                Publish(GpuReading.Of(answer, systemMemory()), changed);
+                _current = await WithProcessesAsync(_current, cancellationToken);
             }
-            _current = await WithProcessesAsync(_current, cancellationToken);
-            await Task.Delay(inventory is { Gpus.Count: 0, Error: null } ? WithoutGpus : Period, time, cancellationToken);
+            catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
+            {
+                return;
+            }
+#pragma warning disable CA1031 // the one catch-all of the loop: whatever it is, the figures are old now, and are asked for again
+            catch (Exception e)
+#pragma warning restore CA1031
+            {
+                Publish(new GpuReading([], $"reading the GPUs broke off: {e.Message}"), changed);
+            }
+            await Task.Delay(_current.Inventory is { Gpus.Count: 0, Error: null } ? WithoutGpus : Period, time, cancellationToken);
         }
+    }
+
+    private void Publish(GpuReading reading, Action changed)
+    {
+        var before = _current.Inventory;
+        var inventory = before.After(reading, time.GetUtcNow());
+        _current = _current with { Inventory = inventory };
+        _read.TrySetResult();
+        // the words of an error may be others every time
+        if ((before.Error is null) == (inventory.Error is null) && before.Gpus.Count == inventory.Gpus.Count && Stale(before) == Stale(inventory))
+            return;
+        Log(inventory);
+        changed();
     }
 
     private async Task<GpuSample> WithProcessesAsync(GpuSample sample, CancellationToken cancellationToken)
@@ -91,8 +109,10 @@ internal sealed partial class GpuSampler(
         else if (inventory.Gpus.Count == 0)
             LogGpusUnknown(error);
         else
-            LogGpusStale(inventory.Gpus.Count(gpu => gpu.Stale is not null), inventory.Gpus.Count, error);
+            LogGpusStale(Stale(inventory), inventory.Gpus.Count, error);
     }
+
+    private static int Stale(GpuInventory inventory) => inventory.Gpus.Count(gpu => gpu.Stale is not null);
 
     [LoggerMessage(2001, LogLevel.Information, "This node has {GpuCount} GPUs.")]
     private partial void LogGpus(int gpuCount);

@@ -73,14 +73,16 @@ internal sealed class SmiCommand(string command, TimeSpan limit, TimeProvider ti
     {
         if (!process.HasExited)
         {
+            _left = process;
             process.Kill(entireProcessTree: true);
             using var deadline = new CancellationTokenSource(EndDeadline, time);
             await process.WaitForExitAsync(deadline.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         }
         if (process.HasExited)
+        {
             process.Dispose();
-        else
-            _left = process;
+            _left = null;
+        }
     }
 
     private static async Task<string> ReadAsync(StreamReader reader, TaskCompletionSource tooLong)
