@@ -54,7 +54,7 @@ internal sealed partial class Demo(
     /// <returns>Null: the node has not answered yet.</returns>
     private async Task<Result<DeploymentRead>?> StartModelAsync(CancellationToken cancellationToken)
     {
-        if (nodes.All.FirstOrDefault() is not { Report: { GpuError: "" } } node)
+        if (nodes.All.FirstOrDefault() is not { Report: { } report } node || (report.GpuError.Length > 0 && report.Gpus.All(gpu => gpu.Stale.Length > 0)))
             return null;
         return await deployments.StartAsync(new DeploymentStart
         {

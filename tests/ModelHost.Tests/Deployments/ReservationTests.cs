@@ -62,7 +62,7 @@ public sealed class ReservationTests
         await using var host = await ControlPlane.StartAsync(configure: services =>
         {
             services.AddSingleton<ILoggerProvider>(log);
-            services.Configure<LoggerFilterOptions>(filter => { filter.MinLevel = LogLevel.Trace; filter.Rules.Clear(); });
+            services.Configure<LoggerFilterOptions>(filter => filter.Rules.Add(new LoggerFilterRule(typeof(CapturedLog).FullName, null, LogLevel.Trace, null)));
         });
         var node = await host.Client.NodeAsync("process");
         var request = Api.StartRequest(node, change: r => r["env_vars"] = new JsonArray(new JsonObject { ["key"] = "HF_TOKEN", ["value"] = Canary }));
