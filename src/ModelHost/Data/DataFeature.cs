@@ -1,7 +1,9 @@
+using Microsoft.AspNetCore.Diagnostics;
 using Microsoft.Data.Sqlite;
 using Microsoft.EntityFrameworkCore;
 using Microsoft.EntityFrameworkCore.Design;
 using Microsoft.EntityFrameworkCore.Diagnostics;
+using ModelHost.Common;
 using ModelHost.Hosting;
 
 namespace ModelHost.Data;
@@ -17,7 +19,7 @@ internal static class DataFeature
         var connection = new SqliteConnectionStringBuilder { DataSource = folder.PrivateFile("modelhost.db"), ForeignKeys = true, DefaultTimeout = BusyTimeoutSeconds };
         services.AddPooledDbContextFactory<SqliteModelHostDbContext>(options => Configure(options, connection.ConnectionString));
         services.AddSingleton<Database>();
-        return services;
+        return services.AddExceptionHandler<StorageProblems>();
     }
 
     internal static void Configure(DbContextOptionsBuilder options, string connection) =>
@@ -65,8 +67,24 @@ internal sealed class Database(IDbContextFactory<SqliteModelHostDbContext> conte
     /// <summary>Whether a write failed because a unique index had the value.</summary>
     public static bool IsDuplicate(DbUpdateException e) => e.InnerException is SqliteException { SqliteExtendedErrorCode: UniqueViolation or PrimaryKeyViolation };
 
-    // SQLITE_CONSTRAINT_UNIQUE, SQLITE_CONSTRAINT_PRIMARYKEY
-    private const int UniqueViolation = 2067, PrimaryKeyViolation = 1555;
+    /// <summary>Whether a write failed because its disk has no room left.</summary>
+    public static bool IsFull(Exception e) => e is SqliteException { SqliteErrorCode: Full } || (e.InnerException is { } inner && IsFull(inner));
+
+    // SQLITE_CONSTRAINT_UNIQUE, SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_FULL
+    private const int UniqueViolation = 2067, PrimaryKeyViolation = 1555, Full = 13;
+}
+
+/// <summary>Says which disk is full instead of that something went wrong.</summary>
+internal sealed class StorageProblems : IExceptionHandler
+{
+    public async ValueTask<bool> TryHandleAsync(HttpContext context, Exception exception, CancellationToken cancellationToken)
+    {
+        if (!Database.IsFull(exception) || context.Response.HasStarted)
+            return false;
+        await Problems.WriteAsync(context, StatusCodes.Status507InsufficientStorage, "storage.full",
+            "Nothing was changed: the disk of ModelHost's data folder has no room left. Models that run go on being served.");
+        return true;
+    }
 }
 
 /// <summary>For <c>dotnet ef</c>.</summary>
