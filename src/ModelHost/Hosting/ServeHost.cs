@@ -100,7 +100,8 @@ internal static partial class ServeHost
     {
         app.UseListener();
         app.UseExceptionHandler();
-        app.UseStatusCodePages();
+        // the gateway words all its refusals itself, and each step around it is paid for by every request
+        app.UseWhen(static context => !context.Request.Path.StartsWithSegments("/v1"), static rest => rest.UseStatusCodePages());
         app.Use(static (context, next) =>
         {
             context.Response.Headers.XContentTypeOptions = "nosniff";
