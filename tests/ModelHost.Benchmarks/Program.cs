@@ -4,6 +4,8 @@ using ModelHost.Benchmarks;
 //   dotnet run -c Release --project tests/ModelHost.Benchmarks -- gateway [SECONDS] [ROUNDS]
 // The gateway alone at full rate, for its memory; fails when that grows or a request fails:
 //   dotnet run -c Release --project tests/ModelHost.Benchmarks -- soak [MINUTES]
+// The control plane with many deployments on many nodes that only report:
+//   dotnet run -c Release --project tests/ModelHost.Benchmarks -- fleet [NODES] [DEPLOYMENTS]
 return args switch
 {
     ["bare-yarp", var url, var port] => await BareYarp.RunAsync(url, int.Parse(port, System.Globalization.CultureInfo.InvariantCulture)),
@@ -11,11 +13,14 @@ return args switch
         rest.Length > 0 ? int.Parse(rest[0], System.Globalization.CultureInfo.InvariantCulture) : 8,
         rest.Length > 1 ? int.Parse(rest[1], System.Globalization.CultureInfo.InvariantCulture) : 3),
     ["soak", .. var rest] => await Soak.RunAsync(rest.Length > 0 ? int.Parse(rest[0], System.Globalization.CultureInfo.InvariantCulture) : 10),
+    ["fleet", .. var rest] => await Fleet.RunAsync(
+        rest.Length > 0 ? int.Parse(rest[0], System.Globalization.CultureInfo.InvariantCulture) : 100,
+        rest.Length > 1 ? int.Parse(rest[1], System.Globalization.CultureInfo.InvariantCulture) : 1000),
     _ => Usage(),
 };
 
 static int Usage()
 {
-    Console.Error.WriteLine("usage: gateway [SECONDS a measurement, default 8] [ROUNDS, default 3] | soak [MINUTES, default 10]");
+    Console.Error.WriteLine("usage: gateway [SECONDS a measurement, default 8] [ROUNDS, default 3] | soak [MINUTES, default 10] | fleet [NODES, default 100] [DEPLOYMENTS, default 1000]");
     return 2;
 }
