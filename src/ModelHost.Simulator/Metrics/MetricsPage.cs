@@ -26,9 +26,9 @@ internal sealed class MetricsPage(
 
     private void Engine(StringBuilder page)
     {
-        Gauge(page, "vllm:num_requests_running", "Number of requests in model execution batches.", engine.Running);
-        Gauge(page, "vllm:num_requests_waiting", "Number of requests waiting to be processed.", engine.Waiting);
-        Gauge(page, "vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", engine.KvCacheUsage);
+        Gauge(page, "vllm:num_requests_running", "Number of requests in model execution batches.", engine.Scheduler.Running);
+        Gauge(page, "vllm:num_requests_waiting", "Number of requests waiting to be processed.", engine.Scheduler.Waiting);
+        Gauge(page, "vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", engine.Scheduler.KvCacheUsage);
         Head(page, "vllm:engine_sleep_state", "Engine sleep state; awake = 0 means engine is sleeping; awake = 1 means engine is awake.", "gauge");
         foreach (var (state, value) in new[] { ("awake", (int?)null), ("weights_offloaded", 1), ("discard_all", 2) })
             Line(page, "vllm:engine_sleep_state", $"{_labels},sleep_state=\"{state}\"", sleep.ShownLevel == value ? 1 : 0);

@@ -105,5 +105,5 @@ internal sealed class ServerOptions
     /// <exception cref="UsageException">The command line is refused.</exception>
     /// <exception cref="KnobException">A knob is refused.</exception>
     public static ServerOptions Read(IReadOnlyList<string> arguments, IReadOnlyDictionary<string, string> environment) =>
-        new(FlagParser.Parse(ConfigFile.Expand(arguments)), Knobs.Read(environment), environment);
+        new(FlagParser.Parse(ConfigFile.Expand(arguments)), KnobTable.Read(environment), environment);
 }

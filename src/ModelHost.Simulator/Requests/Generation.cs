@@ -41,7 +41,7 @@ internal sealed class Generation : IDisposable
     public Generation(Engine engine, GenerationRequest request, Sequence[] sequences, CancellationToken disconnected)
     {
         (_engine, Request, Sequences, _disconnected) = (engine, request, sequences, disconnected);
-        (_aborted, _bornDuring) = (engine.Aborted, engine.CurrentPause);
+        (_aborted, _bornDuring) = (engine.Aborted, engine.Scheduler.CurrentPause);
         _own = engine.CanAbortOne ? new() : null;
         _arrived = engine.Time.GetTimestamp();
         _timed = engine.Knobs.TimeToFirstToken > TimeSpan.Zero || engine.Knobs.InterTokenLatency > TimeSpan.Zero || engine.Knobs.Hang == HangPoint.Request;
@@ -89,7 +89,7 @@ internal sealed class Generation : IDisposable
     /// <summary>Runs to the end, whichever it is.</summary>
     public async ValueTask RunAsync()
     {
-        if (!_timed && !_engine.Stopping && !_engine.IsDead && _engine.TryEnter(_bornDuring))
+        if (!_timed && !_engine.Stopping && !_engine.IsDead && _engine.Scheduler.TryEnter(_bornDuring))
         {
             // no time passes between the tokens, so they are counted together
             Entered();
@@ -110,7 +110,7 @@ internal sealed class Generation : IDisposable
             return false;
         if (Interrupted())
             return false;
-        if (!_entered || _timed || _engine.CurrentPause is { Freezes: true })
+        if (!_entered || _timed || _engine.Scheduler.CurrentPause is { Freezes: true })
             try
             {
                 await WaitAsync();
@@ -149,7 +149,7 @@ internal sealed class Generation : IDisposable
         _linked ??= CancellationTokenSource.CreateLinkedTokenSource(_disconnected, _aborted, _own?.Token ?? default);
         if (!_entered)
         {
-            await _engine.EnterAsync(_bornDuring, _linked.Token);
+            await _engine.Scheduler.EnterAsync(_bornDuring, _linked.Token);
             Entered();
             if (_engine.Knobs.Hang == HangPoint.Request)
                 await Task.Delay(Timeout.InfiniteTimeSpan, _engine.Time, _linked.Token);
@@ -159,10 +159,10 @@ internal sealed class Generation : IDisposable
         var left = due + _frozen - _engine.Time.GetElapsedTime(_scheduled);
         if (left > TimeSpan.Zero)
             await Task.Delay(left, _engine.Time, _linked.Token);
-        while (_engine.CurrentPause is { Freezes: true } pause)
+        while (_engine.Scheduler.CurrentPause is { Freezes: true } pause)
         {
             var stopped = _engine.Time.GetTimestamp();
-            await _engine.HoldAsync(pause, _linked.Token);
+            await _engine.Scheduler.HoldAsync(pause, _linked.Token);
             _frozen += _engine.Time.GetElapsedTime(stopped);
         }
     }
@@ -182,7 +182,7 @@ internal sealed class Generation : IDisposable
     {
         _entered = true;
         _scheduled = _engine.Time.GetTimestamp();
-        _engine.Occupy(Request.PromptTokens);
+        _engine.Scheduler.Occupy(Request.PromptTokens);
         if (Request.Adapter is not null)
             _engine.Adapters.Count(Request.Adapter, -1, 1);
         if (!_engine.Garbled)
@@ -194,9 +194,9 @@ internal sealed class Generation : IDisposable
     private void First()
     {
         _firstToken = _lastToken = _engine.Time.GetTimestamp();
-        CachedTokens = _engine.CachedTokens(Request);
+        CachedTokens = _engine.Prefixes.CachedTokens(Request);
         _engine.Metrics.FirstToken(
-            Seconds(_arrived, _firstToken), Request.PromptTokens, CachedTokens, _engine.CachesPrefixes, Sequences.Length);
+            Seconds(_arrived, _firstToken), Request.PromptTokens, CachedTokens, _engine.Prefixes.Enabled, Sequences.Length);
     }
 
     private void Advance(int steps)
@@ -207,7 +207,7 @@ internal sealed class Generation : IDisposable
         var tokens = CompletionTokens - before;
         var now = steps == 1 ? _engine.Time.GetTimestamp() : _lastToken;
         _engine.Metrics.Tokens(tokens, Seconds(_lastToken, now), tokens - gaps);
-        _engine.Occupy(tokens);
+        _engine.Scheduler.Occupy(tokens);
         _lastToken = now;
         if (Step >= Longest)
             End(Outcome.Finished);
@@ -228,8 +228,8 @@ internal sealed class Generation : IDisposable
             _engine.Adapters.Count(Request.Adapter, _entered ? 0 : -1, _entered ? -1 : 0);
         if (!_entered)
             return;
-        _engine.Occupy(-Request.PromptTokens - CompletionTokens);
-        _engine.Leave();
+        _engine.Scheduler.Occupy(-Request.PromptTokens - CompletionTokens);
+        _engine.Scheduler.Leave();
     }
 
     private double Seconds(long from, long to) => _engine.Time.GetElapsedTime(from, to).TotalSeconds;

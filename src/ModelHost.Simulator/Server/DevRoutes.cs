@@ -55,7 +55,7 @@ internal sealed class DevRoutes(ServerOptions options, Engine engine, SleepMode 
 
     private Task ResetPrefixCacheAsync(HttpContext context)
     {
-        engine.ForgetPrompts();
+        engine.Prefixes.Clear();
         return EmptyAsync(context);
     }
 

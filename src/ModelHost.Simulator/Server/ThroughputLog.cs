@@ -30,7 +30,7 @@ internal sealed class ThroughputLog : IAsyncDisposable
             {
                 var (morePrompts, moreGenerated) = (engine.Metrics.PromptTokens - prompts, engine.Metrics.GenerationTokens - generated);
                 (prompts, generated) = (prompts + morePrompts, generated + moreGenerated);
-                var quiet = morePrompts == 0 && moreGenerated == 0 && engine.Running == 0;
+                var quiet = morePrompts == 0 && moreGenerated == 0 && engine.Scheduler.Running == 0;
                 if (!quiet || !idle)
                     log.Api("loggers.py:259", Line(engine, morePrompts, moreGenerated));
                 // the first quiet period is still logged, with zeros
@@ -49,7 +49,7 @@ internal sealed class ThroughputLog : IAsyncDisposable
         var hits = queries == 0 ? 0 : 100.0 * engine.Metrics.PrefixCacheHits / queries;
         return string.Create(CultureInfo.InvariantCulture,
             $"Engine 000: Avg prompt throughput: {prompts / Period.TotalSeconds:F1} tokens/s, Avg generation throughput: " +
-            $"{generated / Period.TotalSeconds:F1} tokens/s, Running: {engine.Running} reqs, Waiting: {engine.Waiting} reqs, " +
-            $"GPU KV cache usage: {100 * engine.KvCacheUsage:F1}%, Prefix cache hit rate: {hits:F1}%");
+            $"{generated / Period.TotalSeconds:F1} tokens/s, Running: {engine.Scheduler.Running} reqs, Waiting: {engine.Scheduler.Waiting} reqs, " +
+            $"GPU KV cache usage: {100 * engine.Scheduler.KvCacheUsage:F1}%, Prefix cache hit rate: {hits:F1}%");
     }
 }

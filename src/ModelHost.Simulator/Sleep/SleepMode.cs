@@ -72,7 +72,7 @@ internal sealed class SleepMode(ServerOptions options, MemoryPlan plan, Engine e
             if (copied)
                 await Task.Delay(Transfer(options.Knobs.SleepGigabytesPerSecond), time, CancellationToken.None);
             if (level >= 1 || tags.Count > 0)
-                engine.ForgetPrompts();
+                engine.Prefixes.Clear();
             _kvAsleep |= _enabled && (tags.Count > 0 ? tags.Contains(KvCache) : level >= 1);
             _weightsAsleep |= weights;
             _inRam |= copied;
@@ -126,7 +126,7 @@ internal sealed class SleepMode(ServerOptions options, MemoryPlan plan, Engine e
             log.Engine("abstract.py:334", string.Create(CultureInfo.InvariantCulture,
                 $"It took {time.GetElapsedTime(started).TotalSeconds:F6} seconds to wake up tags {{{string.Join(", ", Awoken(tags).Select(tag => $"'{tag}'"))}}}."));
             if (!_weightsAsleep && !_kvAsleep)
-                engine.Resume();
+                engine.Scheduler.Resume();
         }
         finally
         {
@@ -161,7 +161,7 @@ internal sealed class SleepMode(ServerOptions options, MemoryPlan plan, Engine e
         {
             await PauseEngineAsync(mode, cancellationToken);
             if (clearCache)
-                engine.ForgetPrompts();
+                engine.Prefixes.Clear();
         }
         finally
         {
@@ -174,7 +174,7 @@ internal sealed class SleepMode(ServerOptions options, MemoryPlan plan, Engine e
     {
         await _turn.WaitAsync(cancellationToken);
         if (!_weightsAsleep && !_kvAsleep)
-            engine.Resume();
+            engine.Scheduler.Resume();
         _turn.Release();
     }
 
@@ -195,12 +195,12 @@ internal sealed class SleepMode(ServerOptions options, MemoryPlan plan, Engine e
     {
         if (engine.IsPaused)
             return;
-        engine.Pause(freeze: mode == PauseMode.Keep, onlyNew: mode == PauseMode.Wait);
+        engine.Scheduler.Pause(freeze: mode == PauseMode.Keep, onlyNew: mode == PauseMode.Wait);
         if (mode == PauseMode.Abort)
             engine.AbortAll();
         while (mode != PauseMode.Keep && engine.HasActive(mode == PauseMode.Wait) && !engine.IsDead)
             await Task.Delay(TimeSpan.FromMilliseconds(5), time, cancellationToken);
-        engine.CloseGate();
+        engine.Scheduler.CloseGate();
     }
 
     private void CheckFree(long bytes)
