@@ -21,6 +21,9 @@ namespace ModelHost.Simulator;
 internal sealed class SimulatedServer(
     IReadOnlyList<string> arguments, IReadOnlyDictionary<string, string> environment, TextWriter output, TextWriter error, TimeProvider time)
 {
+    /// <summary>Time for answers that are on their way when the engine has stopped.</summary>
+    private static readonly TimeSpan StopGrace = TimeSpan.FromSeconds(1);
+
     private readonly TaskCompletionSource<IPEndPoint> _ready = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
     /// <summary>Ends when the server answers, with the address it listens on; cancelled when it ends before.</summary>
@@ -35,12 +38,13 @@ internal sealed class SimulatedServer(
         {
             if (ReadOptions() is not { } options)
                 return 2;
-            await using var log = new ServerLog(output, error, time, Environment.ProcessId);
+            await using var log = new ServerLog(output, error, time, Environment.ProcessId, Wording.EngineProcess.Of(options.Release)!);
             return await ServeAsync(options, log, stop);
         }
         catch (InformationRequestedException e)
         {
-            await output.WriteLineAsync(e.Version ? environment.GetValueOrDefault("VLLM_SIM_VERSION", new Knobs().Version) : Usage());
+            var version = environment.GetValueOrDefault("VLLM_SIM_VERSION", Release.Default);
+            await output.WriteLineAsync(e.Version ? version : Usage(new FlagTable(new Release(version))));
             await output.FlushAsync(CancellationToken.None);
             return 0;
         }
@@ -92,7 +96,7 @@ internal sealed class SimulatedServer(
         }
         catch (OperationCanceledException) when (stop.IsCancellationRequested)
         {
-            log.Api("launcher.py:112", "[shutdown] API server: shutdown triggered");
+            log.Api("launcher.py:112", Wording.StopAsked.Of(options.Release));
             return 0;
         }
     }
@@ -104,7 +108,7 @@ internal sealed class SimulatedServer(
         using var sleep = new SleepMode(options, plan, engine, hold, log, time);
         var counts = new HttpCounts();
         var routes = RouteTable.Make(options, plan, engine, sleep, new MetricsPage(options, plan, metrics, engine, sleep, counts, time), log, time);
-        log.Api("api_server.py:1346", $"Starting vLLM server on http://{options.Host}:{http.EndPoint.Port}");
+        log.Api("api_server.py:1346", Wording.ServerStarts.Of(options.Release, options.Host, http.EndPoint.Port));
         log.Api("launcher.py:38", "Available routes are:");
         foreach (var route in routes)
             log.Api("launcher.py:46", $"Route: {route.Path}, Methods: {string.Join(", ", route.Methods)}");
@@ -120,8 +124,14 @@ internal sealed class SimulatedServer(
         await Task.WhenAny(stopped.Task, engine.Died);
         if (engine.KilledWith != 0)
             return engine.KilledWith;
-        await (engine.IsDead ? MournAsync(options, log, stopped.Task) : StopEngineAsync(options, log, engine));
-        await http.StopAsync(time);
+        var stopsEngineFirst = options.Release.Has(Traits.StopsEngineFirst);
+        if (engine.IsDead)
+            await MournAsync(options, log, stopped.Task);
+        else if (stopsEngineFirst)
+            await StopEngineAsync(options, log, engine);
+        else
+            log.Uvicorn("Shutting down");
+        await http.StopAsync(time, stopsEngineFirst ? StopGrace : TimeSpan.Zero);
         log.Uvicorn("Application shutdown complete.");
         log.Uvicorn($"Finished server process [{log.ProcessId}]");
         return engine.IsDead ? options.Knobs.ExitCode : 0;
@@ -143,7 +153,7 @@ internal sealed class SimulatedServer(
     {
         var drain = options.ShutdownTimeout > TimeSpan.Zero;
         var (mode, seconds) = (drain ? "drain" : "abort", (int)options.ShutdownTimeout.TotalSeconds);
-        log.Api("launcher.py:112", "[shutdown] API server: shutdown triggered");
+        log.Api("launcher.py:112", Wording.StopAsked.Of(options.Release));
         log.Api("launcher.py:120", $"[shutdown] API server: stopping engine client mode={mode} timeout={seconds}");
         log.Engine("core.py:1240", $"[shutdown] EngineCore: start mode={mode} timeout={seconds}");
         if (drain)
@@ -160,6 +170,6 @@ internal sealed class SimulatedServer(
         log.Uvicorn("Waiting for application shutdown.");
     }
 
-    private static string Usage() => "usage: vllm serve [model_tag] [options]\n\noptions:\n" +
-        string.Join('\n', FlagTable.All.Select(flag => "  " + flag.Shown.Replace("/", ", ", StringComparison.Ordinal)));
+    private static string Usage(FlagTable flags) => "usage: vllm serve [model_tag] [options]\n\noptions:\n" +
+        string.Join('\n', flags.All.Select(flag => "  " + flag.Shown.Replace("/", ", ", StringComparison.Ordinal)));
 }

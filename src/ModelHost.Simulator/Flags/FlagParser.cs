@@ -9,7 +9,7 @@ internal static partial class FlagParser
 {
     /// <exception cref="UsageException">argparse would refuse this line.</exception>
     /// <exception cref="InformationRequestedException">The line asks for help or the version.</exception>
-    public static FlagValues Parse(IReadOnlyList<string> arguments)
+    public static FlagValues Parse(IReadOnlyList<string> arguments, FlagTable table)
     {
         var values = new FlagValues();
         var unknown = new List<string>();
@@ -27,7 +27,7 @@ internal static partial class FlagParser
             var (name, given) = Split(argument);
             if (name is "-h" or "--help" or "-v" or "--version")
                 throw new InformationRequestedException(name is "-v" or "--version");
-            if (!TryResolve(name, out var flag, out var negated))
+            if (!TryResolve(table, name, out var flag, out var negated))
                 unknown.Add(given is null ? name : $"{name}={given}");
             else
                 Take(values, flag, negated, name, given, arguments, ref i);
@@ -91,27 +91,27 @@ internal static partial class FlagParser
         return value;
     }
 
-    private static bool TryResolve(string name, out Flag flag, out bool negated)
+    private static bool TryResolve(FlagTable table, string name, out Flag flag, out bool negated)
     {
-        if (!FlagTable.ByName.TryGetValue(name, out var found))
+        if (!table.ByName.TryGetValue(name, out var found))
         {
             var dot = name.IndexOf('.', StringComparison.Ordinal);
             if (dot > 0)
             {
                 negated = false;
-                return TryResolve(name[..dot], out flag, out negated) && flag.Kind == FlagKind.Json;
+                return TryResolve(table, name[..dot], out flag, out negated) && flag.Kind == FlagKind.Json;
             }
             var matches = name.StartsWith("--", StringComparison.Ordinal)
-                ? FlagTable.ByName.Keys.Where(known => known.StartsWith(name, StringComparison.Ordinal)).Order(StringComparer.Ordinal).ToArray()
+                ? table.ByName.Keys.Where(known => known.StartsWith(name, StringComparison.Ordinal)).Order(StringComparer.Ordinal).ToArray()
                 : [];
             if (matches.Length > 1)
                 throw new UsageException($"ambiguous option: {name} could match {string.Join(", ", matches)}");
             if (matches.Length == 0)
             {
-                (flag, negated) = (FlagTable.All[0], false);
+                (flag, negated) = (table.All[0], false);
                 return false;
             }
-            found = FlagTable.ByName[matches[0]];
+            found = table.ByName[matches[0]];
         }
         (flag, negated) = found;
         return true;

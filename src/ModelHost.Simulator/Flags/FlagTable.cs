@@ -1,13 +1,29 @@
 using System.Collections.Frozen;
+using ModelHost.Simulator.Options;
 
 namespace ModelHost.Simulator.Flags;
 
 /// <summary>
-/// The flags of <c>vllm serve</c> 0.28. Flags that vLLM has dropped (swap-space, disable-log-requests, task) are absent on purpose:
-/// passing one must stop the start, as it does there.
+/// The flags of one release of <c>vllm serve</c>. What it does not have is unknown to it, be it dropped or not yet there: passing it must
+/// stop the start, as it does there.
 /// </summary>
-internal static class FlagTable
+internal sealed class FlagTable
 {
+    /// <summary>
+    /// The flags that not every release has. <c>--task</c> was deprecated in 0.13, and by the project's rule goes two releases later;
+    /// <c>--sse-keep-alive-interval</c> was new in the middle of 2026.
+    /// </summary>
+    private static readonly Dictionary<string, Lifespan> Lifespans = new()
+    {
+        ["--swap-space"] = Lifespan.Until("0.18"),
+        ["--task"] = Lifespan.Until("0.15"),
+        ["--disable-log-requests"] = Lifespan.Until("0.17"),
+        ["--shutdown-timeout"] = Lifespan.Since("0.18"),
+        ["--sse-keep-alive-interval"] = Lifespan.Since("0.28"),
+        ["--max-num-queued-reqs"] = Lifespan.Since("0.29"),
+        ["--max-num-queued-tokens"] = Lifespan.Since("0.29"),
+    };
+
     private static readonly string[] Dtypes = ["auto", "bfloat16", "float", "float16", "float32", "half"];
 
     private static readonly string[] LogLevels = ["critical", "error", "warning", "info", "debug", "trace"];
@@ -28,7 +44,7 @@ internal static class FlagTable
 
     private static readonly string[][] Texts =
     [
-        ["--model"], ["--tokenizer"], ["--tokenizer-mode"], ["--revision"], ["--code-revision"], ["--tokenizer-revision"],
+        ["--model"], ["--task"], ["--tokenizer"], ["--tokenizer-mode"], ["--revision"], ["--code-revision"], ["--tokenizer-revision"],
         ["--quantization", "-q"], ["--load-format"], ["--download-dir"], ["--kv-cache-dtype"], ["--generation-config"], ["--sleep-mode-backend"],
         ["--distributed-executor-backend"], ["--lora-dtype"], ["--host"], ["--uds"], ["--root-path"], ["--disable-access-log-for-endpoints"],
         ["--chat-template"], ["--response-role"], ["--tool-call-parser"], ["--tool-parser-plugin"], ["--reasoning-parser"],
@@ -47,12 +63,12 @@ internal static class FlagTable
         ["--max-parallel-loading-workers"], ["--max-loras"], ["--max-cpu-loras"], ["--port"], ["--ssl-cert-reqs"], ["--max-log-len"],
         ["--h11-max-incomplete-event-size"], ["--h11-max-header-count"], ["--api-server-count", "-asc"], ["--shutdown-timeout"],
         ["--distributed-timeout-seconds"], ["--decode-context-parallel-size", "-dcp"], ["--max-num-partial-prefills"],
-        ["--max-long-partial-prefills"], ["--long-prefill-token-threshold"],
+        ["--max-long-partial-prefills"], ["--long-prefill-token-threshold"], ["--max-num-queued-reqs"], ["--max-num-queued-tokens"],
     ];
 
     private static readonly string[][] Numbers =
     [
-        ["--gpu-memory-utilization"], ["--kv-offloading-size"], ["--cpu-offload-gb"], ["--sse-keep-alive-interval"], ["--kv-cache-metrics-sample"],
+        ["--gpu-memory-utilization"], ["--swap-space"], ["--kv-offloading-size"], ["--cpu-offload-gb"], ["--sse-keep-alive-interval"], ["--kv-cache-metrics-sample"],
         ["--mm-processor-cache-gb"],
     ];
 
@@ -61,7 +77,7 @@ internal static class FlagTable
         ["--trust-remote-code"], ["--enforce-eager"], ["--enable-prefix-caching"], ["--enable-sleep-mode"], ["--enable-cumem-allocator"],
         ["--enable-chunked-prefill"], ["--async-scheduling"], ["--enable-expert-parallel", "-ep"], ["--disable-custom-all-reduce"],
         ["--enable-lora"], ["--fully-sharded-loras"], ["--disable-uvicorn-access-log"], ["--enable-log-requests"], ["--enable-log-outputs"],
-        ["--disable-log-stats"], ["--enable-request-id-headers"], ["--enable-prompt-tokens-details"], ["--enable-force-include-usage"],
+        ["--disable-log-requests"], ["--disable-log-stats"], ["--enable-request-id-headers"], ["--enable-prompt-tokens-details"], ["--enable-force-include-usage"],
         ["--enable-per-request-metrics"], ["--enable-server-load-tracking"], ["--enable-tokenizer-info-endpoint"],
         ["--enable-auto-tool-choice"], ["--disable-fastapi-docs"], ["--enable-ssl-refresh"], ["--kv-cache-metrics"], ["--headless"],
         ["--data-parallel-hybrid-lb", "-dph"], ["--data-parallel-external-lb", "-dpe"], ["--skip-tokenizer-init"], ["--enable-prompt-embeds"],
@@ -84,8 +100,7 @@ internal static class FlagTable
     private static readonly string[][] Lists =
         [["--served-model-name"], ["--lora-modules"], ["--api-key"], ["--middleware"], ["--logits-processors"]];
 
-    /// <summary>Every flag, once.</summary>
-    public static IReadOnlyList<Flag> All { get; } =
+    private static readonly Flag[] Known =
     [
         .. Chosen,
         new(["--hf-token"], FlagKind.OptionalText),
@@ -93,11 +108,20 @@ internal static class FlagTable
         .. Of(Jsons, FlagKind.Json), .. Of(Counts, FlagKind.Count), .. Of(Lists, FlagKind.List),
     ];
 
+    public FlagTable(Release release)
+    {
+        All = [.. Known.Where(flag => release.Has(Lifespans.GetValueOrDefault(flag.Names[0], Lifespan.Always)))];
+        ByName = All
+            .SelectMany(flag => flag.Names.Select(name => (name, flag, false))
+                .Concat(flag.Kind == FlagKind.Switch ? [("--no-" + flag.Names[0][2..], flag, true)] : []))
+            .ToFrozenDictionary(entry => entry.Item1, entry => (entry.Item2, entry.Item3));
+    }
+
+    /// <summary>Every flag, once.</summary>
+    public IReadOnlyList<Flag> All { get; }
+
     /// <summary>Every spelling, the <c>--no-</c> twins of switches included.</summary>
-    public static FrozenDictionary<string, (Flag Flag, bool Negated)> ByName { get; } = All
-        .SelectMany(flag => flag.Names.Select(name => (name, flag, false))
-            .Concat(flag.Kind == FlagKind.Switch ? [("--no-" + flag.Names[0][2..], flag, true)] : []))
-        .ToFrozenDictionary(entry => entry.Item1, entry => (entry.Item2, entry.Item3));
+    public FrozenDictionary<string, (Flag Flag, bool Negated)> ByName { get; }
 
     private static IEnumerable<Flag> Of(string[][] names, FlagKind kind) => names.Select(spellings => new Flag(spellings, kind));
 }

@@ -37,7 +37,7 @@ internal sealed record MemoryPlan(
         var graphs = options.EnforceEager ? 0 : 350L << 20;
         var perToken = options.Shape.KvBytesPerToken(options.TensorParallel, options.PipelineParallel, options.KvCacheDtypeBytes);
         var given = options.Flags.Integer("kv_cache_memory_bytes");
-        var kv = given ?? budget - weights - OverheadBytes - graphs;
+        var kv = given ?? budget - weights - OverheadBytes - (options.EstimatesGraphs ? graphs : 0);
 
         var asked = options.Flags.Integer("max_model_len");
         var longest = asked is { } fixedLength and not Flags.TokenCount.Auto ? fixedLength : options.Shape.MaxPositions;

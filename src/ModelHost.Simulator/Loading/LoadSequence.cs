@@ -51,7 +51,8 @@ internal sealed class LoadSequence(ServerOptions options, ServerLog log, TimePro
             log.Api("__init__.py:216", "Automatically detected platform cuda.");
         else
             log.Api("__init__.py:216", "No platform detected, vLLM is running on UnspecifiedPlatform");
-        log.Api("api_server.py:1272", $"vLLM API server version {options.Knobs.Version}");
+        foreach (var line in options.ShowsLogo && Wording.Logo[0].Of(options.Release, "", "") is not null ? Wording.Logo : [Wording.Banner])
+            log.Api("utils.py:302", line.Of(options.Release, options.Knobs.Version, options.Model));
         log.Api("utils.py:253", $"non-default args: {options.Flags}");
         Throw(LoadFailures.OfOptions(options));
         await SpendAsync(LoadPhase.Platform, cancellationToken);
@@ -121,7 +122,7 @@ internal sealed class LoadSequence(ServerOptions options, ServerLog log, TimePro
         }
         log.Engine("default_loader.py:267", $"Loading weights took {Seconds(time.GetElapsedTime(reading))} seconds");
         log.Engine("gpu_model_runner.py:2392",
-            string.Create(CultureInfo.InvariantCulture, $"Model loading took {bytes / Gib:F2} GiB memory and {Seconds(time.GetElapsedTime(started), 6)} seconds"));
+            Wording.ModelLoaded.Of(options.Release, (bytes / Gib).ToString("F2", CultureInfo.InvariantCulture), Seconds(time.GetElapsedTime(started), 6)));
 
         void Progress(int done) => log.Progress(
             $"Loading safetensors checkpoint shards: {100 * done / shards,3}% Completed | {done}/{shards}", done == 0, done == shards);
@@ -136,11 +137,11 @@ internal sealed class LoadSequence(ServerOptions options, ServerLog log, TimePro
             log.Engine("backends.py:548", "Using cache directory: /root/.cache/vllm/torch_compile_cache/0a1b2c3d4e/rank_0_0/backbone for vLLM's torch.compile");
             log.Engine("backends.py:559", $"Dynamo bytecode transform time: {length} s");
             await SpendAsync(LoadPhase.Compile, cancellationToken);
-            log.Engine("backends.py:215", $"Compiling a graph for compile range (1, 8192) takes {length} s");
-            log.Engine("monitor.py:34", $"torch.compile takes {length} s in total");
+            log.Engine("backends.py:215", Wording.Compiled.Of(options.Release, length));
+            log.Engine("monitor.py:34", Wording.CompileTotal.Of(options.Release, length));
         }
         await SpendAsync(LoadPhase.Profile, cancellationToken);
-        log.Engine("monitor.py:48", $"Initial profiling/warmup run took {Seconds(Duration(LoadPhase.Profile))} s");
+        log.Engine("monitor.py:48", Wording.Profiled.Of(options.Release, Seconds(Duration(LoadPhase.Profile))));
         var plan = MemoryPlan.Make(options, totalBytes, options.Knobs.GpuDirectory is not null || options.Knobs.GpuMemoryMib is not null);
         log.Engine("gpu_worker.py:298", string.Create(CultureInfo.InvariantCulture, $"Available KV cache memory: {plan.KvBytes / Gib:F2} GiB"));
         log.Engine("kv_cache_utils.py:1087", string.Create(CultureInfo.InvariantCulture, $"GPU KV cache size: {plan.KvTokens:N0} tokens"));
@@ -162,8 +163,8 @@ internal sealed class LoadSequence(ServerOptions options, ServerLog log, TimePro
         log.Engine("gpu_worker.py:391", string.Create(CultureInfo.InvariantCulture,
             $"Free memory on device ({totalBytes / Gib:F2}/{totalBytes / Gib:F2} GiB) on startup. Desired GPU memory utilization is " +
             $"({options.GpuMemoryUtilization:0.0###}, {plan.BudgetBytes / Gib:F2} GiB)."));
-        log.Engine("core.py:218", $"init engine (profile, create kv cache, warmup model) took {Seconds(time.GetElapsedTime(started))} seconds");
-        log.Api("api_server.py:1020", $"Supported tasks: ['{(options.Pools ? "embed" : "generate")}']");
+        log.Engine("core.py:218", Wording.EngineReady.Of(options.Release, Seconds(time.GetElapsedTime(started)), Seconds(options.EnforceEager ? TimeSpan.Zero : Duration(LoadPhase.Compile))));
+        log.Api("api_server.py:1020", Wording.Tasks.Of(options.Release, options.Pools ? "embed" : "generate"));
         return plan;
     }
 

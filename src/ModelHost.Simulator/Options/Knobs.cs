@@ -6,7 +6,7 @@ namespace ModelHost.Simulator.Options;
 internal sealed record Knobs
 {
     /// <summary>The vLLM release to be. Default 0.28.0.</summary>
-    public string Version { get; init; } = "0.28.0";
+    public string Version { get; init; } = Release.Default;
 
     /// <summary>Length of the whole load, spread over its phases. Default 0.2 s.</summary>
     public TimeSpan LoadTime { get; init; } = TimeSpan.FromSeconds(0.2);

@@ -1,13 +1,28 @@
 namespace ModelHost.Simulator.Options;
 
-/// <summary>What differs between releases of vLLM, by the release's number.</summary>
+/// <summary>The releases of vLLM that have something: from <paramref name="From"/> on, and before <paramref name="Before"/>.</summary>
+internal sealed record Lifespan(Version? From = null, Version? Before = null)
+{
+    public static Lifespan Always { get; } = new();
+
+    public static Lifespan Since(string version) => new(Version.Parse(version));
+
+    public static Lifespan Until(string version) => new(Before: Version.Parse(version));
+
+    public static Lifespan Between(string since, string until) => new(Version.Parse(since), Version.Parse(until));
+}
+
+/// <summary>The release of vLLM to be.</summary>
+/// <param name="name">Its number, with or without a <c>v</c> and a suffix. Without a number (<c>nightly</c>) it is the default one.</param>
 internal sealed class Release(string name)
 {
-    private readonly Version _version = Version.TryParse(name.TrimStart('v').Split('-', '+', 'r')[0], out var parsed) ? parsed : new(0, 28);
+    /// <summary>The release whose behaviour is known best.</summary>
+    public const string Default = "0.28.0";
 
-    /// <summary>Reasoning goes out as <c>reasoning_content</c>: until Nov 2025 alone, then beside the new name until about 0.17.</summary>
-    public bool WritesReasoningContent => _version < new Version(0, 17);
+    private readonly Version _version = Version.TryParse(name.TrimStart('v').Split('-', '+', 'r')[0], out var parsed) ? parsed : Version.Parse(Default);
 
-    /// <summary>Reasoning goes out as <c>reasoning</c>.</summary>
-    public bool WritesReasoning => _version >= new Version(0, 12);
+    public bool Has(Lifespan lifespan) => (lifespan.From is null || _version >= lifespan.From) && (lifespan.Before is null || _version < lifespan.Before);
+
+    /// <summary>The minor release before this one, as <c>--show-hidden-metrics-for-version</c> names it.</summary>
+    public string Previous => $"{_version.Major}.{Math.Max(0, _version.Minor - 1)}";
 }

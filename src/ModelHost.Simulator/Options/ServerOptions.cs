@@ -5,15 +5,14 @@ namespace ModelHost.Simulator.Options;
 /// <summary>The command line and the variables of a simulated server, read once at start.</summary>
 internal sealed class ServerOptions
 {
-    private ServerOptions(FlagValues flags, Knobs knobs, IReadOnlyDictionary<string, string> environment)
+    private ServerOptions(FlagValues flags, Knobs knobs, Release release, IReadOnlyDictionary<string, string> environment)
     {
-        Flags = flags;
-        Knobs = knobs;
-        Release = new(knobs.Version);
+        (Flags, Knobs, Release) = (flags, knobs, release);
         Model = flags.ModelTag ?? flags.Text("model") ?? "Qwen/Qwen3-0.6B";
         ServedNames = flags.List("served_model_name") is { Count: > 0 } names ? names : [Model];
         Shape = ModelShape.Guess(Model, knobs);
-        Pools = flags.Text("runner") == "pooling" || flags.Text("convert") == "embed" || (flags.Text("runner") is null or "auto" && Shape.Pools);
+        Pools = flags.Text("runner") == "pooling" || flags.Text("convert") == "embed" || flags.Text("task") is "embed" or "embedding"
+            || (flags.Text("runner") is null or "auto" && flags.Text("task") is null or "auto" && Shape.Pools);
         Loras = [.. flags.List("lora_modules").Select(LoraModule.Parse)];
         ApiKeys = flags.List("api_key") is { Count: > 0 } keys ? keys
             : environment.TryGetValue("VLLM_API_KEY", out var key) && key.Length > 0 ? [key] : [];
@@ -25,6 +24,8 @@ internal sealed class ServerOptions
         VllmEnvironment = [.. environment.Where(pair => pair.Key.StartsWith("VLLM_", StringComparison.Ordinal)
             && !pair.Key.StartsWith("VLLM_SIM_", StringComparison.Ordinal) && !pair.Key.Contains("KEY", StringComparison.Ordinal))];
         OutlivesEngine = environment.GetValueOrDefault("VLLM_KEEP_ALIVE_ON_ENGINE_DEATH") == "1";
+        EstimatesGraphs = release.Has(Traits.EstimatesGraphs) && environment.GetValueOrDefault("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS") != "0";
+        ShowsLogo = environment.GetValueOrDefault("VLLM_DISABLE_LOG_LOGO") != "1";
         LoraUpdates = environment.GetValueOrDefault("VLLM_ALLOW_RUNTIME_LORA_UPDATING")?.ToLowerInvariant() is "1" or "true";
         HiddenFromAccessLog = flags.Text("disable_access_log_for_endpoints")?.Split(',', StringSplitOptions.TrimEntries) ?? [];
         AccessLog = !flags.Switch("disable_uvicorn_access_log") && flags.Text("uvicorn_log_level") is not ("critical" or "error" or "warning");
@@ -71,6 +72,11 @@ internal sealed class ServerOptions
     /// <summary>The variables of vLLM that are set, without secrets.</summary>
     public IReadOnlyList<KeyValuePair<string, string>> VllmEnvironment { get; }
 
+    /// <summary>The KV cache leaves room for CUDA graphs.</summary>
+    public bool EstimatesGraphs { get; }
+
+    public bool ShowsLogo { get; }
+
     public bool AccessLog { get; }
 
     public IReadOnlyList<string> HiddenFromAccessLog { get; }
@@ -85,7 +91,7 @@ internal sealed class ServerOptions
 
     public int PipelineParallel => (int)(Flags.Integer("pipeline_parallel_size") ?? 1);
 
-    public double GpuMemoryUtilization => Flags.Number("gpu_memory_utilization") ?? 0.92;
+    public double GpuMemoryUtilization => Flags.Number("gpu_memory_utilization") ?? (Release.Has(Traits.TakesMore) ? 0.92 : 0.9);
 
     public int BlockSize => (int)(Flags.Integer("block_size") ?? 16);
 
@@ -104,6 +110,10 @@ internal sealed class ServerOptions
 
     /// <exception cref="UsageException">The command line is refused.</exception>
     /// <exception cref="KnobException">A knob is refused.</exception>
-    public static ServerOptions Read(IReadOnlyList<string> arguments, IReadOnlyDictionary<string, string> environment) =>
-        new(FlagParser.Parse(ConfigFile.Expand(arguments)), KnobTable.Read(environment), environment);
+    public static ServerOptions Read(IReadOnlyList<string> arguments, IReadOnlyDictionary<string, string> environment)
+    {
+        var knobs = KnobTable.Read(environment);
+        var release = new Release(knobs.Version);
+        return new(FlagParser.Parse(ConfigFile.Expand(arguments), new FlagTable(release)), knobs, release, environment);
+    }
 }

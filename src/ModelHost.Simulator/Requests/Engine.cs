@@ -14,6 +14,7 @@ internal sealed class Engine(ServerOptions options, MemoryPlan plan, EngineMetri
     private readonly TaskCompletionSource _died = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private CancellationTokenSource _abort = new();
     private volatile bool _garbled;
+    private volatile bool _memoryAway;
     private int _inFlight;
     private int _answered;
 
@@ -50,6 +51,13 @@ internal sealed class Engine(ServerOptions options, MemoryPlan plan, EngineMetri
     {
         get => _garbled;
         set => _garbled = value;
+    }
+
+    /// <summary>Weights or cache are gone: whoever computes now meets an illegal memory access.</summary>
+    public bool MemoryAway
+    {
+        get => _memoryAway;
+        set => _memoryAway = value;
     }
 
     /// <summary>The exit code that ends the process at once, as a signal would; 0 when nobody asked.</summary>

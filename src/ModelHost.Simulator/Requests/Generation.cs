@@ -93,6 +93,8 @@ internal sealed class Generation : IDisposable
         {
             // no time passes between the tokens, so they are counted together
             Entered();
+            if (Interrupted())
+                return;
             First();
             Advance(Longest);
             return;
@@ -120,6 +122,8 @@ internal sealed class Generation : IDisposable
                 Interrupted();
                 return false;
             }
+        if (Interrupted())
+            return false;
         if (Step == 0)
             First();
         Advance(1);
@@ -185,6 +189,8 @@ internal sealed class Generation : IDisposable
         _engine.Scheduler.Occupy(Request.PromptTokens);
         if (Request.Adapter is not null)
             _engine.Adapters.Count(Request.Adapter, -1, 1);
+        if (_engine.MemoryAway)
+            _engine.Die();
         if (!_engine.Garbled)
             return;
         for (var i = 0; i < Sequences.Length; i++)

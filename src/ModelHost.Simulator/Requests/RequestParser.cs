@@ -116,7 +116,7 @@ internal sealed class RequestParser(ServerOptions options, MemoryPlan plan, Adap
                 "Please reduce the length of the input messages."
             : $"This model's maximum context length is {limit} tokens. However, you requested {output} output tokens and your prompt contains " +
                 $"{prompt.Tokens} input tokens, for a total of {prompt.Tokens + (long)output} tokens. Please reduce the length of the input prompt " +
-                "or the number of requested output tokens.", "input_tokens");
+                "or the number of requested output tokens.", options.Release.Has(Traits.NamesLongPrompt) ? "input_tokens" : null);
     }
 
     private GenerationRequest Common(
@@ -144,7 +144,7 @@ internal sealed class RequestParser(ServerOptions options, MemoryPlan plan, Adap
         if (streamOptions is not null && !stream)
             throw ApiException.Bad("Stream options can only be defined when `stream=True`.", "stream_options");
         var force = options.Flags.Switch("enable_force_include_usage");
-        var includeUsage = force || (streamOptions?.Flag("include_usage") ?? false);
+        var includeUsage = force || (streamOptions?.Flag("include_usage", options.Release.Has(Traits.ImpliesUsage)) ?? false);
         return new GenerationRequest
         {
             Model = name,

@@ -30,21 +30,28 @@ internal static class Answers
         ResponseBuffer.Return(buffer);
     }
 
-    public static Task ErrorAsync(HttpContext context, ApiException error) =>
-        ObjectAsync(context, json => ErrorMembers(json, error), error.Status);
+    /// <param name="context">The request.</param>
+    /// <param name="error">What is wrong.</param>
+    /// <param name="flat">In the shape of old releases.</param>
+    public static Task ErrorAsync(HttpContext context, ApiException error, bool flat = false) =>
+        ObjectAsync(context, json => ErrorMembers(json, error, flat), error.Status);
 
     /// <summary>The error of a path or method that is not there.</summary>
-    public static Task StatusAsync(HttpContext context, int status) =>
-        ErrorAsync(context, new ApiException(status, Reasons.Of(status), Reasons.Of(status)));
+    public static Task StatusAsync(HttpContext context, int status, bool flat = false) =>
+        ErrorAsync(context, new ApiException(status, Reasons.Of(status), Reasons.Of(status)), flat);
 
-    public static void ErrorMembers(Utf8JsonWriter json, ApiException error)
+    public static void ErrorMembers(Utf8JsonWriter json, ApiException error, bool flat = false)
     {
-        json.WriteStartObject("error"u8);
+        if (flat)
+            json.WriteString("object"u8, "error"u8);
+        else
+            json.WriteStartObject("error"u8);
         json.WriteString("message"u8, error.Message);
         json.WriteString("type"u8, error.Type);
         json.WriteString("param"u8, error.Parameter);
         json.WriteNumber("code"u8, error.Status);
-        json.WriteEndObject();
+        if (!flat)
+            json.WriteEndObject();
     }
 
     public static async Task TextAsync(HttpContext context, string text, string contentType)

@@ -120,9 +120,9 @@ internal sealed class ChatFormat(string role, Release release) : GenerationForma
 
     private void Reasoning(Utf8JsonWriter json, string? text)
     {
-        if (release.WritesReasoning)
+        if (release.Has(Traits.WritesReasoning))
             json.WriteString("reasoning"u8, text);
-        if (release.WritesReasoningContent)
+        if (release.Has(Traits.WritesReasoningContent))
             json.WriteString("reasoning_content"u8, text);
     }
 
@@ -163,6 +163,11 @@ internal sealed class ChatFormat(string role, Release release) : GenerationForma
             json.WriteString("arguments"u8, sequence.Text(reasoned, done));
             json.WriteEndObject();
             json.WriteEndObject();
+            json.WriteEndArray();
+        }
+        else if (release.Has(Traits.EmptyToolCalls))
+        {
+            json.WriteStartArray("tool_calls"u8);
             json.WriteEndArray();
         }
         Reasoning(json, reasoned > 0 && generation.Request.ShowReasoning ? sequence.Text(0, reasoned) : null);

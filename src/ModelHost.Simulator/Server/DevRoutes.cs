@@ -43,7 +43,7 @@ internal sealed class DevRoutes(ServerOptions options, Engine engine, SleepMode 
             var other => throw ApiException.Bad($"level must be 0, 1 or 2, got {other}.", "level"),
         };
         var mode = Mode(context) ?? throw ApiException.Bad($"mode must be 'abort', 'wait' or 'keep', got '{query["mode"]}'.", "mode");
-        await sleep.SleepAsync(level, mode, Tags(context, SleepTags), context.RequestAborted);
+        await sleep.SleepAsync(level, mode, options.Release.Has(Traits.SleepsByTag) ? Tags(context, SleepTags) : [], context.RequestAborted);
         await EmptyAsync(context);
     }
 

@@ -94,7 +94,8 @@ internal sealed class GenerationRoutes(ServerOptions options, RequestParser pars
         {
             buffer.Raw("data: "u8);
             buffer.Json.WriteStartObject();
-            Answers.ErrorMembers(buffer.Json, generation.Outcome == Outcome.Failed ? ApiException.Internal() : ApiException.EngineDead());
+            Answers.ErrorMembers(buffer.Json, generation.Outcome == Outcome.Failed ? ApiException.Internal() : ApiException.EngineDead(),
+                options.Release.Has(Traits.FlatErrors));
             buffer.Json.WriteEndObject();
             buffer.EndJson();
             buffer.Raw("\n\n"u8);

@@ -61,12 +61,12 @@ internal sealed class HttpServer : IAsyncDisposable
         await _application.StartAsync(CancellationToken.None);
     }
 
-    /// <summary>Closes idle connections, and after a second those that are still busy.</summary>
-    public async Task StopAsync(TimeProvider time)
+    /// <summary>Closes idle connections, and those that are still busy after <paramref name="grace"/>.</summary>
+    public async Task StopAsync(TimeProvider time, TimeSpan grace)
     {
         if (_application is null)
             return;
-        using var limit = new CancellationTokenSource(TimeSpan.FromSeconds(1), time);
+        using var limit = new CancellationTokenSource(grace, time);
         await _application.StopAsync(limit.Token);
     }
 

@@ -21,7 +21,9 @@ internal sealed class Router(ServerOptions options, IReadOnlyList<Route> routes,
     /// <summary>Routes that the request counters leave out.</summary>
     private static readonly FrozenSet<string> Uncounted = FrozenSet.Create("/metrics", "/health", "/load", "/ping", "/version", "/server_info");
 
-    private static readonly string[] Guarded = ["/v1", "/v2", "/inference", "/cohere"];
+    private readonly string[] _guarded = options.Release.Has(Traits.GuardsEveryApi) ? ["/v1", "/v2", "/inference", "/cohere"] : ["/v1"];
+
+    private readonly bool _flatErrors = options.Release.Has(Traits.FlatErrors);
 
     private readonly FrozenDictionary<string, Route> _routes = routes.ToFrozenDictionary(route => route.Path);
 
@@ -43,7 +45,7 @@ internal sealed class Router(ServerOptions options, IReadOnlyList<Route> routes,
         }
         catch (ApiException e) when (!response.HasStarted)
         {
-            await Answers.ErrorAsync(context, e);
+            await Answers.ErrorAsync(context, e, _flatErrors);
         }
         catch (Exception e) when (context.RequestAborted.IsCancellationRequested && e is OperationCanceledException or IOException)
         {
@@ -51,7 +53,7 @@ internal sealed class Router(ServerOptions options, IReadOnlyList<Route> routes,
         }
         catch (BadHttpRequestException e) when (!response.HasStarted)
         {
-            await Answers.StatusAsync(context, e.StatusCode);
+            await Answers.StatusAsync(context, e.StatusCode, _flatErrors);
         }
         if (!Uncounted.Contains(path))
             counts.Add(route?.Path ?? "none", request.Method, response.StatusCode);
@@ -62,15 +64,15 @@ internal sealed class Router(ServerOptions options, IReadOnlyList<Route> routes,
 
     private Task DispatchAsync(HttpContext context, string path, Route? route)
     {
-        if (_keys.Length > 0 && context.Request.Method != "OPTIONS" && Array.Exists(Guarded, prefix => path.StartsWith(prefix, StringComparison.Ordinal))
+        if (_keys.Length > 0 && context.Request.Method != "OPTIONS" && Array.Exists(_guarded, prefix => path.StartsWith(prefix, StringComparison.Ordinal))
             && !HasKey(context))
             return Answers.ObjectAsync(context, json => json.WriteString("error"u8, "Unauthorized"u8), 401);
         if (route is null)
-            return Answers.StatusAsync(context, 404);
+            return Answers.StatusAsync(context, 404, _flatErrors);
         if (!route.Methods.Contains(context.Request.Method))
         {
             context.Response.Headers.Allow = string.Join(", ", route.Methods);
-            return Answers.StatusAsync(context, 405);
+            return Answers.StatusAsync(context, 405, _flatErrors);
         }
         return route.Handle(context);
     }

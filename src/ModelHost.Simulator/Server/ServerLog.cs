@@ -24,20 +24,22 @@ internal sealed class ServerLog : IAsyncDisposable
     private readonly string _apiPrefix;
     private readonly string _enginePrefix;
 
-    public ServerLog(TextWriter output, TextWriter error, TimeProvider time, int processId)
+    public ServerLog(TextWriter output, TextWriter error, TimeProvider time, int processId, string engineName)
     {
         (_output, _error, _time, ProcessId) = (output, error, time, processId);
         // One process plays both parts, and an invented id could be that of a stranger's process: both carry the real one.
         _apiPrefix = $"(APIServer pid={processId}) ";
-        _enginePrefix = $"(EngineCore pid={processId}) ";
+        _enginePrefix = $"({engineName} pid={processId}) ";
         _writer = Task.Run(WriteAccessLinesAsync);
     }
 
     public int ProcessId { get; }
 
-    public void Api(string source, string text, string level = "INFO") => Write(_output, $"{_apiPrefix}{Head(source, level)}{text}");
+    /// <summary>A line of the front end; none when the release has no such line.</summary>
+    public void Api(string source, string? text, string level = "INFO") => Write(_output, text is null ? null : $"{_apiPrefix}{Head(source, level)}{text}");
 
-    public void Engine(string source, string text, string level = "INFO") => Write(_output, $"{_enginePrefix}{Head(source, level)}{text}");
+    /// <inheritdoc cref="Api"/>
+    public void Engine(string source, string? text, string level = "INFO") => Write(_output, text is null ? null : $"{_enginePrefix}{Head(source, level)}{text}");
 
     /// <summary>A line of the HTTP server, which has no time and no source.</summary>
     public void Uvicorn(string text, string level = "INFO") => Write(_output, $"{_apiPrefix}{(level + ":").PadRight(10)}{text}");
@@ -70,8 +72,10 @@ internal sealed class ServerLog : IAsyncDisposable
     private string Head(string source, string level) =>
         string.Create(CultureInfo.InvariantCulture, $"{level} {_time.GetLocalNow():MM-dd HH:mm:ss} [{source}] ");
 
-    private void Write(TextWriter to, string line)
+    private void Write(TextWriter to, string? line)
     {
+        if (line is null)
+            return;
         lock (_gate)
         {
             to.Write(line);

@@ -36,6 +36,8 @@ internal sealed class SleepMode(ServerOptions options, MemoryPlan plan, Engine e
 
     private readonly SemaphoreSlim _turn = new(1);
     private readonly bool _enabled = options.Flags.Switch("enable_sleep_mode");
+    private readonly bool _pauses = options.Release.Has(Traits.PausesInSleep);
+    private readonly bool _waitsForAll = options.Release.Has(Traits.WaitsForAllMemory);
     private volatile bool _weightsAsleep;
     private volatile bool _kvAsleep;
     private bool _inRam;
@@ -58,7 +60,8 @@ internal sealed class SleepMode(ServerOptions options, MemoryPlan plan, Engine e
         await _turn.WaitAsync(cancellationToken);
         try
         {
-            await PauseEngineAsync(mode, cancellationToken);
+            if (_pauses)
+                await PauseEngineAsync(mode, cancellationToken);
             var started = time.GetTimestamp();
             var before = HeldBytes;
             var weights = _enabled && !_weightsAsleep && (tags.Count > 0 ? tags.Contains(Weights) : level >= 1);
@@ -125,7 +128,7 @@ internal sealed class SleepMode(ServerOptions options, MemoryPlan plan, Engine e
             Tell();
             log.Engine("abstract.py:334", string.Create(CultureInfo.InvariantCulture,
                 $"It took {time.GetElapsedTime(started).TotalSeconds:F6} seconds to wake up tags {{{string.Join(", ", Awoken(tags).Select(tag => $"'{tag}'"))}}}."));
-            if (!_weightsAsleep && !_kvAsleep)
+            if (!_waitsForAll || (!_weightsAsleep && !_kvAsleep))
                 engine.Scheduler.Resume();
         }
         finally
@@ -215,6 +218,9 @@ internal sealed class SleepMode(ServerOptions options, MemoryPlan plan, Engine e
 
     private void Tell()
     {
+        engine.MemoryAway = _weightsAsleep || _kvAsleep;
+        if (engine.MemoryAway && !_pauses && engine.Scheduler.Running > 0)
+            engine.Die();
         hold?.Set((HeldBytes + (1 << 20) - 1) >> 20);
         hold?.SetRam(_inRam ? plan.WeightBytes * Ranks >> 20 : 0);
     }

@@ -1,9 +1,12 @@
 using ModelHost.Simulator.Flags;
+using ModelHost.Simulator.Options;
 
 namespace ModelHost.Tests.Simulator;
 
 public sealed class FlagTests
 {
+    private static FlagValues Parse(IReadOnlyList<string> arguments) => FlagParser.Parse(arguments, new FlagTable(new Release(Release.Default)));
+
     [Theory]
     [InlineData("--swap-space 4", "unrecognized arguments: --swap-space 4")]
     [InlineData("--disable-log-requests", "unrecognized arguments: --disable-log-requests")]
@@ -22,7 +25,7 @@ public sealed class FlagTests
     [InlineData("--max-num-", "ambiguous option: --max-num- could match --max-num-batched-tokens, --max-num-partial-prefills, --max-num-seqs")]
     [InlineData("--hf-overrides {", "argument --hf-overrides: Value { cannot be converted to <function loads>.")]
     public void Refused_command_lines_give_the_words_of_argparse(string line, string message) =>
-        Should.Throw<UsageException>(() => FlagParser.Parse(["model", .. line.Split(' ')])).Message.ShouldBe(message);
+        Should.Throw<UsageException>(() => Parse(["model", .. line.Split(' ')])).Message.ShouldBe(message);
 
     [Theory]
     [InlineData("4096", 4096)]
@@ -33,12 +36,12 @@ public sealed class FlagTests
     [InlineData("-1", -1)]
     [InlineData("auto", -1)]
     public void Context_lengths_have_all_forms_of_vllm(string text, long length) =>
-        FlagParser.Parse(["m", "--max-model-len", text]).Integer("max_model_len").ShouldBe(length);
+        Parse(["m", "--max-model-len", text]).Integer("max_model_len").ShouldBe(length);
 
     [Fact]
     public void Underscores_twins_equals_signs_and_abbreviations_are_accepted()
     {
-        var flags = FlagParser.Parse(
+        var flags = Parse(
             ["org/model", "--max_num_seqs=7", "--no-enable-prefix-caching", "--enforce-e", "--served-model-name", "a", "b", "--hf-token", "-pp=2"]);
 
         flags.ModelTag.ShouldBe("org/model");
@@ -51,7 +54,7 @@ public sealed class FlagTests
 
     [Fact]
     public void Json_flags_take_members_with_a_dot() =>
-        FlagParser.Parse(["--hf-overrides.rope_scaling", "x", "--compilation-config", "{\"level\":3}"]).Text("compilation_config").ShouldBe("{\"level\":3}");
+        Parse(["--hf-overrides.rope_scaling", "x", "--compilation-config", "{\"level\":3}"]).Text("compilation_config").ShouldBe("{\"level\":3}");
 
     [Fact]
     public void A_configuration_file_gives_flags_that_the_command_line_overrides()
@@ -59,7 +62,7 @@ public sealed class FlagTests
         var file = Path.GetTempFileName();
         File.WriteAllText(file, "# served by the bench\nmodel: org/model\nport: 9000\nenforce-eager: true\nenable-lora: false\nserved_model_name:\n  - a\n  - 'b'\n");
 
-        var flags = FlagParser.Parse(ConfigFile.Expand(["--config", file, "--port", "9001"]));
+        var flags = Parse(ConfigFile.Expand(["--config", file, "--port", "9001"]));
         File.Delete(file);
 
         flags.Text("model").ShouldBe("org/model");
@@ -71,11 +74,11 @@ public sealed class FlagTests
 
     [Fact]
     public void Every_flag_has_one_meaning() =>
-        FlagTable.All.SelectMany(flag => flag.Names).ShouldBeUnique();
+        new FlagTable(new Release(Release.Default)).All.SelectMany(flag => flag.Names).ShouldBeUnique();
 
     [Fact]
     public void Secrets_are_masked_in_the_argument_line() =>
-        FlagParser.Parse(["m", "--api-key", "hush", "--hf-token", "hush"]).ToString().ShouldBe("{'model_tag': 'm', 'api_key': '***', 'hf_token': '***'}");
+        Parse(["m", "--api-key", "hush", "--hf-token", "hush"]).ToString().ShouldBe("{'model_tag': 'm', 'api_key': '***', 'hf_token': '***'}");
 
     [Fact]
     public async Task A_refused_command_line_ends_with_usage_and_code_2()

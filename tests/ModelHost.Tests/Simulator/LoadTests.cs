@@ -9,10 +9,10 @@ public sealed partial class LoadTests
 {
     private static readonly string[] Phases =
     [
-        "Automatically detected platform cuda", "vLLM API server version 0.28.0", "non-default args:", "Resolved architecture:", "Using max model len",
+        "Automatically detected platform cuda", "version 0.28.0", "model   Qwen/Qwen3-0.6B", "non-default args:", "Resolved architecture:", "Using max model len",
         "Chunked prefill is enabled with max_num_batched_tokens=", "Waiting for init message from front-end", "Initializing a V1 LLM engine (v",
         "Starting to load model", "Using model weights format", "Loading weights took", "Model loading took", "Using cache directory:",
-        "Dynamo bytecode transform time:", "Compiling a graph for compile range (", "torch.compile takes", "Initial profiling/warmup run took",
+        "Dynamo bytecode transform time:", "Compiling a graph for compile range (", "torch.compile took", "Initial profiling/warmup run took",
         "Available KV cache memory:", "GPU KV cache size:", "Maximum concurrency for 40,960 tokens per request:", "Graph capturing finished in",
         "Free memory on device (", "init engine (profile, create kv cache, warmup model) took", "Supported tasks:",
         "Starting vLLM server on http", "Available routes are:", "Route: /health, Methods: GET", "Application startup complete.",
