@@ -103,18 +103,17 @@ internal sealed class SimulatedServer(
 
     private async Task<int> AnswerAsync(ServerOptions options, ServerLog log, HttpServer http, MemoryPlan plan, GpuHold? hold, CancellationToken stop)
     {
-        var metrics = new EngineMetrics(plan.MaxModelLength);
-        using var engine = new Engine(options, plan, metrics, new Adapters(options, time), time);
+        using var engine = new Engine(options, plan, new Adapters(options, time), time);
         using var sleep = new SleepMode(options, plan, engine, hold, log, time);
         var counts = new HttpCounts();
-        var routes = RouteTable.Make(options, plan, engine, sleep, new MetricsPage(options, plan, metrics, engine, sleep, counts, time), log, time);
+        var routes = RouteTable.Make(options, plan, engine, sleep, new MetricsPage(options, plan, engine, sleep, counts, time), log, time);
         log.Api("api_server.py:1346", Wording.ServerStarts.Of(options.Release, options.Host, http.EndPoint.Port));
         log.Api("launcher.py:38", "Available routes are:");
         foreach (var route in routes)
             log.Api("launcher.py:46", $"Route: {route.Path}, Methods: {string.Join(", ", route.Methods)}");
         log.Uvicorn($"Started server process [{log.ProcessId}]");
         log.Uvicorn("Waiting for application startup.");
-        await http.StartAsync(new Router(options, routes, counts, log), options.KeepAlive);
+        await http.StartAsync(new Router(options, routes, counts, log, time), options.KeepAlive);
         log.Uvicorn("Application startup complete.");
         _ready.TrySetResult(http.EndPoint);
 

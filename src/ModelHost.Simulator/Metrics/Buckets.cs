@@ -14,6 +14,18 @@ internal static class Buckets
 
     public static double[] Iteration { get; } = [1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384];
 
+    public static double[] BlockResidency { get; } =
+        [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800];
+
+    /// <summary>1, 2, 3, 5, 8 and their tenfolds, up to 3000.</summary>
+    public static double[] ModelMilliseconds { get; } =
+        [1, 2, 3, 5, 8, 10, 20, 30, 50, 80, 100, 200, 300, 500, 800, 1000, 2000, 3000];
+
+    public static double[] HttpFine { get; } =
+        [0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 7.5, 10, 30, 60];
+
+    public static double[] HttpCoarse { get; } = [0.1, 0.5, 1];
+
     public static double[] N { get; } = [1, 2, 5, 10, 20];
 
     /// <summary>1, 2, 5, 10, 20, 50 … as long as they do not exceed the context length.</summary>

@@ -91,6 +91,9 @@ internal sealed class ServerOptions
 
     public int PipelineParallel => (int)(Flags.Integer("pipeline_parallel_size") ?? 1);
 
+    /// <summary>Front ends; more than one share their metrics.</summary>
+    public int ApiServers => (int)Math.Max(1, Flags.Integer("api_server_count") ?? 1);
+
     public double GpuMemoryUtilization => Flags.Number("gpu_memory_utilization") ?? (Release.Has(Traits.TakesMore) ? 0.92 : 0.9);
 
     public int BlockSize => (int)(Flags.Integer("block_size") ?? 16);

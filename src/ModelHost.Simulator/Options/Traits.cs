@@ -42,6 +42,12 @@ internal static class Traits
     /// <summary>Requests wait until all memory is back. Before, those that come after a partial wake kill the engine.</summary>
     public static readonly Lifespan WaitsForAllMemory = Lifespan.Since("0.23");
 
+    /// <summary>Requests that ended with error or repetition are counted.</summary>
+    public static readonly Lifespan CountsErrors = Lifespan.Since(EarlyYear);
+
+    /// <summary>The cache's settings in <c>/metrics</c> include its size.</summary>
+    public static readonly Lifespan ShowsCacheSize = Lifespan.Since(Release.Default);
+
     /// <summary><c>/sleep</c> takes tags.</summary>
     public static readonly Lifespan SleepsByTag = Lifespan.Since(Release.Default);
 

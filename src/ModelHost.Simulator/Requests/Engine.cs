@@ -6,7 +6,7 @@ using ModelHost.Simulator.Options;
 namespace ModelHost.Simulator.Requests;
 
 /// <summary>The simulated engine: makes requests known to its scheduler, ends them before their time, and can die.</summary>
-internal sealed class Engine(ServerOptions options, MemoryPlan plan, EngineMetrics metrics, Adapters adapters, TimeProvider time) : IDisposable
+internal sealed class Engine(ServerOptions options, MemoryPlan plan, Adapters adapters, TimeProvider time) : IDisposable
 {
     private readonly ConcurrentDictionary<Generation, byte>? _known = options.DevMode ? [] : null;
     private readonly FailureRate _failures = new(options.Knobs.RequestFailure == RequestFailure.None ? 0 : options.Knobs.RequestFailureRate);
@@ -18,11 +18,12 @@ internal sealed class Engine(ServerOptions options, MemoryPlan plan, EngineMetri
     private int _inFlight;
     private int _answered;
 
-    public EngineMetrics Metrics { get; } = metrics;
-
     public Adapters Adapters { get; } = adapters;
 
-    public Scheduler Scheduler { get; } = new(options, plan);
+    /// <summary>The engines; one without data parallelism.</summary>
+    public IReadOnlyList<EngineRank> Ranks { get; } = [new(0, new Scheduler(options, plan), new EngineMetrics(plan.MaxModelLength))];
+
+    public Scheduler Scheduler => Ranks[0].Scheduler;
 
     public PrefixCache Prefixes { get; } = new(options.PrefixCaching, plan.BlockSize);
 
@@ -137,6 +138,7 @@ internal sealed class Engine(ServerOptions options, MemoryPlan plan, EngineMetri
     public void Dispose()
     {
         _abort.Dispose();
-        Scheduler.Dispose();
+        foreach (var rank in Ranks)
+            rank.Dispose();
     }
 }

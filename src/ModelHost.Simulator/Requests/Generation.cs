@@ -201,7 +201,7 @@ internal sealed class Generation : IDisposable
     {
         _firstToken = _lastToken = _engine.Time.GetTimestamp();
         CachedTokens = _engine.Prefixes.CachedTokens(Request);
-        _engine.Metrics.FirstToken(
+        _engine.Ranks[0].Metrics.FirstToken(
             Seconds(_arrived, _firstToken), Request.PromptTokens, CachedTokens, _engine.Prefixes.Enabled, Sequences.Length);
     }
 
@@ -212,7 +212,7 @@ internal sealed class Generation : IDisposable
         Step += steps;
         var tokens = CompletionTokens - before;
         var now = steps == 1 ? _engine.Time.GetTimestamp() : _lastToken;
-        _engine.Metrics.Tokens(tokens, Seconds(_lastToken, now), tokens - gaps);
+        _engine.Ranks[0].Metrics.Tokens(tokens, Seconds(_lastToken, now), tokens - gaps);
         _engine.Scheduler.Occupy(tokens);
         _lastToken = now;
         if (Step >= Longest)
@@ -227,9 +227,17 @@ internal sealed class Generation : IDisposable
         var first = Step > 0 ? _firstToken : now;
         var last = Step > 0 ? _lastToken : now;
         var times = new RequestTimes(Seconds(_arrived, scheduled), Seconds(scheduled, first), Seconds(first, last), Seconds(_arrived, now));
-        foreach (var sequence in Sequences)
-            _engine.Metrics.Finished(
-                outcome is Outcome.EngineDead or Outcome.Failed ? FinishReason.Error : FinishOf(sequence), times, sequence.Prompt.Tokens, Done(sequence), Request.MaxTokens, Request.N);
+        var longest = 0;
+        for (var i = 0; i < Sequences.Length; i++)
+        {
+            var (sequence, isLast) = (Sequences[i], (i + 1) % Request.N == 0);
+            longest = Math.Max(longest, Done(sequence));
+            _engine.Ranks[0].Metrics.Finished(
+                outcome is Outcome.EngineDead or Outcome.Failed ? FinishReason.Error : FinishOf(sequence), times, sequence.Prompt.Tokens, Done(sequence),
+                Request.MaxTokens, isLast ? Request.N : 0, longest);
+            if (isLast)
+                longest = 0;
+        }
         if (Request.Adapter is not null)
             _engine.Adapters.Count(Request.Adapter, _entered ? 0 : -1, _entered ? -1 : 0);
         if (!_entered)

@@ -16,7 +16,7 @@ internal sealed record Route(string Path, string[] Methods, RequestDelegate Hand
 /// Finds the handler of a request, checks the key, and turns refusals into bodies. A dictionary in place of ASP.NET routing: the table is
 /// small and fixed, and vLLM's answers for unknown paths and methods are its own.
 /// </summary>
-internal sealed class Router(ServerOptions options, IReadOnlyList<Route> routes, HttpCounts counts, ServerLog log)
+internal sealed class Router(ServerOptions options, IReadOnlyList<Route> routes, HttpCounts counts, ServerLog log, TimeProvider time)
 {
     /// <summary>Routes that the request counters leave out.</summary>
     private static readonly FrozenSet<string> Uncounted = FrozenSet.Create("/metrics", "/health", "/load", "/ping", "/version", "/server_info");
@@ -31,7 +31,7 @@ internal sealed class Router(ServerOptions options, IReadOnlyList<Route> routes,
 
     public async Task HandleAsync(HttpContext context)
     {
-        var (request, response) = (context.Request, context.Response);
+        var (request, response, started) = (context.Request, context.Response, time.GetTimestamp());
         response.Headers.Server = "uvicorn";
         var path = request.Path.Value!;
         if (options.RootPath.Length > 0 && path.StartsWith(options.RootPath, StringComparison.Ordinal))
@@ -56,7 +56,8 @@ internal sealed class Router(ServerOptions options, IReadOnlyList<Route> routes,
             await Answers.StatusAsync(context, e.StatusCode, _flatErrors);
         }
         if (!Uncounted.Contains(path))
-            counts.Add(route?.Path ?? "none", request.Method, response.StatusCode);
+            counts.Add(route?.Path ?? "none", request.Method, response.StatusCode, request.ContentLength, response.ContentLength,
+                time.GetElapsedTime(started).TotalSeconds);
         if (options.AccessLog && !options.HiddenFromAccessLog.Contains(path))
             log.Access(new(context.Connection.RemoteIpAddress, context.Connection.RemotePort, request.Method,
                 context.Features.Get<IHttpRequestFeature>()!.RawTarget, response.StatusCode));

@@ -1,4 +1,5 @@
 using System.Globalization;
+using ModelHost.Simulator.Metrics;
 using ModelHost.Simulator.Requests;
 
 namespace ModelHost.Simulator.Server;
@@ -28,11 +29,12 @@ internal sealed class ThroughputLog : IAsyncDisposable
         {
             while (await timer.WaitForNextTickAsync(_stop.Token))
             {
-                var (morePrompts, moreGenerated) = (engine.Metrics.PromptTokens - prompts, engine.Metrics.GenerationTokens - generated);
+                var counts = engine.Ranks[0].Metrics.Read();
+                var (morePrompts, moreGenerated) = (counts.PromptTokens - prompts, counts.GenerationTokens - generated);
                 (prompts, generated) = (prompts + morePrompts, generated + moreGenerated);
                 var quiet = morePrompts == 0 && moreGenerated == 0 && engine.Scheduler.Running == 0;
                 if (!quiet || !idle)
-                    log.Api("loggers.py:259", Line(engine, morePrompts, moreGenerated));
+                    log.Api("loggers.py:259", Line(engine, counts, morePrompts, moreGenerated));
                 // the first quiet period is still logged, with zeros
                 idle = quiet;
             }
@@ -43,10 +45,10 @@ internal sealed class ThroughputLog : IAsyncDisposable
         }
     }
 
-    private static string Line(Engine engine, long prompts, long generated)
+    private static string Line(Engine engine, EngineCounts counts, long prompts, long generated)
     {
-        var queries = engine.Metrics.PrefixCacheQueries;
-        var hits = queries == 0 ? 0 : 100.0 * engine.Metrics.PrefixCacheHits / queries;
+        var queries = counts.PrefixCacheQueries;
+        var hits = queries == 0 ? 0 : 100.0 * counts.PrefixCacheHits / queries;
         return string.Create(CultureInfo.InvariantCulture,
             $"Engine 000: Avg prompt throughput: {prompts / Period.TotalSeconds:F1} tokens/s, Avg generation throughput: " +
             $"{generated / Period.TotalSeconds:F1} tokens/s, Running: {engine.Scheduler.Running} reqs, Waiting: {engine.Scheduler.Waiting} reqs, " +

@@ -140,28 +140,6 @@ public sealed class EngineTests
             .Where(line => line.StartsWith(histogram + "_bucket{", StringComparison.Ordinal)).Select(line => line.Split("le=\"")[1].Split('"')[0]));
     }
 
-    [Theory]
-    [InlineData("vllm:num_requests_waiting", "gauge")]
-    [InlineData("vllm:num_preemptions_total", "counter")]
-    [InlineData("vllm:prefix_cache_queries_total", "counter")]
-    [InlineData("vllm:prefix_cache_hits_total", "counter")]
-    [InlineData("vllm:request_success_total", "counter")]
-    [InlineData("vllm:request_queue_time_seconds", "histogram")]
-    [InlineData("vllm:request_inference_time_seconds", "histogram")]
-    [InlineData("vllm:request_prefill_time_seconds", "histogram")]
-    [InlineData("vllm:request_decode_time_seconds", "histogram")]
-    [InlineData("vllm:request_generation_tokens", "histogram")]
-    [InlineData("vllm:iteration_tokens_total", "histogram")]
-    [InlineData("vllm:cache_config_info", "gauge")]
-    [InlineData("vllm:engine_sleep_state", "gauge")]
-    [InlineData("process_resident_memory_bytes", "gauge")]
-    public async Task Series_have_their_type(string name, string type)
-    {
-        await using var simulator = await RunningSimulator.StartAsync("m");
-
-        (await simulator.MetricsAsync()).ShouldContain($"# TYPE {name} {type}");
-    }
-
     [Fact]
     public async Task Access_lines_have_the_form_of_uvicorn_and_can_be_hidden()
     {
