@@ -40,6 +40,28 @@ internal sealed class EngineMetrics(long maxModelLength)
         }
     }
 
+    /// <summary>This many sequences lost their blocks to others.</summary>
+    public void Preempted(int sequences)
+    {
+        lock (_gate)
+            _counts.Preemptions += sequences;
+    }
+
+    public void BlockReused(double gapSeconds)
+    {
+        lock (_gate)
+            _counts[Observed.BlockReuse].Observe(gapSeconds);
+    }
+
+    public void BlockEvicted(double lifetimeSeconds, double idleSeconds)
+    {
+        lock (_gate)
+        {
+            _counts[Observed.BlockLifetime].Observe(lifetimeSeconds);
+            _counts[Observed.BlockIdle].Observe(idleSeconds);
+        }
+    }
+
     /// <summary>A sequence has ended.</summary>
     /// <param name="reason">Why.</param>
     /// <param name="times">How long its parts took.</param>

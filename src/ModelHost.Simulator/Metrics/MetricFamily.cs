@@ -15,9 +15,10 @@ internal readonly record struct Sample(double Value, string? Label = null, strin
 /// <summary>What an engine shows at one moment.</summary>
 /// <param name="Options">How the server was started.</param>
 /// <param name="Rank">The engine.</param>
+/// <param name="Gauges">What it last told of its batch and queue.</param>
 /// <param name="Counts">What it has counted.</param>
 /// <param name="SleepLevel">The level of the sleep it is in, as its gauge has it; null when that says awake.</param>
-internal sealed record EngineView(ServerOptions Options, Requests.EngineRank Rank, EngineCounts Counts, int? SleepLevel);
+internal sealed record EngineView(ServerOptions Options, Requests.EngineRank Rank, Requests.Gauges Gauges, EngineCounts Counts, int? SleepLevel);
 
 /// <summary>Series of one name, once for every engine.</summary>
 internal sealed record MetricFamily(string Name, MetricKind Kind, string Help)

@@ -25,16 +25,19 @@ internal static class MetricTable
 
     public static IReadOnlyList<MetricFamily> All { get; } =
     [
-        Gauge("num_requests_running", "Number of requests in model execution batches.", view => view.Rank.Running),
-        Gauge("num_requests_waiting", "Number of requests waiting to be processed.", view => view.Rank.Waiting),
+        Gauge("num_requests_running", "Number of requests in model execution batches.", view => view.Gauges.Running),
+        Gauge("num_requests_waiting", "Number of requests waiting to be processed.", view => view.Gauges.Waiting),
         new("vllm:num_requests_waiting_by_reason", MetricKind.Gauge, "Number of requests waiting to be processed, by reason.")
         {
             Lifespan = Newest,
-            Read = view => [new(view.Rank.Waiting, "reason", "capacity"), new(0, "reason", "deferred")],
+            Read = view => 
+            [
+                new(view.Gauges.Waiting - view.Gauges.Deferred, "reason", "capacity"), new(view.Gauges.Deferred, "reason", "deferred"),
+            ],
         },
         Gauge("num_requests_swapped", "Number of requests swapped to CPU.", _ => 0) with { Lifespan = UntilTen, Hidden = HiddenInNine },
-        Gauge("kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", view => view.Rank.KvCacheUsage) with { Lifespan = NewNames },
-        Gauge("gpu_cache_usage_perc", "GPU KV-cache usage. 1 means 100 percent usage.", view => view.Rank.KvCacheUsage) with { Lifespan = GpuNames },
+        Gauge("kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", view => view.Gauges.KvCacheUsage) with { Lifespan = NewNames },
+        Gauge("gpu_cache_usage_perc", "GPU KV-cache usage. 1 means 100 percent usage.", view => view.Gauges.KvCacheUsage) with { Lifespan = GpuNames },
         Gauge("cpu_cache_usage_perc", "CPU KV-cache usage. 1 means 100 percent usage.", _ => 0) with { Lifespan = UntilTen, Hidden = HiddenInNine },
         Gauge("cpu_prefix_cache_hit_rate", "CPU prefix cache block hit rate.", _ => -1) with { Lifespan = UntilTen, Hidden = HiddenInNine },
         Gauge("gpu_prefix_cache_hit_rate", "GPU prefix cache block hit rate.", HitRate) with { Lifespan = UntilTen, Hidden = HiddenInNine },

@@ -27,7 +27,7 @@ internal sealed class MetricsPage(ServerOptions options, MemoryPlan plan, Engine
 
     private void WriteEngines(PageWriter page)
     {
-        EngineView[] views = [.. engine.Ranks.Select(rank => new EngineView(options, rank, rank.Metrics.Read(), sleep.ShownLevel))];
+        EngineView[] views = [.. engine.Ranks.Select(rank => new EngineView(options, rank, rank.Scheduler.Shown, rank.Metrics.Read(), sleep.ShownLevel))];
         foreach (var family in _families)
             switch (family.Kind)
             {

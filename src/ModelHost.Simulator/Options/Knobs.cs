@@ -14,11 +14,29 @@ internal sealed record Knobs
     /// <summary>Length of single phases, in place of their share of <see cref="LoadTime"/>.</summary>
     public IReadOnlyDictionary<LoadPhase, TimeSpan> PhaseTimes { get; init; } = new Dictionary<LoadPhase, TimeSpan>();
 
-    /// <summary>Time from admission to the first token. Default 0.</summary>
+    /// <summary>Time from admission to the first token of a prompt that is wholly cached: the overhead of a prefill. Default 0.</summary>
     public TimeSpan TimeToFirstToken { get; init; }
+
+    /// <summary>Standard deviation of <see cref="TimeToFirstToken"/>. Default 0; no sample is more than 70 % away from the mean.</summary>
+    public TimeSpan TimeToFirstTokenDeviation { get; init; }
+
+    /// <summary>What every token of the prompt that is not in the prefix cache adds. Default 0.</summary>
+    public TimeSpan PrefillTimePerToken { get; init; }
 
     /// <summary>Time between tokens. Default 0.</summary>
     public TimeSpan InterTokenLatency { get; init; }
+
+    /// <summary>Standard deviation of <see cref="InterTokenLatency"/>. Default 0; no sample is more than 70 % away from the mean.</summary>
+    public TimeSpan InterTokenDeviation { get; init; }
+
+    /// <summary>By how much a full batch is slower than a request alone; between them it grows evenly. Default 1.</summary>
+    public double FactorUnderLoad { get; init; } = 1;
+
+    /// <summary>What the deviations begin from: the same requests one after the other take the same times. Default 0.</summary>
+    public int Seed { get; init; }
+
+    /// <summary>Any of these times is set.</summary>
+    public bool HasTimes => TimeToFirstToken > TimeSpan.Zero || PrefillTimePerToken > TimeSpan.Zero || InterTokenLatency > TimeSpan.Zero;
 
     /// <summary>Tokens of an answer that is not cut short; 0 (default) varies it from 16 to 63 with the prompt.</summary>
     public int OutputTokens { get; init; }

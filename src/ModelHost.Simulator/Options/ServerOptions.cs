@@ -91,6 +91,9 @@ internal sealed class ServerOptions
 
     public int PipelineParallel => (int)(Flags.Integer("pipeline_parallel_size") ?? 1);
 
+    /// <summary>The numbers of the engines that this server has.</summary>
+    public IReadOnlyList<int> EngineIndices { get; } = [0];
+
     /// <summary>Front ends; more than one share their metrics.</summary>
     public int ApiServers => (int)Math.Max(1, Flags.Integer("api_server_count") ?? 1);
 

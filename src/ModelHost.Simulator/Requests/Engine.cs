@@ -1,7 +1,7 @@
 using System.Collections.Concurrent;
 using ModelHost.Simulator.Gpu;
-using ModelHost.Simulator.Metrics;
 using ModelHost.Simulator.Options;
+using ModelHost.Simulator.Text;
 
 namespace ModelHost.Simulator.Requests;
 
@@ -13,19 +13,17 @@ internal sealed class Engine(ServerOptions options, MemoryPlan plan, Adapters ad
     private readonly FailureRate _refusals = new(options.Knobs.BusyRate);
     private readonly TaskCompletionSource _died = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private CancellationTokenSource _abort = new();
+    private volatile PauseGate? _pause;
     private volatile bool _garbled;
     private volatile bool _memoryAway;
+    private long _started;
     private int _inFlight;
     private int _answered;
 
     public Adapters Adapters { get; } = adapters;
 
     /// <summary>The engines; one without data parallelism.</summary>
-    public IReadOnlyList<EngineRank> Ranks { get; } = [new(0, new Scheduler(options, plan), new EngineMetrics(plan.MaxModelLength))];
-
-    public Scheduler Scheduler => Ranks[0].Scheduler;
-
-    public PrefixCache Prefixes { get; } = new(options.PrefixCaching, plan.BlockSize);
+    public IReadOnlyList<EngineRank> Ranks { get; } = [.. options.EngineIndices.Select(index => EngineRank.Make(index, options, plan, time))];
 
     public TimeProvider Time { get; } = time;
 
@@ -45,7 +43,13 @@ internal sealed class Engine(ServerOptions options, MemoryPlan plan, Adapters ad
     /// <summary>Cancelled when all requests are to end at once.</summary>
     public CancellationToken Aborted => Volatile.Read(ref _abort).Token;
 
-    public bool IsPaused => Scheduler.CurrentPause is not null;
+    /// <summary>The pause that there is now.</summary>
+    public PauseGate? CurrentPause => _pause;
+
+    public bool IsPaused => _pause is not null;
+
+    /// <summary>Sequences that run.</summary>
+    public int Running => Ranks.Sum(rank => rank.Scheduler.Running);
 
     /// <summary>The weights are not those of the model: answers are nonsense.</summary>
     public bool Garbled
@@ -64,21 +68,31 @@ internal sealed class Engine(ServerOptions options, MemoryPlan plan, Adapters ad
     /// <summary>The exit code that ends the process at once, as a signal would; 0 when nobody asked.</summary>
     public int KilledWith { get; private set; }
 
+    public bool CachesPrefixes => options.PrefixCaching;
+
+    /// <summary>Tokens of a block of the KV cache.</summary>
+    public int BlockSize => plan.BlockSize;
+
+    /// <summary>The seed of the next request's times.</summary>
+    public ulong NextSeed() => ((ulong)Knobs.Seed << 32) + (ulong)Interlocked.Increment(ref _started);
+
     /// <summary>Single requests can be aborted by their id.</summary>
     public bool CanAbortOne => _known is not null;
 
     /// <summary>Makes a request known; the caller disposes of it when the answer is out.</summary>
+    /// <exception cref="ApiException">The engine is dead, or there is no room in its queue.</exception>
     public Generation Start(GenerationRequest request, CancellationToken disconnected, string? id = null)
     {
         if (IsDead)
             throw ApiException.EngineDead();
-        if (_refusals.Next())
+        var rank = Ranks.Count == 1 ? Ranks[0] : Ranks.MinBy(rank => rank.Scheduler.Load)!;
+        if (_refusals.Next() || !rank.Scheduler.Accepts(request.Prompts.Count * request.N, request.PromptTokens))
             throw ApiException.Busy();
         Interlocked.Increment(ref _inFlight);
         var sequences = new Sequence[request.Prompts.Count * request.N];
         for (var i = 0; i < sequences.Length; i++)
             sequences[i] = Sequence.Make(request, i, options.Seed, Knobs.OutputTokens);
-        var generation = new Generation(this, request, sequences, disconnected)
+        var generation = new Generation(this, rank, request, sequences, PlaceFor(request), disconnected)
         {
             Id = id,
             Failure = _failures.Next() ? Knobs.RequestFailure : RequestFailure.None,
@@ -89,7 +103,27 @@ internal sealed class Engine(ServerOptions options, MemoryPlan plan, Adapters ad
 
     /// <summary>Whether requests are under way that no pause holds.</summary>
     /// <param name="queued">Counts those that wait for a place too.</param>
-    public bool HasActive(bool queued) => (queued ? InFlight : Scheduler.Running) > (queued ? Scheduler.Held : 0);
+    public bool HasActive(bool queued) => queued
+        ? InFlight > Ranks.Sum(rank => rank.Scheduler.CountHeld(_pause)) : Running > 0;
+
+    public void Pause(bool freeze, bool onlyNew) => SetPause(new(freeze, onlyNew));
+
+    public void CloseGate() => _pause?.Close();
+
+    public void Resume()
+    {
+        var pause = _pause;
+        SetPause(null);
+        pause?.End();
+    }
+
+    /// <summary>Empties the prefix caches.</summary>
+    /// <param name="force">Even of what requests are using; otherwise nothing happens to an engine that has some.</param>
+    public void ForgetPrompts(bool force)
+    {
+        foreach (var rank in Ranks)
+            rank.Scheduler.ForgetPrompts(force);
+    }
 
     /// <summary>Ends every request there is as aborted, and none of those to come.</summary>
     public void AbortAll() => Interlocked.Exchange(ref _abort, new()).Cancel();
@@ -135,10 +169,25 @@ internal sealed class Engine(ServerOptions options, MemoryPlan plan, Adapters ad
         Die();
     }
 
-    public void Dispose()
+    public void Dispose() => _abort.Dispose();
+
+    private void SetPause(PauseGate? pause)
     {
-        _abort.Dispose();
+        _pause = pause;
         foreach (var rank in Ranks)
-            rank.Dispose();
+            rank.Scheduler.SetPause(pause);
+    }
+
+    private Place PlaceFor(GenerationRequest request)
+    {
+        var prompts = new PromptBlocks[request.Prompts.Count];
+        // keys and values depend on the adapter too, and whoever gives a salt wants to share with nobody else
+        var seed = request.Adapter is null && request.CacheSalt is null ? 0 : TextSource.Hash(request.CacheSalt, TextSource.Hash(request.Adapter, 1));
+        for (var i = 0; i < prompts.Length; i++)
+        {
+            var (text, tokens) = request.Prompts[i];
+            prompts[i] = new(options.PrefixCaching ? Tokenizer.BlockKeys(text, tokens, plan.BlockSize, seed) : [], Math.Max(0, tokens - 1) / plan.BlockSize);
+        }
+        return new(prompts.Length * request.N, prompts, request.PromptTokens, request.Adapter, _pause);
     }
 }

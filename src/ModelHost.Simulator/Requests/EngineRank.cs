@@ -1,4 +1,6 @@
+using ModelHost.Simulator.Gpu;
 using ModelHost.Simulator.Metrics;
+using ModelHost.Simulator.Options;
 
 namespace ModelHost.Simulator.Requests;
 
@@ -6,19 +8,17 @@ namespace ModelHost.Simulator.Requests;
 /// <param name="index">Its number, which is its label in <c>/metrics</c>.</param>
 /// <param name="scheduler">Its batch and queue.</param>
 /// <param name="metrics">What it counts.</param>
-internal sealed class EngineRank(int index, Scheduler scheduler, EngineMetrics metrics) : IDisposable
+internal sealed class EngineRank(int index, Scheduler scheduler, EngineMetrics metrics)
 {
+    public static EngineRank Make(int index, ServerOptions options, MemoryPlan plan, TimeProvider time)
+    {
+        var metrics = new EngineMetrics(plan.MaxModelLength);
+        return new(index, new Scheduler(options, plan, metrics, time), metrics);
+    }
+
     public int Index { get; } = index;
 
     public Scheduler Scheduler { get; } = scheduler;
 
     public EngineMetrics Metrics { get; } = metrics;
-
-    public int Running => Scheduler.Running;
-
-    public int Waiting => Scheduler.Waiting;
-
-    public double KvCacheUsage => Scheduler.KvCacheUsage;
-
-    public void Dispose() => Scheduler.Dispose();
 }

@@ -21,30 +21,35 @@ internal enum Outcome
     Failed,
 }
 
-/// <summary>One admitted request on its way through the engine: keeps the time of each token and counts what happens.</summary>
+/// <summary>One request on its way through the engine: keeps the time of each token and counts what happens.</summary>
 internal sealed class Generation : IDisposable
 {
     private readonly Engine _engine;
+    private readonly EngineRank _rank;
+    private readonly Place _place;
+    private readonly Pace? _pace;
     private readonly CancellationToken _disconnected;
     private readonly long _arrived;
     private readonly bool _timed;
     private readonly CancellationToken _aborted;
-    private readonly PauseGate? _bornDuring;
     private readonly CancellationTokenSource? _own;
+    private TimeSpan _due;
     private TimeSpan _frozen;
     private long _scheduled;
     private long _firstToken;
     private long _lastToken;
     private bool _entered;
+    private bool _begun;
     private CancellationTokenSource? _linked;
 
-    public Generation(Engine engine, GenerationRequest request, Sequence[] sequences, CancellationToken disconnected)
+    public Generation(Engine engine, EngineRank rank, GenerationRequest request, Sequence[] sequences, Place place, CancellationToken disconnected)
     {
-        (_engine, Request, Sequences, _disconnected) = (engine, request, sequences, disconnected);
-        (_aborted, _bornDuring) = (engine.Aborted, engine.Scheduler.CurrentPause);
+        (_engine, _rank, _place, Request, Sequences, _disconnected) = (engine, rank, place, request, sequences, disconnected);
+        _aborted = engine.Aborted;
         _own = engine.CanAbortOne ? new() : null;
         _arrived = engine.Time.GetTimestamp();
-        _timed = engine.Knobs.TimeToFirstToken > TimeSpan.Zero || engine.Knobs.InterTokenLatency > TimeSpan.Zero || engine.Knobs.Hang == HangPoint.Request;
+        _timed = engine.Knobs.HasTimes || engine.Knobs.Hang == HangPoint.Request;
+        _pace = engine.Knobs.HasTimes ? new(engine.Knobs, rank.Scheduler, engine.NextSeed()) : null;
         if (request.Adapter is not null)
             engine.Adapters.Count(request.Adapter, 1, 0);
         foreach (var sequence in sequences)
@@ -89,7 +94,7 @@ internal sealed class Generation : IDisposable
     /// <summary>Runs to the end, whichever it is.</summary>
     public async ValueTask RunAsync()
     {
-        if (!_timed && !_engine.Stopping && !_engine.IsDead && _engine.Scheduler.TryEnter(_bornDuring))
+        if (!_timed && !_engine.Stopping && !_engine.IsDead && TryEnterWhole())
         {
             // no time passes between the tokens, so they are counted together
             Entered();
@@ -108,11 +113,9 @@ internal sealed class Generation : IDisposable
     /// <returns>False when there is none; <see cref="Outcome"/> then says why.</returns>
     public async ValueTask<bool> NextAsync()
     {
-        if (Outcome != Outcome.Running)
+        if (Outcome != Outcome.Running || Interrupted())
             return false;
-        if (Interrupted())
-            return false;
-        if (!_entered || _timed || _engine.Scheduler.CurrentPause is { Freezes: true })
+        if (!_place.Runs || _timed || _engine.CurrentPause is { Freezes: true } || !TryGrow())
             try
             {
                 await WaitAsync();
@@ -124,7 +127,7 @@ internal sealed class Generation : IDisposable
             }
         if (Interrupted())
             return false;
-        if (Step == 0)
+        if (!_begun)
             First();
         Advance(1);
         return true;
@@ -148,27 +151,62 @@ internal sealed class Generation : IDisposable
         _engine.Ended(this, Outcome is Outcome.Finished);
     }
 
+    /// <summary>Takes all blocks at once, for a request that does not wait between its tokens.</summary>
+    private bool TryEnterWhole()
+    {
+        (_place.PrivateBlocks, _place.IsWhole) = (PrivateBlocks(Longest), true);
+        if (_rank.Scheduler.TryEnter(_place))
+            return true;
+        _place.IsWhole = false;
+        return false;
+    }
+
+    /// <summary>Has the blocks for the next token.</summary>
+    private bool TryGrow()
+    {
+        var more = PrivateBlocks(Step + 1) - _place.Lease.Private;
+        return more <= 0 || _rank.Scheduler.TryGrow(_place, more);
+    }
+
+    /// <summary>Blocks that hold what is not shared, after so many steps.</summary>
+    private int PrivateBlocks(int step)
+    {
+        var blocks = 0;
+        for (var i = 0; i < Sequences.Length; i++)
+        {
+            var sequence = Sequences[i];
+            var tokens = sequence.Prompt.Tokens + Math.Min(step, sequence.Length);
+            blocks += ((tokens + _engine.BlockSize - 1) / _engine.BlockSize) - _place.Prompts[i / Request.N].Keys.Length;
+        }
+        return blocks;
+    }
+
+    /// <summary>Waits for a turn, for the time of the next token, for the end of a pause, and again when the scheduler sends it back meanwhile.</summary>
     private async ValueTask WaitAsync()
     {
         _linked ??= CancellationTokenSource.CreateLinkedTokenSource(_disconnected, _aborted, _own?.Token ?? default);
-        if (!_entered)
+        do
         {
-            await _engine.Scheduler.EnterAsync(_bornDuring, _linked.Token);
-            Entered();
+            if (!_entered || !_place.Runs)
+            {
+                _place.PrivateBlocks = PrivateBlocks(Step);
+                await _rank.Scheduler.EnterAsync(_place, _linked.Token);
+                Entered();
+            }
             if (_engine.Knobs.Hang == HangPoint.Request)
                 await Task.Delay(Timeout.InfiniteTimeSpan, _engine.Time, _linked.Token);
+            // from the schedule and not from the last token: otherwise each timer's delay would add up
+            var left = _due + _frozen - _engine.Time.GetElapsedTime(_scheduled);
+            if (left > TimeSpan.Zero)
+                await Task.Delay(left, _engine.Time, _linked.Token);
+            while (_engine.CurrentPause is { Freezes: true } pause)
+            {
+                var stopped = _engine.Time.GetTimestamp();
+                await pause.Ended.WaitAsync(_linked.Token);
+                _frozen += _engine.Time.GetElapsedTime(stopped);
+            }
         }
-        // from the schedule and not from the last token: otherwise each timer's delay would add up
-        var due = _engine.Knobs.TimeToFirstToken + (_engine.Knobs.InterTokenLatency * Step);
-        var left = due + _frozen - _engine.Time.GetElapsedTime(_scheduled);
-        if (left > TimeSpan.Zero)
-            await Task.Delay(left, _engine.Time, _linked.Token);
-        while (_engine.Scheduler.CurrentPause is { Freezes: true } pause)
-        {
-            var stopped = _engine.Time.GetTimestamp();
-            await _engine.Scheduler.HoldAsync(pause, _linked.Token);
-            _frozen += _engine.Time.GetElapsedTime(stopped);
-        }
+        while (!_place.Runs || !TryGrow());
     }
 
     private bool Interrupted()
@@ -182,27 +220,36 @@ internal sealed class Generation : IDisposable
         return Outcome != Outcome.Running;
     }
 
+    /// <summary>It runs, for the first time or again: then everything that was computed is computed once more.</summary>
     private void Entered()
     {
+        var (again, found) = (_entered, _place.FoundBlocks * _engine.BlockSize);
         _entered = true;
+        _begun = false;
         _scheduled = _engine.Time.GetTimestamp();
-        _engine.Scheduler.Occupy(Request.PromptTokens);
-        if (Request.Adapter is not null)
-            _engine.Adapters.Count(Request.Adapter, -1, 1);
+        _frozen = TimeSpan.Zero;
+        if (!again)
+            CachedTokens = found;
+        _due = _pace?.First(Request.PromptTokens - found + CompletionTokens) ?? TimeSpan.Zero;
         if (_engine.MemoryAway)
             _engine.Die();
-        if (!_engine.Garbled)
+        if (again)
             return;
-        for (var i = 0; i < Sequences.Length; i++)
+        if (Request.Adapter is not null)
+            _engine.Adapters.Count(Request.Adapter, -1, 1);
+        for (var i = 0; i < Sequences.Length && _engine.Garbled; i++)
             Sequences[i] = Sequences[i].Garbled();
     }
 
+    /// <summary>The first token since it last began to run.</summary>
     private void First()
     {
-        _firstToken = _lastToken = _engine.Time.GetTimestamp();
-        CachedTokens = _engine.Prefixes.CachedTokens(Request);
-        _engine.Ranks[0].Metrics.FirstToken(
-            Seconds(_arrived, _firstToken), Request.PromptTokens, CachedTokens, _engine.Prefixes.Enabled, Sequences.Length);
+        _begun = true;
+        _firstToken = _engine.Time.GetTimestamp();
+        if (Step > 0)
+            return;
+        _lastToken = _firstToken;
+        _rank.Metrics.FirstToken(Seconds(_arrived, _firstToken), Request.PromptTokens, CachedTokens, _engine.CachesPrefixes, Sequences.Length);
     }
 
     private void Advance(int steps)
@@ -212,11 +259,12 @@ internal sealed class Generation : IDisposable
         Step += steps;
         var tokens = CompletionTokens - before;
         var now = steps == 1 ? _engine.Time.GetTimestamp() : _lastToken;
-        _engine.Ranks[0].Metrics.Tokens(tokens, Seconds(_lastToken, now), tokens - gaps);
-        _engine.Scheduler.Occupy(tokens);
+        _rank.Metrics.Tokens(tokens, Seconds(_lastToken, now), tokens - gaps);
         _lastToken = now;
         if (Step >= Longest)
             End(Outcome.Finished);
+        else if (_pace is not null)
+            _due += _pace.Gap();
     }
 
     private void End(Outcome outcome)
@@ -224,15 +272,15 @@ internal sealed class Generation : IDisposable
         Outcome = outcome;
         var now = _engine.Time.GetTimestamp();
         var scheduled = _entered ? _scheduled : now;
-        var first = Step > 0 ? _firstToken : now;
-        var last = Step > 0 ? _lastToken : now;
+        var first = _begun ? _firstToken : now;
+        var last = _begun ? _lastToken : now;
         var times = new RequestTimes(Seconds(_arrived, scheduled), Seconds(scheduled, first), Seconds(first, last), Seconds(_arrived, now));
         var longest = 0;
         for (var i = 0; i < Sequences.Length; i++)
         {
             var (sequence, isLast) = (Sequences[i], (i + 1) % Request.N == 0);
             longest = Math.Max(longest, Done(sequence));
-            _engine.Ranks[0].Metrics.Finished(
+            _rank.Metrics.Finished(
                 outcome is Outcome.EngineDead or Outcome.Failed ? FinishReason.Error : FinishOf(sequence), times, sequence.Prompt.Tokens, Done(sequence),
                 Request.MaxTokens, isLast ? Request.N : 0, longest);
             if (isLast)
@@ -240,10 +288,8 @@ internal sealed class Generation : IDisposable
         }
         if (Request.Adapter is not null)
             _engine.Adapters.Count(Request.Adapter, _entered ? 0 : -1, _entered ? -1 : 0);
-        if (!_entered)
-            return;
-        _engine.Scheduler.Occupy(-Request.PromptTokens - CompletionTokens);
-        _engine.Scheduler.Leave();
+        if (_entered)
+            _rank.Scheduler.Leave(_place);
     }
 
     private double Seconds(long from, long to) => _engine.Time.GetElapsedTime(from, to).TotalSeconds;

@@ -149,6 +149,7 @@ internal sealed class RequestParser(ServerOptions options, MemoryPlan plan, Adap
         {
             Model = name,
             Adapter = adapters.Enabled && adapters.Has(model) ? model : null,
+            CacheSalt = body.Text("cache_salt"),
             Prompts = prompts,
             MaxTokens = maxTokens ?? (int)Math.Min(int.MaxValue, plan.MaxModelLength - prompts.Max(prompt => prompt.Tokens)),
             N = n,

@@ -55,7 +55,7 @@ internal sealed class DevRoutes(ServerOptions options, Engine engine, SleepMode 
 
     private Task ResetPrefixCacheAsync(HttpContext context)
     {
-        engine.Prefixes.Clear();
+        engine.ForgetPrompts(force: false);
         return EmptyAsync(context);
     }
 

@@ -32,7 +32,7 @@ internal sealed class ThroughputLog : IAsyncDisposable
                 var counts = engine.Ranks[0].Metrics.Read();
                 var (morePrompts, moreGenerated) = (counts.PromptTokens - prompts, counts.GenerationTokens - generated);
                 (prompts, generated) = (prompts + morePrompts, generated + moreGenerated);
-                var quiet = morePrompts == 0 && moreGenerated == 0 && engine.Scheduler.Running == 0;
+                var quiet = morePrompts == 0 && moreGenerated == 0 && engine.Ranks[0].Scheduler.Running == 0;
                 if (!quiet || !idle)
                     log.Api("loggers.py:259", Line(engine, counts, morePrompts, moreGenerated));
                 // the first quiet period is still logged, with zeros
@@ -47,11 +47,12 @@ internal sealed class ThroughputLog : IAsyncDisposable
 
     private static string Line(Engine engine, EngineCounts counts, long prompts, long generated)
     {
+        var gauges = engine.Ranks[0].Scheduler.Shown;
         var queries = counts.PrefixCacheQueries;
         var hits = queries == 0 ? 0 : 100.0 * counts.PrefixCacheHits / queries;
         return string.Create(CultureInfo.InvariantCulture,
             $"Engine 000: Avg prompt throughput: {prompts / Period.TotalSeconds:F1} tokens/s, Avg generation throughput: " +
-            $"{generated / Period.TotalSeconds:F1} tokens/s, Running: {engine.Scheduler.Running} reqs, Waiting: {engine.Scheduler.Waiting} reqs, " +
-            $"GPU KV cache usage: {100 * engine.Scheduler.KvCacheUsage:F1}%, Prefix cache hit rate: {hits:F1}%");
+            $"{generated / Period.TotalSeconds:F1} tokens/s, Running: {gauges.Running} reqs, Waiting: {gauges.Waiting} reqs, " +
+            $"GPU KV cache usage: {100 * gauges.KvCacheUsage:F1}%, Prefix cache hit rate: {hits:F1}%");
     }
 }

@@ -75,7 +75,7 @@ internal sealed class SleepMode(ServerOptions options, MemoryPlan plan, Engine e
             if (copied)
                 await Task.Delay(Transfer(options.Knobs.SleepGigabytesPerSecond), time, CancellationToken.None);
             if (level >= 1 || tags.Count > 0)
-                engine.Prefixes.Clear();
+                engine.ForgetPrompts(force: true);
             _kvAsleep |= _enabled && (tags.Count > 0 ? tags.Contains(KvCache) : level >= 1);
             _weightsAsleep |= weights;
             _inRam |= copied;
@@ -129,7 +129,7 @@ internal sealed class SleepMode(ServerOptions options, MemoryPlan plan, Engine e
             log.Engine("abstract.py:334", string.Create(CultureInfo.InvariantCulture,
                 $"It took {time.GetElapsedTime(started).TotalSeconds:F6} seconds to wake up tags {{{string.Join(", ", Awoken(tags).Select(tag => $"'{tag}'"))}}}."));
             if (!_waitsForAll || (!_weightsAsleep && !_kvAsleep))
-                engine.Scheduler.Resume();
+                engine.Resume();
         }
         finally
         {
@@ -164,7 +164,7 @@ internal sealed class SleepMode(ServerOptions options, MemoryPlan plan, Engine e
         {
             await PauseEngineAsync(mode, cancellationToken);
             if (clearCache)
-                engine.Prefixes.Clear();
+                engine.ForgetPrompts(force: false);
         }
         finally
         {
@@ -177,7 +177,7 @@ internal sealed class SleepMode(ServerOptions options, MemoryPlan plan, Engine e
     {
         await _turn.WaitAsync(cancellationToken);
         if (!_weightsAsleep && !_kvAsleep)
-            engine.Scheduler.Resume();
+            engine.Resume();
         _turn.Release();
     }
 
@@ -198,12 +198,12 @@ internal sealed class SleepMode(ServerOptions options, MemoryPlan plan, Engine e
     {
         if (engine.IsPaused)
             return;
-        engine.Scheduler.Pause(freeze: mode == PauseMode.Keep, onlyNew: mode == PauseMode.Wait);
+        engine.Pause(freeze: mode == PauseMode.Keep, onlyNew: mode == PauseMode.Wait);
         if (mode == PauseMode.Abort)
             engine.AbortAll();
         while (mode != PauseMode.Keep && engine.HasActive(mode == PauseMode.Wait) && !engine.IsDead)
             await Task.Delay(TimeSpan.FromMilliseconds(5), time, cancellationToken);
-        engine.Scheduler.CloseGate();
+        engine.CloseGate();
     }
 
     private void CheckFree(long bytes)
@@ -219,7 +219,7 @@ internal sealed class SleepMode(ServerOptions options, MemoryPlan plan, Engine e
     private void Tell()
     {
         engine.MemoryAway = _weightsAsleep || _kvAsleep;
-        if (engine.MemoryAway && !_pauses && engine.Scheduler.Running > 0)
+        if (engine.MemoryAway && !_pauses && engine.Running > 0)
             engine.Die();
         hold?.Set((HeldBytes + (1 << 20) - 1) >> 20);
         hold?.SetRam(_inRam ? plan.WeightBytes * Ranks >> 20 : 0);

@@ -60,18 +60,59 @@ internal static class Tokenizer
         return Encoding.UTF8.GetString(bytes.WrittenSpan);
     }
 
+    /// <summary>One key for every <paramref name="blockSize"/> tokens of a text, each made of all tokens up to there.</summary>
+    /// <param name="text">The text.</param>
+    /// <param name="tokens">Its tokens, which decide how many keys there are.</param>
+    /// <param name="blockSize">Tokens of a block.</param>
+    /// <param name="seed">What else two texts must have in common for their keys to be the same.</param>
+    public static ulong[] BlockKeys(ReadOnlySpan<char> text, int tokens, int blockSize, ulong seed)
+    {
+        if (tokens < blockSize)
+            return [];
+        var keys = new ulong[tokens / blockSize];
+        var (key, done) = (seed, 0);
+        Span<byte> bytes = stackalloc byte[MaxPiece * 3];
+        while (!text.IsEmpty && done < keys.Length * blockSize)
+        {
+            var piece = text[..PieceLength(text)];
+            text = text[piece.Length..];
+            if (Known.TryGetValue(piece, out var id))
+            {
+                Next(id);
+                continue;
+            }
+            var count = Encoding.UTF8.GetBytes(piece, bytes);
+            for (var start = 0; start < count && done < keys.Length * blockSize; start += BytesPerToken)
+                Next(Token(bytes[start..Math.Min(start + BytesPerToken, count)]));
+        }
+        // token ids that are no text of their own tokenize to fewer
+        while (done < keys.Length * blockSize)
+            Next(0);
+        return keys;
+
+        void Next(int token)
+        {
+            key = (key ^ (uint)token) * 0x9E37_79B9_7F4A_7C15;
+            key ^= key >> 29;
+            if (++done % blockSize == 0)
+                keys[(done / blockSize) - 1] = key;
+        }
+    }
+
     private static void EncodeBytes(ReadOnlySpan<char> piece, List<int> tokens)
     {
         Span<byte> bytes = stackalloc byte[MaxPiece * 3];
         bytes = bytes[..Encoding.UTF8.GetBytes(piece, bytes)];
         for (var start = 0; start < bytes.Length; start += BytesPerToken)
-        {
-            var length = Math.Min(BytesPerToken, bytes.Length - start);
-            var token = length << 24;
-            for (var i = 0; i < length; i++)
-                token |= bytes[start + i] << (8 * i);
-            tokens.Add(token);
-        }
+            tokens.Add(Token(bytes[start..Math.Min(start + BytesPerToken, bytes.Length)]));
+    }
+
+    private static int Token(ReadOnlySpan<byte> bytes)
+    {
+        var token = bytes.Length << 24;
+        for (var i = 0; i < bytes.Length; i++)
+            token |= bytes[i] << (8 * i);
+        return token;
     }
 
     private const int MaxPiece = 64;
