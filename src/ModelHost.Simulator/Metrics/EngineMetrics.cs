@@ -9,6 +9,9 @@ internal sealed class EngineMetrics(long maxModelLength)
     private readonly Lock _gate = new();
     private readonly EngineCounts _counts = new(maxModelLength);
 
+    /// <summary>Counts several things under one lock, which costs less than the same again for each.</summary>
+    public Lock.Scope Together() => _gate.EnterScope();
+
     /// <summary>All values of one moment.</summary>
     public EngineCounts Read()
     {

@@ -20,7 +20,7 @@ internal sealed class HttpCounts
     public void Add(string handler, string method, int status, long? requestBytes, long? responseBytes, double seconds)
     {
         var entry = _entries.GetOrAdd((handler, method), static _ => new Entry());
-        lock (entry)
+        lock (entry.Gate)
         {
             entry.ByClass[Math.Clamp(status / 100, 0, entry.ByClass.Length - 1)]++;
             entry.RequestBytes += requestBytes ?? 0;
@@ -54,6 +54,8 @@ internal sealed class HttpCounts
 
     private sealed class Entry
     {
+        public Lock Gate { get; } = new();
+
         public long[] ByClass { get; private init; } = new long[6];
 
         public long RequestBytes { get; set; }
@@ -66,7 +68,7 @@ internal sealed class HttpCounts
 
         public Entry Copy()
         {
-            lock (this)
+            lock (Gate)
                 return new()
                 {
                     ByClass = (long[])ByClass.Clone(),

@@ -100,8 +100,13 @@ internal sealed class Generation : IDisposable
             Entered();
             if (Interrupted())
                 return;
-            First();
-            Advance(Longest);
+            using (_rank.Metrics.Together())
+            {
+                First();
+                Advance(Longest);
+                Count(Outcome.Finished);
+            }
+            Leave();
             return;
         }
         while (await NextAsync())
@@ -130,6 +135,8 @@ internal sealed class Generation : IDisposable
         if (!_begun)
             First();
         Advance(1);
+        if (Step >= Longest)
+            End(Outcome.Finished);
         return true;
     }
 
@@ -261,13 +268,17 @@ internal sealed class Generation : IDisposable
         var now = steps == 1 ? _engine.Time.GetTimestamp() : _lastToken;
         _rank.Metrics.Tokens(tokens, Seconds(_lastToken, now), tokens - gaps);
         _lastToken = now;
-        if (Step >= Longest)
-            End(Outcome.Finished);
-        else if (_pace is not null)
+        if (_pace is not null)
             _due += _pace.Gap();
     }
 
     private void End(Outcome outcome)
+    {
+        Count(outcome);
+        Leave();
+    }
+
+    private void Count(Outcome outcome)
     {
         Outcome = outcome;
         var now = _engine.Time.GetTimestamp();
@@ -286,6 +297,10 @@ internal sealed class Generation : IDisposable
             if (isLast)
                 longest = 0;
         }
+    }
+
+    private void Leave()
+    {
         if (Request.Adapter is not null)
             _engine.Adapters.Count(Request.Adapter, _entered ? 0 : -1, _entered ? -1 : 0);
         if (_entered)
