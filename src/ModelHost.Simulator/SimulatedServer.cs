@@ -91,8 +91,9 @@ internal sealed class SimulatedServer(
         }
         catch (LoadFailedException e)
         {
-            FailureReport.Write(log, e);
-            return 1;
+            if (e.Message.Length > 0)
+                FailureReport.Write(log, e, options.TensorParallel * options.PipelineParallel);
+            return e.ExitCode;
         }
         catch (OperationCanceledException) when (stop.IsCancellationRequested)
         {

@@ -15,6 +15,8 @@ internal sealed class FlagValues
 
     public void Set(string key, object value) => _values[key] = value;
 
+    public bool Has(string key) => _values.ContainsKey(key);
+
     public string? Text(string key) => _values.GetValueOrDefault(key) as string;
 
     public long? Integer(string key) => _values.TryGetValue(key, out var value) ? (long)value : null;

@@ -7,7 +7,7 @@ internal static class FailureReport
 {
     private const string Packages = "/usr/local/lib/python3.12/dist-packages/vllm/";
 
-    public static void Write(ServerLog log, LoadFailedException failure)
+    public static void Write(ServerLog log, LoadFailedException failure, int workers)
     {
         var cause = failure.Message.Split('\n');
         if (!failure.InEngine)
@@ -38,6 +38,9 @@ internal static class FailureReport
         // logged with the cause first, as workers do, so that a reader finds it above the wrapper
         foreach (var line in trace)
             log.Engine("core.py:1103", line, "ERROR");
+        if (workers > 1)
+            log.Engine("core.py:1103", "Exception: WorkerProc initialization failed due to an exception in a background process. " +
+                "See stack trace for root cause.", "ERROR");
         log.Engine("core.py:1104", "EngineCore failed to start.", "ERROR");
         log.EngineError(["Process EngineCore:", .. trace]);
         log.ApiError(

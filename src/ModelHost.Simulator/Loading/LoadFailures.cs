@@ -46,6 +46,8 @@ internal static class LoadFailures
             return BadParser("reasoning", reasoning, ParserNames.Reasoning);
         if (options.Flags.Switch("enable_auto_tool_choice") && options.Flags.Text("tool_call_parser") is null)
             return new("TypeError: Error: --enable-auto-tool-choice requires --tool-call-parser", inEngine: false);
+        if (options.Flags.Text("runner") == "generate" && options.Shape.Pools)
+            return ScriptedFailures.WrongRunner();
         if (options.GpuMemoryUtilization is <= 0 or > 1)
             return new("pydantic_core._pydantic_core.ValidationError: 1 validation error for CacheConfig\ngpu_memory_utilization\n" +
                 $"  Input should be {(options.GpuMemoryUtilization > 1 ? "less than or equal to 1" : "greater than 0")}", inEngine: false);
@@ -55,36 +57,6 @@ internal static class LoadFailures
         return null;
     }
 
-    /// <summary>The failure that a knob asks for in this phase; null when there is none.</summary>
-    public static LoadFailedException? Scripted(ServerOptions options, LoadPhase phase) => (options.Knobs.Failure, phase) switch
-    {
-        (ScriptedFailure.NoGpu, LoadPhase.Platform) => NoDevice(),
-        (ScriptedFailure.BadParser, LoadPhase.Platform) => BadParser("tool call", "unknown_parser", ParserNames.ToolCall),
-        (ScriptedFailure.Gated, LoadPhase.Config) => new(
-            "OSError: You are trying to access a gated repo.\nMake sure to have access to it at " +
-            $"https://huggingface.co/{options.Model}.\n401 Client Error. Cannot access gated repo for url " +
-            $"https://huggingface.co/{options.Model}/resolve/main/config.json.\nAccess to model {options.Model} is restricted. " +
-            "You must have access to it and be authenticated to access it. Please log in.", inEngine: false),
-        (ScriptedFailure.NotFound, LoadPhase.Config) => new(
-            $"OSError: {options.Model} is not a local folder and is not a valid model identifier listed on 'https://huggingface.co/models'\n" +
-            $"Repository Not Found for url: https://huggingface.co/{options.Model}/resolve/main/config.json.\n" +
-            $"ValueError: Invalid repository ID or local directory specified: '{options.Model}'.", inEngine: false),
-        (ScriptedFailure.Unsupported, LoadPhase.Config) => new(
-            "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig\n  Value error, " +
-            "Model architectures ['UnheardOfForCausalLM'] are not supported for now.", inEngine: false),
-        (ScriptedFailure.Nccl, LoadPhase.Engine) => new(
-            "torch.distributed.DistBackendError: NCCL error in: /pytorch/torch/csrc/distributed/c10d/NCCLUtils.cpp:77, unhandled system error " +
-            "(run with NCCL_DEBUG=INFO for details), NCCL version 2.27.5\nncclSystemError: System call (e.g. socket, malloc) or external library " +
-            "call failed or device error.\nLast error:\nError while creating shared memory segment /dev/shm/nccl-Gx4zmi (size 9637888)", inEngine: true),
-        (ScriptedFailure.Oom, LoadPhase.Weights) => OutOfMemory(79.65, 0.02, 0.5),
-        (ScriptedFailure.Profiling, LoadPhase.Profile) => new(
-            "AssertionError: Error in memory profiling. Initial free memory 60.25 GiB, current free memory 71.5 GiB. This happens when other " +
-            "processes sharing the same container release GPU memory while vLLM is profiling during initialization.", inEngine: true),
-        (ScriptedFailure.CacheBlocks, LoadPhase.Profile) => NoCacheBlocks(),
-        (ScriptedFailure.KvCache, LoadPhase.Profile) => KvCacheTooSmall(262_144, 24, 3.18, 34_736),
-        _ => null,
-    };
-
-    private static LoadFailedException BadParser(string kind, string name, IEnumerable<string> known) => new(
+    public static LoadFailedException BadParser(string kind, string name, IEnumerable<string> known) => new(
         $"KeyError: 'invalid {kind} parser: {name} (chose from {{ {string.Join(',', known)} }})'", inEngine: false);
 }

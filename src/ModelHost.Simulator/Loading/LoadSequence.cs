@@ -23,6 +23,7 @@ internal sealed class LoadSequence(ServerOptions options, ServerLog log, TimePro
         [LoadPhase.Graphs] = 0.15,
     };
 
+    private readonly LoadCaches _caches = new(options);
     private GpuHold? _hold;
 
     /// <summary>Runs all phases.</summary>
@@ -61,6 +62,7 @@ internal sealed class LoadSequence(ServerOptions options, ServerLog log, TimePro
     private async Task ConfigAsync(CancellationToken cancellationToken)
     {
         await SpendAsync(LoadPhase.Config, cancellationToken);
+        Throw(ScriptedFailures.OfHub(options, _caches.HasWeights));
         var asked = options.Flags.Integer("max_model_len");
         if (asked > options.Shape.MaxPositions && !options.AllowLongMaxModelLength)
             throw LoadFailures.TooLong(asked.Value, options.Shape.MaxPositions);
@@ -101,17 +103,20 @@ internal sealed class LoadSequence(ServerOptions options, ServerLog log, TimePro
         var bytes = options.Shape.WeightBytes / (options.TensorParallel * options.PipelineParallel);
         var started = time.GetTimestamp();
         log.Engine("gpu_model_runner.py:2338", $"Starting to load model {options.Model}...");
-        await SpendAsync(LoadPhase.Download, cancellationToken);
+        var downloading = DownloadTime();
+        Throw(ScriptedFailures.In(LoadPhase.Download, options));
+        await Task.Delay(downloading, time, cancellationToken);
+        _caches.KeepWeights();
         log.Engine("weight_utils.py:392", "Using model weights format ['*.safetensors']");
-        if (Duration(LoadPhase.Download) > TimeSpan.FromSeconds(0.5))
-            log.Engine("weight_utils.py:413", $"Time spent downloading weights for {options.Model}: {Seconds(Duration(LoadPhase.Download))} seconds");
+        if (downloading > TimeSpan.FromSeconds(0.5))
+            log.Engine("weight_utils.py:413", $"Time spent downloading weights for {options.Model}: {Seconds(downloading)} seconds");
         if (_hold is not null && _hold.Devices.Min(_hold.FreeMib) << 20 is var free && free < bytes)
             throw LoadFailures.OutOfMemory(totalBytes / Gib, free / Gib, bytes / Gib);
 
         var reading = time.GetTimestamp();
         var shards = (int)Math.Clamp((options.Shape.WeightBytes + (5L << 30) - 1) / (5L << 30), 1, 64);
         Progress(0);
-        Throw(LoadFailures.Scripted(options, LoadPhase.Weights));
+        Throw(ScriptedFailures.In(LoadPhase.Weights, options));
         if (options.Knobs.Hang == HangPoint.Load)
             await Task.Delay(Timeout.InfiniteTimeSpan, time, cancellationToken);
         for (var shard = 1; shard <= shards; shard++)
@@ -131,15 +136,7 @@ internal sealed class LoadSequence(ServerOptions options, ServerLog log, TimePro
     private async Task<MemoryPlan> CacheAsync(long totalBytes, CancellationToken cancellationToken)
     {
         var started = time.GetTimestamp();
-        if (!options.EnforceEager)
-        {
-            var length = Seconds(Duration(LoadPhase.Compile));
-            log.Engine("backends.py:548", "Using cache directory: /root/.cache/vllm/torch_compile_cache/0a1b2c3d4e/rank_0_0/backbone for vLLM's torch.compile");
-            log.Engine("backends.py:559", $"Dynamo bytecode transform time: {length} s");
-            await SpendAsync(LoadPhase.Compile, cancellationToken);
-            log.Engine("backends.py:215", Wording.Compiled.Of(options.Release, length));
-            log.Engine("monitor.py:34", Wording.CompileTotal.Of(options.Release, length));
-        }
+        var compiling = await CompileAsync(cancellationToken);
         await SpendAsync(LoadPhase.Profile, cancellationToken);
         log.Engine("monitor.py:48", Wording.Profiled.Of(options.Release, Seconds(Duration(LoadPhase.Profile))));
         var plan = MemoryPlan.Make(options, totalBytes, options.Knobs.GpuDirectory is not null || options.Knobs.GpuMemoryMib is not null);
@@ -163,14 +160,40 @@ internal sealed class LoadSequence(ServerOptions options, ServerLog log, TimePro
         log.Engine("gpu_worker.py:391", string.Create(CultureInfo.InvariantCulture,
             $"Free memory on device ({totalBytes / Gib:F2}/{totalBytes / Gib:F2} GiB) on startup. Desired GPU memory utilization is " +
             $"({options.GpuMemoryUtilization:0.0###}, {plan.BudgetBytes / Gib:F2} GiB)."));
-        log.Engine("core.py:218", Wording.EngineReady.Of(options.Release, Seconds(time.GetElapsedTime(started)), Seconds(options.EnforceEager ? TimeSpan.Zero : Duration(LoadPhase.Compile))));
+        log.Engine("core.py:218", Wording.EngineReady.Of(options.Release, Seconds(time.GetElapsedTime(started)), Seconds(compiling)));
         log.Api("api_server.py:1020", Wording.Tasks.Of(options.Release, options.Pools ? "embed" : "generate"));
         return plan;
     }
 
+    /// <summary>Compiles, or finds what a former start has compiled.</summary>
+    /// <returns>The time it took.</returns>
+    private async Task<TimeSpan> CompileAsync(CancellationToken cancellationToken)
+    {
+        if (options.EnforceEager)
+            return TimeSpan.Zero;
+        Throw(ScriptedFailures.In(LoadPhase.Compile, options));
+        var found = _caches.HasCompiled;
+        var length = found ? TimeSpan.Zero : Duration(LoadPhase.Compile);
+        log.Engine("backends.py:548", $"Using cache directory: {_caches.CompiledFolder} for vLLM's torch.compile");
+        log.Engine("backends.py:559", $"Dynamo bytecode transform time: {Seconds(length)} s");
+        await Task.Delay(length, time, cancellationToken);
+        log.Engine("backends.py:215", (found ? Wording.CompiledBefore : Wording.Compiled).Of(options.Release, Seconds(length)));
+        log.Engine("monitor.py:34", Wording.CompileTotal.Of(options.Release, Seconds(length)));
+        _caches.KeepCompiled();
+        return length;
+    }
+
+    private TimeSpan DownloadTime()
+    {
+        if (options.Knobs.KeepsCaches && _caches.HasWeights)
+            return TimeSpan.Zero;
+        return options.Knobs.PhaseTimes.ContainsKey(LoadPhase.Download) || options.Knobs.DownloadMegabytesPerSecond == 0 ? Duration(LoadPhase.Download)
+            : TimeSpan.FromSeconds(Math.Min(KnobText.MostSeconds, options.Shape.WeightBytes / 1e6 / options.Knobs.DownloadMegabytesPerSecond));
+    }
+
     private async Task SpendAsync(LoadPhase phase, CancellationToken cancellationToken)
     {
-        Throw(LoadFailures.Scripted(options, phase));
+        Throw(ScriptedFailures.In(phase, options));
         if (Duration(phase) is { Ticks: > 0 } duration)
             await Task.Delay(duration, time, cancellationToken);
     }

@@ -28,6 +28,10 @@ internal sealed class Wording(params (Lifespan Lifespan, string Format)[] all)
         (Lifespan.Until(Newer), "Compiling a graph for general shape takes {0} s"),
         (Lifespan.Always, "Compiling a graph for compile range (1, 8192) takes {0} s"));
 
+    public static readonly Wording CompiledBefore = new(
+        (Lifespan.Until(Newer), "Directly load the compiled graph(s) for general shape from the cache, took {0} s"),
+        (Lifespan.Always, "Directly load the compiled graph(s) for compile range (1, 8192) from the cache, took {0} s"));
+
     public static readonly Wording CompileTotal = new(
         (Lifespan.Until(Newer), "torch.compile takes {0} s in total"),
         (Lifespan.Always, "torch.compile took {0} s in total"));

@@ -14,6 +14,39 @@ internal enum ScriptedFailure
     Nccl,
     Profiling,
     CacheBlocks,
+
+    /// <summary>There is a token, and its owner has not accepted the licence.</summary>
+    Licence,
+
+    Revision,
+
+    /// <summary>Not in the cache, and the network may not be asked.</summary>
+    Offline,
+
+    RemoteCode,
+    Inspect,
+    Runner,
+
+    /// <summary>The platform has no sleep mode.</summary>
+    NoSleep,
+
+    /// <summary>Others hold the GPU.</summary>
+    FreeMemory,
+
+    /// <summary>The kernel ends the process for its memory: code 137 and not a word.</summary>
+    Killed,
+}
+
+/// <summary>Who may load the model from the hub.</summary>
+internal enum HubAccess
+{
+    Open,
+
+    /// <summary>Whoever has a token.</summary>
+    Gated,
+
+    /// <summary>Nobody: the owner of the token has not accepted the licence.</summary>
+    Closed,
 }
 
 /// <summary>Where the simulator stops making progress.</summary>

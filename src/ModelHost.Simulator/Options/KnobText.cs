@@ -8,6 +8,9 @@ internal sealed class KnobException(string message) : Exception(message);
 /// <summary>The text of one knob, read as what the knob needs.</summary>
 internal readonly record struct KnobText(string Name, string Text)
 {
+    /// <summary>A timer takes no more than some 49 days.</summary>
+    public const double MostSeconds = 2_000_000;
+
     private const double Unlimited = 1e9;
 
     public double Number(double most = Unlimited)
@@ -24,9 +27,9 @@ internal readonly record struct KnobText(string Name, string Text)
         return number <= most ? number : throw TooMuch(most);
     }
 
-    public TimeSpan Seconds() => TimeSpan.FromSeconds(Number());
+    public TimeSpan Seconds() => TimeSpan.FromSeconds(Number(MostSeconds));
 
-    public TimeSpan Milliseconds(double most = Unlimited) => TimeSpan.FromMilliseconds(Number(most));
+    public TimeSpan Milliseconds(double most = MostSeconds) => TimeSpan.FromMilliseconds(Number(most));
 
     public T Named<T>() where T : struct, Enum =>
         Text.Length == 0 ? default

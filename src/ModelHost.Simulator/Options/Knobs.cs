@@ -43,6 +43,21 @@ internal sealed record Knobs
 
     public ScriptedFailure Failure { get; init; }
 
+    /// <summary>The phase in which the start fails, in place of the failure's own; without a failure it is <c>oom</c>.</summary>
+    public LoadPhase? FailurePhase { get; init; }
+
+    /// <summary>Whether the model's repository needs a token. Default open.</summary>
+    public HubAccess Hub { get; init; }
+
+    /// <summary>
+    /// Marks what was downloaded in <c>HF_HOME</c> and what was compiled in <c>VLLM_CACHE_ROOT</c>: a later start skips it. Default false:
+    /// weights are taken to be there already, and are compiled every time.
+    /// </summary>
+    public bool KeepsCaches { get; init; }
+
+    /// <summary>Speed of the download. Default 0: it takes the time of its phase, which is none unless told otherwise.</summary>
+    public double DownloadMegabytesPerSecond { get; init; }
+
     public HangPoint Hang { get; init; }
 
     /// <summary>The engine dies after this many inference requests were answered; 0 (default) never.</summary>
@@ -56,6 +71,9 @@ internal sealed record Knobs
 
     /// <summary>Weights of the model in MiB. Null guesses from the model's name.</summary>
     public int? WeightMib { get; init; }
+
+    /// <summary>KV cache of one token on one GPU, in bytes. Null computes it from the model's name.</summary>
+    public int? KvBytesPerToken { get; init; }
 
     /// <summary>Context length of the model itself. Null guesses from the model's name.</summary>
     public int? ModelMaxLength { get; init; }

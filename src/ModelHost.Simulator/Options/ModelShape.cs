@@ -7,7 +7,7 @@ namespace ModelHost.Simulator.Options;
 /// What the simulator assumes about a model it never loads, guessed from its name: parameters from "8B", bytes per parameter from the
 /// quantization, layers from the size class, context length from the family.
 /// </summary>
-internal sealed partial record ModelShape(long WeightBytes, int Layers, int KvHeads, int HeadSize, int MaxPositions, bool Pools)
+internal sealed partial record ModelShape(long WeightBytes, int Layers, int KvHeads, int HeadSize, int MaxPositions, bool Pools, int? KvBytes)
 {
     private static readonly (string Family, int Positions)[] Families =
     [
@@ -27,12 +27,12 @@ internal sealed partial record ModelShape(long WeightBytes, int Layers, int KvHe
         var (layers, heads) = billions switch { < 1 => (28, 8), < 5 => (36, 8), < 10 => (32, 8), < 20 => (40, 8), < 50 => (64, 8), _ => (80, 8) };
         var family = Array.Find(Families, entry => name.Contains(entry.Family, StringComparison.Ordinal));
         return new(weights, layers, heads, 128, knobs.ModelMaxLength ?? (family.Positions == 0 ? 131_072 : family.Positions),
-            Embedders.Any(part => name.Contains(part, StringComparison.Ordinal)));
+            Embedders.Any(part => name.Contains(part, StringComparison.Ordinal)), knobs.KvBytesPerToken);
     }
 
-    /// <summary>2 × layers ÷ PP × max(1, heads ÷ TP) × head size × bytes, for ordinary attention.</summary>
+    /// <summary>2 × layers ÷ PP × max(1, heads ÷ TP) × head size × bytes, for ordinary attention; or what a knob says.</summary>
     public long KvBytesPerToken(int tensorParallel, int pipelineParallel, int dtypeBytes) =>
-        2L * Math.Max(1, Layers / pipelineParallel) * Math.Max(1, KvHeads / tensorParallel) * HeadSize * dtypeBytes;
+        KvBytes ?? 2L * Math.Max(1, Layers / pipelineParallel) * Math.Max(1, KvHeads / tensorParallel) * HeadSize * dtypeBytes;
 
     private static bool Quantized(string name, params string[] marks) => marks.Any(mark => name.Contains(mark, StringComparison.Ordinal));
 

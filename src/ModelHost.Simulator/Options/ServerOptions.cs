@@ -26,6 +26,8 @@ internal sealed class ServerOptions
         OutlivesEngine = environment.GetValueOrDefault("VLLM_KEEP_ALIVE_ON_ENGINE_DEATH") == "1";
         EstimatesGraphs = release.Has(Traits.EstimatesGraphs) && environment.GetValueOrDefault("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS") != "0";
         ShowsLogo = environment.GetValueOrDefault("VLLM_DISABLE_LOG_LOGO") != "1";
+        Caches = CacheFolders.Read(environment);
+        HasToken = flags.Has("hf_token") || environment.GetValueOrDefault("HF_TOKEN") is { Length: > 0 };
         LoraUpdates = environment.GetValueOrDefault("VLLM_ALLOW_RUNTIME_LORA_UPDATING")?.ToLowerInvariant() is "1" or "true";
         HiddenFromAccessLog = flags.Text("disable_access_log_for_endpoints")?.Split(',', StringSplitOptions.TrimEntries) ?? [];
         AccessLog = !flags.Switch("disable_uvicorn_access_log") && flags.Text("uvicorn_log_level") is not ("critical" or "error" or "warning");
@@ -71,6 +73,12 @@ internal sealed class ServerOptions
 
     /// <summary>The variables of vLLM that are set, without secrets.</summary>
     public IReadOnlyList<KeyValuePair<string, string>> VllmEnvironment { get; }
+
+    /// <summary>Where downloads and compiled graphs are kept.</summary>
+    public CacheFolders Caches { get; }
+
+    /// <summary>There is a token for the hub.</summary>
+    public bool HasToken { get; }
 
     /// <summary>The KV cache leaves room for CUDA graphs.</summary>
     public bool EstimatesGraphs { get; }

@@ -76,6 +76,14 @@ public sealed partial class LoadTests
     [InlineData("nccl", "Error while creating shared memory segment", true)]
     [InlineData("oom", "torch.OutOfMemoryError: CUDA out of memory.", true)]
     [InlineData("profiling", "Error in memory profiling. Initial free memory", true)]
+    [InlineData("licence", "403 Client Error", false)]
+    [InlineData("revision", "RevisionNotFoundError", false)]
+    [InlineData("offline", "LocalEntryNotFoundError", false)]
+    [InlineData("inspect", "failed to be inspected", false)]
+    [InlineData("remote_code", "trust_remote_code", false)]
+    [InlineData("runner", "Embedding models do not support `--runner", false)]
+    [InlineData("no_sleep", "Sleep mode is not supported on current platform", false)]
+    [InlineData("free_memory", "on startup is less than desired GPU memory utilization", true)]
     [InlineData("cache_blocks", "No available memory for the cache blocks", true)]
     [InlineData("kv_cache", "the estimated maximum model length is 34736", true)]
     public async Task Scripted_failures_end_with_their_text_and_code_1(string failure, string text, bool inEngine)
@@ -100,6 +108,100 @@ public sealed partial class LoadTests
 
         code.ShouldBe(1);
         error.ShouldContain(text);
+    }
+
+    [Theory]
+    [InlineData("platform", "Resolved architecture:")]
+    [InlineData("download", "Using model weights format")]
+    [InlineData("compile", "Available KV cache memory:")]
+    [InlineData("graphs", "Graph capturing finished in")]
+    public async Task A_failure_comes_in_the_phase_that_is_asked(string phase, string notReached)
+    {
+        var (code, output, error) = await RunningSimulator.RunAsync(new() { ["VLLM_SIM_FAIL_PHASE"] = phase }, "m");
+
+        code.ShouldBe(1);
+        error.ShouldContain("CUDA out of memory");
+        output.ShouldNotContain(notReached);
+    }
+
+    [Fact]
+    public async Task A_process_that_the_kernel_ends_says_nothing()
+    {
+        var (code, output, error) = await RunningSimulator.RunAsync(new() { ["VLLM_SIM_FAIL"] = "killed" }, "m");
+
+        code.ShouldBe(137);
+        (output + error).ShouldNotContain("ERROR");
+        error.ShouldNotContain("Traceback");
+    }
+
+    [Fact]
+    public async Task With_several_workers_a_failure_is_wrapped_once_more()
+    {
+        var (_, output, _) = await RunningSimulator.RunAsync(new() { ["VLLM_SIM_FAIL"] = "oom" }, "m", "-tp", "2");
+
+        output.ShouldContain("WorkerProc initialization failed due to an exception in a background process");
+    }
+
+    [Theory]
+    [InlineData("open", null, null)]
+    [InlineData("gated", null, "401 Client Error")]
+    [InlineData("gated", "hf_secret", null)]
+    [InlineData("closed", null, "401 Client Error")]
+    [InlineData("closed", "hf_secret", "403 Client Error")]
+    public async Task The_hub_asks_for_a_token(string hub, string? token, string? text)
+    {
+        var environment = new Dictionary<string, string> { ["VLLM_SIM_HUB"] = hub };
+        if (token is not null)
+            environment["HF_TOKEN"] = token;
+        await using var simulator = RunningSimulator.Begin(environment, "org/m");
+
+        if (text is null)
+            await simulator.Server.Ready;
+        else
+            (await simulator.Exit).ShouldBe(1);
+        simulator.Error.Contains(text ?? "Client Error", StringComparison.Ordinal).ShouldBe(text is not null);
+    }
+
+    [Fact]
+    public async Task A_second_start_finds_the_weights_and_the_compiled_graphs()
+    {
+        var folder = Directory.CreateTempSubdirectory("modelhost-caches-").FullName;
+        var environment = new Dictionary<string, string>
+        {
+            ["VLLM_SIM_CACHES"] = "1", ["HF_HOME"] = folder + "/hf", ["VLLM_CACHE_ROOT"] = folder + "/vllm", ["VLLM_SIM_DOWNLOAD_MBPS"] = "3000",
+            ["VLLM_SIM_WEIGHT_MIB"] = "2000",
+        };
+
+        var offline = await RunningSimulator.RunAsync(new(environment) { ["HF_HUB_OFFLINE"] = "1" }, "org/m");
+        var first = await OutputAsync(environment, "org/m");
+        var second = await OutputAsync(new(environment) { ["TRANSFORMERS_OFFLINE"] = "1" }, "org/m");
+        var other = await OutputAsync(environment, "org/m", "-tp", "2");
+        var told = await OutputAsync(new(environment) { ["VLLM_DISABLE_COMPILE_CACHE"] = "1" }, "org/m");
+        Directory.Delete(folder, recursive: true);
+
+        (offline.ExitCode, offline.Error.Contains("LocalEntryNotFoundError", StringComparison.Ordinal)).ShouldBe((1, true));
+        first.ShouldContain("Time spent downloading weights for org/m: 0.70 seconds");
+        first.ShouldContain("Compiling a graph for compile range (");
+        second.ShouldNotContain("Time spent downloading weights");
+        second.ShouldContain("Directly load the compiled graph");
+        second.ShouldNotContain("Compiling a graph");
+        other.ShouldNotContain("Time spent downloading weights");
+        other.ShouldContain("Compiling a graph");
+        told.ShouldContain("Compiling a graph");
+    }
+
+    [Fact]
+    public async Task The_cache_of_a_token_is_a_knob()
+    {
+        var output = await OutputAsync(new() { ["VLLM_SIM_KV_BYTES_PER_TOKEN"] = "1024" }, "m", "--kv-cache-memory-bytes", "1g", "--max-model-len", "1000");
+
+        output.ShouldContain("GPU KV cache size: 976,560 tokens");
+    }
+
+    private static async Task<string> OutputAsync(Dictionary<string, string> environment, params string[] flags)
+    {
+        await using var simulator = await RunningSimulator.StartWithAsync(environment, flags);
+        return simulator.Output;
     }
 
     [Fact]
