@@ -76,6 +76,8 @@ internal sealed class SimulatedServer(
     {
         try
         {
+            if (options.Parallel.Headless)
+                return await ComputeAsync(options, log, stop);
             await using var http = HttpServer.Bind(options.Host, options.Port);
             var (plan, hold) = await new LoadSequence(options, log, time).RunAsync(stop);
             using (hold)
@@ -92,7 +94,7 @@ internal sealed class SimulatedServer(
         catch (LoadFailedException e)
         {
             if (e.Message.Length > 0)
-                FailureReport.Write(log, e, options.TensorParallel * options.PipelineParallel);
+                FailureReport.Write(log, e, options.Parallel.Ranks);
             return e.ExitCode;
         }
         catch (OperationCanceledException) when (stop.IsCancellationRequested)
@@ -100,6 +102,18 @@ internal sealed class SimulatedServer(
             log.Api("launcher.py:112", Wording.StopAsked.Of(options.Release));
             return 0;
         }
+    }
+
+    /// <summary>Loads and holds its GPUs for a front end on another node, which is not asked whether it is there.</summary>
+    private async Task<int> ComputeAsync(ServerOptions options, ServerLog log, CancellationToken stop)
+    {
+        var (_, hold) = await new LoadSequence(options, log, time).RunAsync(stop);
+        using (hold)
+        {
+            log.Api("serve.py:142", $"Running {options.Parallel.LocalEngines} engine(s) in headless mode.");
+            await Task.Delay(Timeout.InfiniteTimeSpan, time, stop);
+        }
+        return 0;
     }
 
     private async Task<int> AnswerAsync(ServerOptions options, ServerLog log, HttpServer http, MemoryPlan plan, GpuHold? hold, CancellationToken stop)
@@ -118,7 +132,7 @@ internal sealed class SimulatedServer(
         log.Uvicorn("Application startup complete.");
         _ready.TrySetResult(http.EndPoint);
 
-        await using var throughput = options.Flags.Switch("disable_log_stats") ? null : new ThroughputLog(log, engine, time);
+        await using var throughput = options.Flags.Switch("disable_log_stats") ? null : new ThroughputLog(log, engine, options.LogStatsPeriod, time);
         var stopped = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         await using var registration = stop.Register(() => stopped.TrySetResult());
         await Task.WhenAny(stopped.Task, engine.Died);

@@ -17,11 +17,12 @@ internal sealed class GpuHold : IDisposable
     private readonly FileStream _file;
     private readonly int _processId;
     private readonly string _ramPath;
+    private readonly IReadOnlyList<string> _names;
     private int _written;
 
-    private GpuHold(string directory, IReadOnlyList<GpuDevice> devices, int processId)
+    private GpuHold(string directory, IReadOnlyList<GpuDevice> devices, IReadOnlyList<string> names, int processId)
     {
-        (_directory, _processId, Devices) = (directory, processId, devices);
+        (_directory, _processId, _names, Devices) = (directory, processId, names, devices);
         var folder = Directory.CreateDirectory(Path.Combine(directory, "holds")).FullName;
         _path = Path.Combine(folder, $"{Guid.NewGuid():N}.csv");
         _ramPath = Path.Combine(directory, "ram", Path.GetFileName(_path));
@@ -36,7 +37,12 @@ internal sealed class GpuHold : IDisposable
     public IReadOnlyList<GpuDevice> Devices { get; }
 
     /// <summary>Starts holding nothing on these GPUs.</summary>
-    public static GpuHold Open(string directory, IReadOnlyList<GpuDevice> devices, int processId) => new(directory, devices, processId);
+    /// <param name="directory">The bench's folder.</param>
+    /// <param name="devices">The GPUs.</param>
+    /// <param name="names">The name of the process on each of them.</param>
+    /// <param name="processId">The id under which they hold memory.</param>
+    public static GpuHold Open(string directory, IReadOnlyList<GpuDevice> devices, IReadOnlyList<string> names, int processId) =>
+        new(directory, devices, names, processId);
 
     /// <summary>Free memory of a GPU: its total less the base and what living processes, this one too, hold on it.</summary>
     public long FreeMib(GpuDevice device) => device.TotalMib - BaseMib - Directory.EnumerateFiles(Path.Combine(_directory, "holds"), "*.csv")
@@ -52,7 +58,7 @@ internal sealed class GpuHold : IDisposable
         var text = new StringBuilder();
         for (var rank = 0; rank < Devices.Count; rank++)
             text.Append(CultureInfo.InvariantCulture,
-                $"{Devices[rank].Uuid},{_processId},{(Devices.Count == 1 ? "VLLM::EngineCore" : $"VLLM::Worker_TP{rank}")},{usedMib}\n");
+                $"{Devices[rank].Uuid},{_processId},{_names[rank]},{usedMib}\n");
         // One write for all, never shorter than the last: a reader sees the old lines or the new ones. Blank lines fill up.
         var bytes = Encoding.ASCII.GetBytes(text.ToString().PadRight(_written, '\n'));
         RandomAccess.Write(_file.SafeFileHandle, bytes, 0);

@@ -31,9 +31,8 @@ internal sealed record MemoryPlan(
     /// <param name="enforced">False when the simulated GPU has no size of its own: then everything fits.</param>
     public static MemoryPlan Make(ServerOptions options, long totalBytes, bool enforced)
     {
-        var ranks = options.TensorParallel * options.PipelineParallel;
         var budget = Budget(totalBytes, options.GpuMemoryUtilization);
-        var weights = options.Shape.WeightBytes / ranks;
+        var weights = options.Shape.WeightBytes / options.Parallel.Ranks;
         var graphs = options.EnforceEager ? 0 : 350L << 20;
         var perToken = options.Shape.KvBytesPerToken(options.TensorParallel, options.PipelineParallel, options.KvCacheDtypeBytes);
         var given = options.Flags.Integer("kv_cache_memory_bytes");

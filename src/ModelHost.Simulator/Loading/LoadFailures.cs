@@ -29,7 +29,7 @@ internal static class LoadFailures
         "RuntimeError: Failed to infer device type, please set the environment variable `VLLM_LOGGING_LEVEL=DEBUG` to turn on verbose logging " +
         "to help debug the issue.", inEngine: false);
 
-    public static LoadFailedException TooFewDevices(int wanted, int there) => new(
+    public static LoadFailedException TooFewDevices(long wanted, int there) => new(
         $"ValueError: World size ({wanted}) is larger than the number of available GPUs ({there}) in this node.", inEngine: false);
 
     public static LoadFailedException TooLong(long given, long derived) => new(
@@ -51,9 +51,10 @@ internal static class LoadFailures
         if (options.GpuMemoryUtilization is <= 0 or > 1)
             return new("pydantic_core._pydantic_core.ValidationError: 1 validation error for CacheConfig\ngpu_memory_utilization\n" +
                 $"  Input should be {(options.GpuMemoryUtilization > 1 ? "less than or equal to 1" : "greater than 0")}", inEngine: false);
-        if (options.TensorParallel < 1 || options.PipelineParallel < 1)
-            return new("pydantic_core._pydantic_core.ValidationError: 1 validation error for ParallelConfig\n  Input should be greater than or equal to 1",
-                inEngine: false);
+        if (options.Parallel.Problem is { } problem)
+            return new($"pydantic_core._pydantic_core.ValidationError: 1 validation error for ParallelConfig\n  {problem}", inEngine: false);
+        if (options.Parallel.LocalGpus > Parallelism.MostEngines)
+            return TooFewDevices(options.Parallel.LocalGpus, Parallelism.MostEngines);
         return null;
     }
 

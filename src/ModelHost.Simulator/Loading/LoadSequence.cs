@@ -80,13 +80,13 @@ internal sealed class LoadSequence(ServerOptions options, ServerLog log, TimePro
         if (options.Knobs.GpuDirectory is not { } directory)
             return (options.Knobs.GpuMemoryMib ?? 81_559L) << 20;
 
-        var ranks = options.TensorParallel * options.PipelineParallel;
+        var wantedGpus = (int)options.Parallel.LocalGpus;
         var visible = GpuDevice.Visible(GpuDevice.ReadAll(directory), options.VisibleDevices);
         if (visible.Count == 0)
             throw LoadFailures.NoDevice();
-        if (visible.Count < ranks)
-            throw LoadFailures.TooFewDevices(ranks, visible.Count);
-        _hold = GpuHold.Open(directory, [.. visible.Take(ranks)], log.ProcessId);
+        if (visible.Count < wantedGpus)
+            throw LoadFailures.TooFewDevices(wantedGpus, visible.Count);
+        _hold = GpuHold.Open(directory, [.. visible.Take(wantedGpus)], WorkerNames(), log.ProcessId);
         foreach (var device in _hold.Devices)
         {
             var (free, total) = (_hold.FreeMib(device) << 20, device.TotalMib << 20);
@@ -98,9 +98,23 @@ internal sealed class LoadSequence(ServerOptions options, ServerLog log, TimePro
         return _hold.Devices.Min(device => device.TotalMib) << 20;
     }
 
+    /// <summary>The processes that hold the GPUs: the engine itself when it needs one only, otherwise its workers.</summary>
+    private string[] WorkerNames()
+    {
+        var perEngine = (int)options.Parallel.LocalGpus / options.Parallel.LocalEngines;
+        var first = options.Parallel.Headless || options.Parallel.Engines.Count == 1 ? options.Parallel.Engines[0] : 0;
+        return [.. Enumerable.Range(0, (int)options.Parallel.LocalGpus).Select(i =>
+        {
+            var (engine, worker) = (first + (i / perEngine), i % perEngine);
+            return options.Parallel.Data == 1
+                ? perEngine == 1 ? "VLLM::EngineCore" : $"VLLM::Worker_TP{worker}"
+                : perEngine == 1 ? $"VLLM::EngineCore_DP{engine}" : $"VLLM::Worker_DP{engine}_TP{worker}";
+        })];
+    }
+
     private async Task WeightsAsync(long totalBytes, CancellationToken cancellationToken)
     {
-        var bytes = options.Shape.WeightBytes / (options.TensorParallel * options.PipelineParallel);
+        var bytes = options.Shape.WeightBytes / options.Parallel.Ranks;
         var started = time.GetTimestamp();
         log.Engine("gpu_model_runner.py:2338", $"Starting to load model {options.Model}...");
         var downloading = DownloadTime();

@@ -1,3 +1,4 @@
+using System.Globalization;
 using ModelHost.Simulator.Flags;
 
 namespace ModelHost.Simulator.Options;
@@ -26,6 +27,9 @@ internal sealed class ServerOptions
         OutlivesEngine = environment.GetValueOrDefault("VLLM_KEEP_ALIVE_ON_ENGINE_DEATH") == "1";
         EstimatesGraphs = release.Has(Traits.EstimatesGraphs) && environment.GetValueOrDefault("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS") != "0";
         ShowsLogo = environment.GetValueOrDefault("VLLM_DISABLE_LOG_LOGO") != "1";
+        LogStatsPeriod = TimeSpan.FromSeconds(double.TryParse(environment.GetValueOrDefault("VLLM_LOG_STATS_INTERVAL"), CultureInfo.InvariantCulture, out var period)
+            && period is > 0 and < KnobText.MostSeconds ? period : 10);
+        Parallel = Parallelism.Read(flags);
         Caches = CacheFolders.Read(environment);
         HasToken = flags.Has("hf_token") || environment.GetValueOrDefault("HF_TOKEN") is { Length: > 0 };
         LoraUpdates = environment.GetValueOrDefault("VLLM_ALLOW_RUNTIME_LORA_UPDATING")?.ToLowerInvariant() is "1" or "true";
@@ -95,12 +99,14 @@ internal sealed class ServerOptions
 
     public int Port => (int)(Flags.Integer("port") ?? 8000);
 
-    public int TensorParallel => (int)(Flags.Integer("tensor_parallel_size") ?? 1);
+    public int TensorParallel => Parallel.Tensor;
 
-    public int PipelineParallel => (int)(Flags.Integer("pipeline_parallel_size") ?? 1);
+    public int PipelineParallel => Parallel.Pipeline;
 
-    /// <summary>The numbers of the engines that this server has.</summary>
-    public IReadOnlyList<int> EngineIndices { get; } = [0];
+    /// <summary>Period of the throughput line: <c>VLLM_LOG_STATS_INTERVAL</c>, 10 s unless told otherwise.</summary>
+    public TimeSpan LogStatsPeriod { get; }
+
+    public Parallelism Parallel { get; }
 
     /// <summary>Front ends; more than one share their metrics.</summary>
     public int ApiServers => (int)Math.Max(1, Flags.Integer("api_server_count") ?? 1);

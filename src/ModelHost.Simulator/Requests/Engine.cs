@@ -23,7 +23,7 @@ internal sealed class Engine(ServerOptions options, MemoryPlan plan, Adapters ad
     public Adapters Adapters { get; } = adapters;
 
     /// <summary>The engines; one without data parallelism.</summary>
-    public IReadOnlyList<EngineRank> Ranks { get; } = [.. options.EngineIndices.Select(index => EngineRank.Make(index, options, plan, time))];
+    public IReadOnlyList<EngineRank> Ranks { get; } = [.. options.Parallel.Engines.Select(index => EngineRank.Make(index, options, plan, time))];
 
     public TimeProvider Time { get; } = time;
 
@@ -85,7 +85,7 @@ internal sealed class Engine(ServerOptions options, MemoryPlan plan, Adapters ad
     {
         if (IsDead)
             throw ApiException.EngineDead();
-        var rank = Ranks.Count == 1 ? Ranks[0] : Ranks.MinBy(rank => rank.Scheduler.Load)!;
+        var rank = RankFor(request);
         if (_refusals.Next() || !rank.Scheduler.Accepts(request.Prompts.Count * request.N, request.PromptTokens))
             throw ApiException.Busy();
         Interlocked.Increment(ref _inFlight);
@@ -176,6 +176,15 @@ internal sealed class Engine(ServerOptions options, MemoryPlan plan, Adapters ad
         _pause = pause;
         foreach (var rank in Ranks)
             rank.Scheduler.SetPause(pause);
+    }
+
+    /// <summary>The engine that a request names, or else the one that has the least to do.</summary>
+    private EngineRank RankFor(GenerationRequest request)
+    {
+        if (request.EngineIndex is not { } wanted)
+            return Ranks.Count == 1 ? Ranks[0] : Ranks.MinBy(rank => rank.Scheduler.Load)!;
+        return Ranks.FirstOrDefault(rank => rank.Index == wanted)
+            ?? throw ApiException.Bad($"data_parallel_rank {wanted} is out of range [0, {options.Parallel.Data})");
     }
 
     private Place PlaceFor(GenerationRequest request)

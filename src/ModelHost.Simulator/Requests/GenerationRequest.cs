@@ -12,6 +12,9 @@ internal sealed record GenerationRequest
     /// <summary>The adapter that the request names; null for the model itself.</summary>
     public string? Adapter { get; init; }
 
+    /// <summary>The engine that is to answer; null leaves the choice to the server.</summary>
+    public int? EngineIndex { get; init; }
+
     /// <summary>Prompts share cached blocks only with those of the same salt.</summary>
     public string? CacheSalt { get; init; }
 

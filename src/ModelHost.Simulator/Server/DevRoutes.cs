@@ -13,7 +13,7 @@ internal sealed class DevRoutes(ServerOptions options, Engine engine, SleepMode 
 
     private static readonly string[] WakeTags = [.. SleepTags, SleepMode.Scheduling];
 
-    private int Ranks => options.TensorParallel * options.PipelineParallel;
+    private int Ranks => options.Parallel.Ranks;
 
     public IReadOnlyList<Route> All() =>
     [
@@ -144,7 +144,7 @@ internal sealed class DevRoutes(ServerOptions options, Engine engine, SleepMode 
     private Task WorldSizeAsync(HttpContext context)
     {
         var data = context.Request.Query["include_dp"].LastOrDefault()?.ToLowerInvariant() is "false" or "0" ? 1
-            : (int)(options.Flags.Integer("data_parallel_size") ?? 1);
+            : options.Parallel.Data;
         return Answers.ObjectAsync(context, json => json.WriteNumber("world_size"u8, Ranks * data));
     }
 

@@ -21,6 +21,8 @@ internal sealed class GenerationRoutes(ServerOptions options, RequestParser pars
     private async Task AnswerAsync(HttpContext context, GenerationFormat format)
     {
         var request = await RequestBody.ReadAsync(context, body => format.Read(parser, body));
+        if (context.Request.Headers.TryGetValue("X-data-parallel-rank", out var rank) && int.TryParse(rank, CultureInfo.InvariantCulture, out var index))
+            request = request with { EngineIndex = index };
         var id = format.IdPrefix + RequestId(context);
         using var generation = engine.Start(request, context.RequestAborted, id);
         var head = new AnswerHead(

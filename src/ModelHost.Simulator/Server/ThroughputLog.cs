@@ -4,15 +4,13 @@ using ModelHost.Simulator.Requests;
 
 namespace ModelHost.Simulator.Server;
 
-/// <summary>The line that the engine logs every ten seconds, unless nothing happened in two periods.</summary>
+/// <summary>The line that every engine logs each <c>VLLM_LOG_STATS_INTERVAL</c>, unless nothing happened in two periods.</summary>
 internal sealed class ThroughputLog : IAsyncDisposable
 {
-    private static readonly TimeSpan Period = TimeSpan.FromSeconds(10);
-
     private readonly CancellationTokenSource _stop = new();
     private readonly Task _loop;
 
-    public ThroughputLog(ServerLog log, Engine engine, TimeProvider time) => _loop = RunAsync(log, engine, time);
+    public ThroughputLog(ServerLog log, Engine engine, TimeSpan period, TimeProvider time) => _loop = RunAsync(log, engine, period, time);
 
     public async ValueTask DisposeAsync()
     {
@@ -21,23 +19,23 @@ internal sealed class ThroughputLog : IAsyncDisposable
         _stop.Dispose();
     }
 
-    private async Task RunAsync(ServerLog log, Engine engine, TimeProvider time)
+    private async Task RunAsync(ServerLog log, Engine engine, TimeSpan period, TimeProvider time)
     {
-        using var timer = new PeriodicTimer(Period, time);
-        var (prompts, generated, idle) = (0L, 0L, true);
+        using var timer = new PeriodicTimer(period, time);
+        var seen = engine.Ranks.Select(rank => (Rank: rank, Prompts: 0L, Generated: 0L, Idle: true)).ToArray();
         try
         {
             while (await timer.WaitForNextTickAsync(_stop.Token))
-            {
-                var counts = engine.Ranks[0].Metrics.Read();
-                var (morePrompts, moreGenerated) = (counts.PromptTokens - prompts, counts.GenerationTokens - generated);
-                (prompts, generated) = (prompts + morePrompts, generated + moreGenerated);
-                var quiet = morePrompts == 0 && moreGenerated == 0 && engine.Ranks[0].Scheduler.Running == 0;
-                if (!quiet || !idle)
-                    log.Api("loggers.py:259", Line(engine, counts, morePrompts, moreGenerated));
-                // the first quiet period is still logged, with zeros
-                idle = quiet;
-            }
+                foreach (ref var one in seen.AsSpan())
+                {
+                    var (counts, gauges) = (one.Rank.Metrics.Read(), one.Rank.Scheduler.Shown);
+                    var (prompts, generated) = (counts.PromptTokens - one.Prompts, counts.GenerationTokens - one.Generated);
+                    var quiet = prompts == 0 && generated == 0 && gauges.Running == 0;
+                    if (!quiet || !one.Idle)
+                        log.Api("loggers.py:259", Line(one.Rank.Index, counts, gauges, prompts / period.TotalSeconds, generated / period.TotalSeconds));
+                    // the first quiet period is still logged, with zeros
+                    (one.Prompts, one.Generated, one.Idle) = (counts.PromptTokens, counts.GenerationTokens, quiet);
+                }
         }
         catch (OperationCanceledException)
         {
@@ -45,14 +43,13 @@ internal sealed class ThroughputLog : IAsyncDisposable
         }
     }
 
-    private static string Line(Engine engine, EngineCounts counts, long prompts, long generated)
+    private static string Line(int engine, EngineCounts counts, Gauges gauges, double prompts, double generated)
     {
-        var gauges = engine.Ranks[0].Scheduler.Shown;
         var queries = counts.PrefixCacheQueries;
         var hits = queries == 0 ? 0 : 100.0 * counts.PrefixCacheHits / queries;
         return string.Create(CultureInfo.InvariantCulture,
-            $"Engine 000: Avg prompt throughput: {prompts / Period.TotalSeconds:F1} tokens/s, Avg generation throughput: " +
-            $"{generated / Period.TotalSeconds:F1} tokens/s, Running: {gauges.Running} reqs, Waiting: {gauges.Waiting} reqs, " +
+            $"Engine {engine:D3}: Avg prompt throughput: {prompts:F1} tokens/s, Avg generation throughput: {generated:F1} tokens/s, " +
+            $"Running: {gauges.Running} reqs, Waiting: {gauges.Waiting} reqs, " +
             $"GPU KV cache usage: {100 * gauges.KvCacheUsage:F1}%, Prefix cache hit rate: {hits:F1}%");
     }
 }

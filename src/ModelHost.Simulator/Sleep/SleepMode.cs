@@ -66,7 +66,7 @@ internal sealed class SleepMode(ServerOptions options, MemoryPlan plan, Engine e
             var before = HeldBytes;
             var weights = _enabled && !_weightsAsleep && (tags.Count > 0 ? tags.Contains(Weights) : level >= 1);
             var copied = weights && tags.Count == 0 && level == 1;
-            if (copied && options.Knobs.RamMib is { } ram && plan.WeightBytes * Ranks > (long)ram << 20)
+            if (copied && options.Knobs.RamMib is { } ram && plan.WeightBytes * Gpus > (long)ram << 20)
             {
                 // the kernel ends the process that asks for more than its container may have: no answer, no traceback
                 engine.Kill(137);
@@ -183,7 +183,7 @@ internal sealed class SleepMode(ServerOptions options, MemoryPlan plan, Engine e
 
     public void Dispose() => _turn.Dispose();
 
-    private int Ranks => options.TensorParallel * options.PipelineParallel;
+    private long Gpus => options.Parallel.LocalGpus;
 
     private long HeldBytes => !_weightsAsleep && !_kvAsleep ? plan.HeldBytes
         : Math.Min(plan.HeldBytes, ((long)options.Knobs.SleepResidueMib << 20) + (_leaked ? (long)options.Knobs.SleepLeakMib << 20 : 0)
@@ -222,6 +222,6 @@ internal sealed class SleepMode(ServerOptions options, MemoryPlan plan, Engine e
         if (engine.MemoryAway && !_pauses && engine.Running > 0)
             engine.Die();
         hold?.Set((HeldBytes + (1 << 20) - 1) >> 20);
-        hold?.SetRam(_inRam ? plan.WeightBytes * Ranks >> 20 : 0);
+        hold?.SetRam(_inRam ? plan.WeightBytes * Gpus >> 20 : 0);
     }
 }

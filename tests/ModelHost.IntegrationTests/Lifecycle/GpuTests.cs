@@ -78,7 +78,7 @@ public sealed class GpuTests(RealDockerFixture fixture)
         var container = await node.ContainerAsync();
         // a real driver names processes as the host numbers them; the simulator knows only its number in the container
         var pid = int.Parse(await fixture.Docker.CliAsync(Ct, "inspect", "--format", "{{.State.Pid}}", container.Id), CultureInfo.InvariantCulture);
-        using var hold = GpuHold.Open(node.Surroundings.GpuFolder, [GpuDevice.ReadAll(node.Surroundings.GpuFolder)[1]], pid);
+        using var hold = GpuHold.Open(node.Surroundings.GpuFolder, [GpuDevice.ReadAll(node.Surroundings.GpuFolder)[1]], ["VLLM::EngineCore"], pid);
         hold.Set(1000);
 
         var processes = await Deadline.UntilAsync(

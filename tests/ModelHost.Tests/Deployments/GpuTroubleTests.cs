@@ -103,7 +103,7 @@ public sealed class GpuTroubleTests
         using var node = new TestNode(gpus: 1);
         await using var host = await ControlPlane.StartAsync(node);
         var nodeId = await ReadyAsync(host);
-        using var foreign = GpuHold.Open(node.GpuFolder, GpuDevice.ReadAll(node.GpuFolder), Environment.ProcessId);
+        using var foreign = GpuHold.Open(node.GpuFolder, GpuDevice.ReadAll(node.GpuFolder), ["VLLM::EngineCore"], Environment.ProcessId);
         foreign.Set(1000);
         var id = await RunAsync(host, Request(node, nodeId));
 
@@ -150,7 +150,7 @@ public sealed class GpuTroubleTests
         node.SmiPlays("no-names");
         await using var host = await ControlPlane.StartAsync(node);
         var nodeId = await ReadyAsync(host);
-        using var foreign = GpuHold.Open(node.GpuFolder, GpuDevice.ReadAll(node.GpuFolder), Environment.ProcessId);
+        using var foreign = GpuHold.Open(node.GpuFolder, GpuDevice.ReadAll(node.GpuFolder), ["VLLM::EngineCore"], Environment.ProcessId);
         foreign.Set(1000);
         var id = await RunAsync(host, Request(node, nodeId));
 
