@@ -12,6 +12,7 @@ internal sealed class Engine(ServerOptions options, MemoryPlan plan, Adapters ad
     private readonly FailureRate _failures = new(options.Knobs.RequestFailure == RequestFailure.None ? 0 : options.Knobs.RequestFailureRate);
     private readonly FailureRate _refusals = new(options.Knobs.BusyRate);
     private readonly TaskCompletionSource _died = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly Lock _choice = new();
     private CancellationTokenSource _abort = new();
     private volatile PauseGate? _pause;
     private volatile bool _garbled;
@@ -85,11 +86,11 @@ internal sealed class Engine(ServerOptions options, MemoryPlan plan, Adapters ad
     {
         if (IsDead)
             throw ApiException.EngineDead();
-        var rank = RankFor(request);
-        if (_refusals.Next() || !rank.Scheduler.Accepts(request.Prompts.Count * request.N, request.PromptTokens))
+        if (_refusals.Next())
             throw ApiException.Busy();
+        var rank = Choose(request);
         Interlocked.Increment(ref _inFlight);
-        var sequences = new Sequence[request.Prompts.Count * request.N];
+        var sequences = new Sequence[request.Sequences];
         for (var i = 0; i < sequences.Length; i++)
             sequences[i] = Sequence.Make(request, i, options.Seed, Knobs.OutputTokens);
         var generation = new Generation(this, rank, request, sequences, PlaceFor(request), disconnected)
@@ -142,6 +143,9 @@ internal sealed class Engine(ServerOptions options, MemoryPlan plan, Adapters ad
     {
         _known?.TryRemove(generation, out _);
         Interlocked.Decrement(ref _inFlight);
+        if (Ranks.Count > 1)
+            lock (_choice)
+                generation.Rank.Assigned -= generation.Sequences.Length;
         if (answered && Knobs.ExitAfter > 0 && Interlocked.Increment(ref _answered) == Knobs.ExitAfter)
             Die();
     }
@@ -179,12 +183,22 @@ internal sealed class Engine(ServerOptions options, MemoryPlan plan, Adapters ad
     }
 
     /// <summary>The engine that a request names, or else the one that has the least to do.</summary>
-    private EngineRank RankFor(GenerationRequest request)
+    private EngineRank Choose(GenerationRequest request)
     {
-        if (request.EngineIndex is not { } wanted)
-            return Ranks.Count == 1 ? Ranks[0] : Ranks.MinBy(rank => rank.Scheduler.Load)!;
-        return Ranks.FirstOrDefault(rank => rank.Index == wanted)
-            ?? throw ApiException.Bad($"data_parallel_rank {wanted} is out of range [0, {options.Parallel.Data})");
+        if (request.EngineIndex is { } wanted && Ranks.All(rank => rank.Index != wanted))
+            throw ApiException.Bad($"data_parallel_rank {wanted} is out of range [0, {options.Parallel.Data})");
+        if (Ranks.Count == 1)
+            return Admitting(Ranks[0]);
+        // chosen and counted at once, or requests that come together would all go to the same engine
+        lock (_choice)
+        {
+            var rank = Admitting(Ranks.Where(rank => request.EngineIndex is null || rank.Index == request.EngineIndex).MinBy(rank => rank.Assigned)!);
+            rank.Assigned += request.Sequences;
+            return rank;
+        }
+
+        EngineRank Admitting(EngineRank rank) =>
+            rank.Scheduler.Accepts(request.Sequences, request.PromptTokens) ? rank : throw ApiException.Busy();
     }
 
     private Place PlaceFor(GenerationRequest request)
@@ -197,6 +211,6 @@ internal sealed class Engine(ServerOptions options, MemoryPlan plan, Adapters ad
             var (text, tokens) = request.Prompts[i];
             prompts[i] = new(options.PrefixCaching ? Tokenizer.BlockKeys(text, tokens, plan.BlockSize, seed) : [], Math.Max(0, tokens - 1) / plan.BlockSize);
         }
-        return new(prompts.Length * request.N, prompts, request.PromptTokens, request.Adapter, _pause);
+        return new(request.Sequences, prompts, request.PromptTokens, request.Adapter, _pause);
     }
 }

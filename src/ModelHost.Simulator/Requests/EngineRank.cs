@@ -21,4 +21,7 @@ internal sealed class EngineRank(int index, Scheduler scheduler, EngineMetrics m
     public Scheduler Scheduler { get; } = scheduler;
 
     public EngineMetrics Metrics { get; } = metrics;
+
+    /// <summary>Sequences that were given to it and have not ended, be they with the scheduler or not yet.</summary>
+    public int Assigned { get; set; }
 }

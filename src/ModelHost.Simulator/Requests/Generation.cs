@@ -25,7 +25,6 @@ internal enum Outcome
 internal sealed class Generation : IDisposable
 {
     private readonly Engine _engine;
-    private readonly EngineRank _rank;
     private readonly Place _place;
     private readonly Pace? _pace;
     private readonly CancellationToken _disconnected;
@@ -44,7 +43,7 @@ internal sealed class Generation : IDisposable
 
     public Generation(Engine engine, EngineRank rank, GenerationRequest request, Sequence[] sequences, Place place, CancellationToken disconnected)
     {
-        (_engine, _rank, _place, Request, Sequences, _disconnected) = (engine, rank, place, request, sequences, disconnected);
+        (_engine, Rank, _place, Request, Sequences, _disconnected) = (engine, rank, place, request, sequences, disconnected);
         _aborted = engine.Aborted;
         _own = engine.CanAbortOne ? new() : null;
         _arrived = engine.Time.GetTimestamp();
@@ -55,6 +54,9 @@ internal sealed class Generation : IDisposable
         foreach (var sequence in sequences)
             Longest = Math.Max(Longest, sequence.Length);
     }
+
+    /// <summary>The engine that it runs on.</summary>
+    public EngineRank Rank { get; }
 
     public GenerationRequest Request { get; }
 
@@ -100,7 +102,7 @@ internal sealed class Generation : IDisposable
             Entered();
             if (Interrupted())
                 return;
-            using (_rank.Metrics.Together())
+            using (Rank.Metrics.Together())
             {
                 First();
                 Advance(Longest);
@@ -162,7 +164,7 @@ internal sealed class Generation : IDisposable
     private bool TryEnterWhole()
     {
         (_place.PrivateBlocks, _place.IsWhole) = (PrivateBlocks(Longest), true);
-        if (_rank.Scheduler.TryEnter(_place))
+        if (Rank.Scheduler.TryEnter(_place))
             return true;
         _place.IsWhole = false;
         return false;
@@ -172,7 +174,7 @@ internal sealed class Generation : IDisposable
     private bool TryGrow()
     {
         var more = PrivateBlocks(Step + 1) - _place.Lease.Private;
-        return more <= 0 || _rank.Scheduler.TryGrow(_place, more);
+        return more <= 0 || Rank.Scheduler.TryGrow(_place, more);
     }
 
     /// <summary>Blocks that hold what is not shared, after so many steps.</summary>
@@ -197,7 +199,7 @@ internal sealed class Generation : IDisposable
             if (!_entered || !_place.Runs)
             {
                 _place.PrivateBlocks = PrivateBlocks(Step);
-                await _rank.Scheduler.EnterAsync(_place, _linked.Token);
+                await Rank.Scheduler.EnterAsync(_place, _linked.Token);
                 Entered();
             }
             if (_engine.Knobs.Hang == HangPoint.Request)
@@ -256,7 +258,7 @@ internal sealed class Generation : IDisposable
         if (Step > 0)
             return;
         _lastToken = _firstToken;
-        _rank.Metrics.FirstToken(Seconds(_arrived, _firstToken), Request.PromptTokens, CachedTokens, _engine.CachesPrefixes, Sequences.Length);
+        Rank.Metrics.FirstToken(Seconds(_arrived, _firstToken), Request.PromptTokens, CachedTokens, _engine.CachesPrefixes, Sequences.Length);
     }
 
     private void Advance(int steps)
@@ -266,7 +268,7 @@ internal sealed class Generation : IDisposable
         Step += steps;
         var tokens = CompletionTokens - before;
         var now = steps == 1 ? _engine.Time.GetTimestamp() : _lastToken;
-        _rank.Metrics.Tokens(tokens, Seconds(_lastToken, now), tokens - gaps);
+        Rank.Metrics.Tokens(tokens, Seconds(_lastToken, now), tokens - gaps);
         _lastToken = now;
         if (_pace is not null)
             _due += _pace.Gap();
@@ -291,7 +293,7 @@ internal sealed class Generation : IDisposable
         {
             var (sequence, isLast) = (Sequences[i], (i + 1) % Request.N == 0);
             longest = Math.Max(longest, Done(sequence));
-            _rank.Metrics.Finished(
+            Rank.Metrics.Finished(
                 outcome is Outcome.EngineDead or Outcome.Failed ? FinishReason.Error : FinishOf(sequence), times, sequence.Prompt.Tokens, Done(sequence),
                 Request.MaxTokens, isLast ? Request.N : 0, longest);
             if (isLast)
@@ -304,7 +306,7 @@ internal sealed class Generation : IDisposable
         if (Request.Adapter is not null)
             _engine.Adapters.Count(Request.Adapter, _entered ? 0 : -1, _entered ? -1 : 0);
         if (_entered)
-            _rank.Scheduler.Leave(_place);
+            Rank.Scheduler.Leave(_place);
     }
 
     private double Seconds(long from, long to) => _engine.Time.GetElapsedTime(from, to).TotalSeconds;

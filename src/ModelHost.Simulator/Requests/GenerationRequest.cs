@@ -52,6 +52,9 @@ internal sealed record GenerationRequest
     /// <summary>Reasoning goes out.</summary>
     public bool ShowReasoning { get; init; }
 
+    /// <summary>Answers in all.</summary>
+    public int Sequences => Prompts.Count * N;
+
     public int PromptTokens
     {
         get

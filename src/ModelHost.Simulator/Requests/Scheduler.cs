@@ -60,16 +60,6 @@ internal sealed class Scheduler
         }
     }
 
-    /// <summary>Sequences that run or wait, seen or not.</summary>
-    public int Load
-    {
-        get
-        {
-            lock (_gate)
-                return _running + _waiting;
-        }
-    }
-
     /// <summary>Requests in the queue that came during this pause.</summary>
     public int CountHeld(PauseGate? pause)
     {
