@@ -6,7 +6,7 @@ namespace ModelHost.Simulator.Requests;
 internal sealed class BlockLease
 {
     /// <summary>Blocks that other requests with the same beginning may use too.</summary>
-    internal List<BlockPool.Block> Shared { get; } = [];
+    internal List<BlockPool.Block> Shared { get; } = new(0);
 
     /// <summary>Blocks that nobody else can use: those of generated tokens, and the last, unfinished one of a prompt.</summary>
     public int Private { get; internal set; }
@@ -46,6 +46,7 @@ internal sealed class BlockPool(int total, BlockSampling? sampling)
         var found = 0;
         foreach (var prompt in prompts)
         {
+            lease.Shared.EnsureCapacity(lease.Shared.Count + prompt.Keys.Length);
             var (unbroken, ofPrompt) = (true, 0);
             foreach (var key in prompt.Keys)
             {

@@ -21,7 +21,7 @@ internal static class Tokenizer
         while (!text.IsEmpty)
         {
             var piece = text[..PieceLength(text)];
-            count += Known.ContainsKey(piece) ? 1 : (Encoding.UTF8.GetByteCount(piece) + BytesPerToken - 1) / BytesPerToken;
+            count += IsShort(piece) || Known.ContainsKey(piece) ? 1 : (Encoding.UTF8.GetByteCount(piece) + BytesPerToken - 1) / BytesPerToken;
             text = text[piece.Length..];
         }
         return count;
@@ -76,6 +76,14 @@ internal static class Tokenizer
         {
             var piece = text[..PieceLength(text)];
             text = text[piece.Length..];
+            if (IsShort(piece))
+            {
+                var packed = 0;
+                foreach (var character in piece)
+                    packed = (packed << 8) | character;
+                Next((piece.Length << 24) | packed);
+                continue;
+            }
             if (Known.TryGetValue(piece, out var id))
             {
                 Next(id);
@@ -106,6 +114,9 @@ internal static class Tokenizer
         for (var start = 0; start < bytes.Length; start += BytesPerToken)
             tokens.Add(Token(bytes[start..Math.Min(start + BytesPerToken, bytes.Length)]));
     }
+
+    /// <summary>One token whether it is known or not, which saves looking it up: most pieces are blanks, points and small words.</summary>
+    private static bool IsShort(ReadOnlySpan<char> piece) => piece.Length == 1 || (piece.Length <= BytesPerToken && Ascii.IsValid(piece));
 
     private static int Token(ReadOnlySpan<byte> bytes)
     {
