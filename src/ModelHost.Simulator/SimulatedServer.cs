@@ -145,7 +145,7 @@ internal sealed class SimulatedServer(
             await StopEngineAsync(options, log, engine);
         else
             log.Uvicorn("Shutting down");
-        await http.StopAsync(time, stopsEngineFirst ? StopGrace : TimeSpan.Zero);
+        await http.StopAsync(time, engine.IsDead || stopsEngineFirst ? StopGrace : TimeSpan.Zero);
         log.Uvicorn("Application shutdown complete.");
         log.Uvicorn($"Finished server process [{log.ProcessId}]");
         return engine.IsDead ? options.Knobs.ExitCode : 0;

@@ -52,7 +52,7 @@ internal sealed class LoadSequence(ServerOptions options, ServerLog log, TimePro
             log.Api("__init__.py:216", "Automatically detected platform cuda.");
         else
             log.Api("__init__.py:216", "No platform detected, vLLM is running on UnspecifiedPlatform");
-        foreach (var line in options.ShowsLogo && Wording.Logo[0].Of(options.Release, "", "") is not null ? Wording.Logo : [Wording.Banner])
+        foreach (var line in options.ShowsLogo ? Wording.Logo : [Wording.Banner])
             log.Api("utils.py:302", line.Of(options.Release, options.Knobs.Version, options.Model));
         log.Api("utils.py:253", $"non-default args: {options.Flags}");
         Throw(LoadFailures.OfOptions(options));

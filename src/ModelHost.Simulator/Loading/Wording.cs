@@ -13,11 +13,11 @@ internal sealed class Wording(params (Lifespan Lifespan, string Format)[] all)
         (Lifespan.Until(Traits.EarlyYear), "vLLM API server version {0}"),
         (Lifespan.Always, "vLLM server version {0}, serving model {1}"));
 
-    /// <summary>The banner of releases that have a logo, unless it is switched off.</summary>
+    /// <summary>What releases with a logo show in place of the banner.</summary>
     public static readonly Wording[] Logo =
     [
-        new((Lifespan.Since(Traits.EarlyYear), "  \\  / |   |   |\\/|   version {0}")),
-        new((Lifespan.Since(Traits.EarlyYear), "   \\/  |__ |__ |  |   model   {1}")),
+        new((Lifespan.Always, "  \\  / |   |   |\\/|   version {0}")),
+        new((Lifespan.Always, "   \\/  |__ |__ |  |   model   {1}")),
     ];
 
     public static readonly Wording ModelLoaded = new(

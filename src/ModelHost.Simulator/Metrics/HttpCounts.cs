@@ -1,25 +1,28 @@
 using System.Collections.Concurrent;
+using System.Collections.Frozen;
 
 namespace ModelHost.Simulator.Metrics;
 
 /// <summary>
-/// What the HTTP side counts by route and method. Both come from the server's own table, so the set stays small. All numbers of a route
+/// What the HTTP side counts by route and method. Both come from closed sets, so that no client can make them grow. All numbers of a route
 /// stand together, so that a request takes one lock; what is shown for all routes is added up when the page is read.
 /// </summary>
 internal sealed class HttpCounts
 {
+    private static readonly FrozenSet<string> Methods = FrozenSet.Create("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "CONNECT");
+
     private readonly ConcurrentDictionary<(string Handler, string Method), Entry> _entries = [];
 
     /// <summary>Counts one answer.</summary>
     /// <param name="handler">The route.</param>
-    /// <param name="method">The method.</param>
+    /// <param name="method">The method; one that HTTP does not know counts as OTHER.</param>
     /// <param name="status">The status of the answer.</param>
     /// <param name="requestBytes">The length that the request's header states; null when it has none.</param>
     /// <param name="responseBytes">The length that the answer's header states; null when it has none.</param>
     /// <param name="seconds">Time to the end of the answer.</param>
     public void Add(string handler, string method, int status, long? requestBytes, long? responseBytes, double seconds)
     {
-        var entry = _entries.GetOrAdd((handler, method), static _ => new Entry());
+        var entry = _entries.GetOrAdd((handler, Methods.Contains(method) ? method : "OTHER"), static _ => new Entry());
         lock (entry.Gate)
         {
             entry.ByClass[Math.Clamp(status / 100, 0, entry.ByClass.Length - 1)]++;

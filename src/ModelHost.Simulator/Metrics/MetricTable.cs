@@ -30,7 +30,7 @@ internal static class MetricTable
         new("vllm:num_requests_waiting_by_reason", MetricKind.Gauge, "Number of requests waiting to be processed, by reason.")
         {
             Lifespan = Newest,
-            Read = view => 
+            Read = view =>
             [
                 new(view.Gauges.Waiting - view.Gauges.Deferred, "reason", "capacity"), new(view.Gauges.Deferred, "reason", "deferred"),
             ],

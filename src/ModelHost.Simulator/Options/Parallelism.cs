@@ -29,7 +29,7 @@ internal sealed record Parallelism(
         var first = Of("data_parallel_start_rank", 0);
         var headless = flags.Switch("headless");
         // external balancing: a process for every engine. Hybrid: a front end for those of its node. Otherwise one front end for all of them.
-        var (start, count) = flags.Integer("data_parallel_rank") is { } rank ? ((int)rank, 1)
+        var (start, count) = flags.Integer("data_parallel_rank") is { } rank ? ((int)Math.Clamp(rank, -1, int.MaxValue - 1), 1)
             : headless || flags.Switch("data_parallel_hybrid_lb") ? (first, local) : (0, data);
         return new(
             Of("tensor_parallel_size", 1), Of("pipeline_parallel_size", 1), data, Math.Max(1, Of("nnodes", 1)), headless,
@@ -41,5 +41,5 @@ internal sealed record Parallelism(
     /// <summary>What is wrong with the sizes; null when nothing is.</summary>
     public string? Problem =>
         Tensor < 1 || Pipeline < 1 || Data < 1 || LocalEngines < 1 ? "Input should be greater than or equal to 1"
-        : Engines[^1] >= Data ? $"Value error, data_parallel_rank ({Engines[^1]}) must be in the range [0, {Data})" : null;
+        : Engines[0] < 0 || Engines[^1] >= Data ? $"Value error, data_parallel_rank ({Engines[^1]}) must be in the range [0, {Data})" : null;
 }

@@ -26,7 +26,7 @@ internal sealed class ServerOptions
             && !pair.Key.StartsWith("VLLM_SIM_", StringComparison.Ordinal) && !pair.Key.Contains("KEY", StringComparison.Ordinal))];
         OutlivesEngine = environment.GetValueOrDefault("VLLM_KEEP_ALIVE_ON_ENGINE_DEATH") == "1";
         EstimatesGraphs = release.Has(Traits.EstimatesGraphs) && environment.GetValueOrDefault("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS") != "0";
-        ShowsLogo = environment.GetValueOrDefault("VLLM_DISABLE_LOG_LOGO") != "1";
+        ShowsLogo = release.Has(Traits.HasLogo) && environment.GetValueOrDefault("VLLM_DISABLE_LOG_LOGO") != "1";
         LogStatsPeriod = TimeSpan.FromSeconds(double.TryParse(environment.GetValueOrDefault("VLLM_LOG_STATS_INTERVAL"), CultureInfo.InvariantCulture, out var period)
             && period is > 0 and < KnobText.MostSeconds ? period : 10);
         Parallel = Parallelism.Read(flags);
@@ -87,6 +87,7 @@ internal sealed class ServerOptions
     /// <summary>The KV cache leaves room for CUDA graphs.</summary>
     public bool EstimatesGraphs { get; }
 
+    /// <summary>The log begins with a logo: unless <c>VLLM_DISABLE_LOG_LOGO</c>.</summary>
     public bool ShowsLogo { get; }
 
     public bool AccessLog { get; }

@@ -51,6 +51,9 @@ internal static class Traits
     /// <summary><c>/sleep</c> takes tags.</summary>
     public static readonly Lifespan SleepsByTag = Lifespan.Since(Release.Default);
 
+    /// <summary>The log begins with a logo.</summary>
+    public static readonly Lifespan HasLogo = Lifespan.Since(EarlyYear);
+
     /// <summary>A stop ends the engine before the HTTP server, and says so. Before, work in flight is simply lost.</summary>
     public static readonly Lifespan StopsEngineFirst = Lifespan.Since("0.18");
 }

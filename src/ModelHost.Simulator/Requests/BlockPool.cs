@@ -19,6 +19,9 @@ internal sealed class BlockLease
 /// </summary>
 internal sealed class BlockPool(int total, BlockSampling? sampling)
 {
+    /// <summary>Unused blocks that are remembered at most, however large the simulated cache: each takes some 200 bytes of real memory.</summary>
+    private const int MostIdle = 1 << 18;
+
     private readonly Dictionary<ulong, Block> _byKey = [];
     private readonly LinkedList<Block> _idle = [];
     private int _taken;
@@ -120,7 +123,7 @@ internal sealed class BlockPool(int total, BlockSampling? sampling)
 
     private void Evict()
     {
-        while (_idle.First is { } oldest && _taken + _idle.Count > total)
+        while (_idle.First is { } oldest && (_taken + _idle.Count > total || _idle.Count > MostIdle))
         {
             _idle.Remove(oldest);
             _byKey.Remove(oldest.Value.Key);

@@ -108,6 +108,8 @@ public sealed class DataParallelTests
     [Theory]
     [InlineData("-dp", "0", "greater than or equal to 1")]
     [InlineData("--data-parallel-rank", "3", "must be in the range [0, 1)")]
+    [InlineData("--data-parallel-rank", "-1", "must be in the range [0, 1)")]
+    [InlineData("--data-parallel-rank", "3000000000", "must be in the range [0, 1)")]
     [InlineData("-dp", "1000000000", "larger than the number of available GPUs")]
     public async Task Sizes_that_cannot_be_stop_the_start(string flag, string value, string text)
     {

@@ -168,7 +168,10 @@ public sealed partial class LoadTests
         var folder = Directory.CreateTempSubdirectory("modelhost-caches-").FullName;
         var environment = new Dictionary<string, string>
         {
-            ["VLLM_SIM_CACHES"] = "1", ["HF_HOME"] = folder + "/hf", ["VLLM_CACHE_ROOT"] = folder + "/vllm", ["VLLM_SIM_DOWNLOAD_MBPS"] = "3000",
+            ["VLLM_SIM_CACHES"] = "1",
+            ["HF_HOME"] = folder + "/hf",
+            ["VLLM_CACHE_ROOT"] = folder + "/vllm",
+            ["VLLM_SIM_DOWNLOAD_MBPS"] = "3000",
             ["VLLM_SIM_WEIGHT_MIB"] = "2000",
         };
 

@@ -132,6 +132,7 @@ public sealed class MetricsTests
         var length = answer.Content.Headers.ContentLength!.Value;
         await simulator.PostAsync(Chat, "{");
         await simulator.Http.GetAsync("/v1/nothing", TestContext.Current.CancellationToken);
+        await simulator.Http.SendAsync(new HttpRequestMessage(new("BREW"), "/v1/models"), TestContext.Current.CancellationToken);
         await simulator.Http.GetAsync("/health", TestContext.Current.CancellationToken);
 
         var page = new Page(await simulator.MetricsAsync());
@@ -141,12 +142,13 @@ public sealed class MetricsTests
             $"http_requests_total{{handler=\"{Chat}\",method=\"POST\",status=\"2xx\"}} 1.0",
             $"http_requests_total{{handler=\"{Chat}\",method=\"POST\",status=\"4xx\"}} 1.0",
             "http_requests_total{handler=\"none\",method=\"GET\",status=\"4xx\"} 1.0",
+            "http_requests_total{handler=\"/v1/models\",method=\"OTHER\",status=\"4xx\"} 1.0",
         ], ignoreOrder: true);
         page.Lines("http_request_size_bytes_sum").ShouldContain($"http_request_size_bytes_sum{{handler=\"{Chat}\"}} {Body.Length + 1}.0");
         page.Lines("http_response_size_bytes_count").ShouldContain($"http_response_size_bytes_count{{handler=\"{Chat}\"}} 2.0");
         double.Parse(page.Lines("http_response_size_bytes_sum").Single(line => line.Contains(Chat, StringComparison.Ordinal)).Split(' ')[1],
             System.Globalization.CultureInfo.InvariantCulture).ShouldBeGreaterThan(length);
-        page.Lines("http_request_duration_highr_seconds_count").ShouldBe(["http_request_duration_highr_seconds_count 3.0"]);
+        page.Lines("http_request_duration_highr_seconds_count").ShouldBe(["http_request_duration_highr_seconds_count 4.0"]);
         page.Lines("http_request_duration_seconds_count").ShouldContain($"http_request_duration_seconds_count{{handler=\"{Chat}\",method=\"POST\"}} 2.0");
         page.Bounds("http_request_duration_highr_seconds").ShouldBe(Buckets["fine"]);
         page.Bounds("http_request_duration_seconds").ShouldBe(Buckets["coarse"]);
