@@ -45,7 +45,7 @@ internal static class KnobTable
         ["EXIT_CODE"] = static (knobs, value) => knobs with { ExitCode = value.Integer(255) },
         ["DEATH_MS"] = static (knobs, value) => knobs with { DeathTime = value.Milliseconds(5000) },
         ["LORA"] = static (knobs, value) => knobs with { Lora = value.Named<LoraLoading>() },
-        ["TOOL_CALLS"] = static (knobs, value) => knobs with { CallsTools = value.Integer() != 0 },
+        ["TOOL_CALLS"] = static (knobs, value) => knobs with { ToolCalls = value.Integer(64) },
     };
 
     /// <exception cref="KnobException">A variable is unknown, or its value cannot be used.</exception>

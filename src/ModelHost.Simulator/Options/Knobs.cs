@@ -116,6 +116,6 @@ internal sealed record Knobs
 
     public LoraLoading Lora { get; init; }
 
-    /// <summary>With <c>tool_choice</c> auto the model calls the first tool, unless the last message is a tool's answer. Default true.</summary>
-    public bool CallsTools { get; init; } = true;
+    /// <summary>Calls in an answer that calls tools; 0: with <c>tool_choice</c> auto the model never does. Default 1, at most 64.</summary>
+    public int ToolCalls { get; init; } = 1;
 }

@@ -43,8 +43,8 @@ internal sealed record GenerationRequest
     /// <summary>Completions only: the prompt comes before the text.</summary>
     public bool Echo { get; init; }
 
-    /// <summary>Chat only: the answer is this call.</summary>
-    public ToolCall? Tool { get; init; }
+    /// <summary>Chat only: the answer is these calls.</summary>
+    public IReadOnlyList<ToolCall> Calls { get; init; } = [];
 
     /// <summary>Chat only: the answer begins with reasoning.</summary>
     public bool Reasons { get; init; }

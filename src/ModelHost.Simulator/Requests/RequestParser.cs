@@ -16,12 +16,12 @@ internal sealed class RequestParser(ServerOptions options, MemoryPlan plan, Adap
     {
         var messages = Messages(body);
         var (name, model) = Model(body);
-        var tool = Tool(body, messages);
+        var calls = ToolChoice.Read(body, messages, options);
         var prompt = ChatPrompt(messages, body.Flag("add_generation_prompt", otherwise: true));
         var field = body.Field("max_completion_tokens") is null ? "max_tokens" : "max_completion_tokens";
         return Common(body, name, model, [prompt], field, body.Integer(field)) with
         {
-            Tool = tool,
+            Calls = calls,
             Reasons = options.Flags.Text("reasoning_parser") is { Length: > 0 }
                 && (body.Field("chat_template_kwargs")?.Flag("enable_thinking", otherwise: true) ?? true),
             ShowReasoning = body.Flag("include_reasoning", otherwise: true),
@@ -162,37 +162,6 @@ internal sealed class RequestParser(ServerOptions options, MemoryPlan plan, Adap
             IncludeUsage = includeUsage,
             ContinuousUsage = includeUsage && (force || (streamOptions?.Flag("continuous_usage_stats") ?? false)),
         };
-    }
-
-    private ToolCall? Tool(JsonElement body, List<(string Role, string Content)> messages)
-    {
-        if (body.Field("tools") is { } tools && tools.ValueKind != JsonValueKind.Array)
-            throw ApiException.Shape("body.tools", "list_type", "Input should be a valid list");
-        var auto = body.Field("tool_choice") is null ? body.Field("tools") is { } some && some.GetArrayLength() > 0
-            : body.Field("tool_choice") is { ValueKind: JsonValueKind.String } asked && asked.GetString() == "auto";
-        if (auto && !(options.Flags.Switch("enable_auto_tool_choice") && options.Flags.Text("tool_call_parser") is not null))
-            throw ApiException.Bad("\"auto\" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set");
-        var choice = body.Field("tool_choice");
-        var functions = body.Field("tools")?.EnumerateArray().Select(tool => tool.ValueKind == JsonValueKind.Object ? tool.Field("function") : null)
-            .OfType<JsonElement>().ToArray() ?? [];
-        if (choice is { ValueKind: JsonValueKind.String } none && none.GetString() == "none")
-            return null;
-        if (functions.Length == 0)
-            return choice is null || auto ? null : throw ApiException.Bad("When using `tool_choice`, `tools` must be set.", "tool_choice");
-        if (choice is { ValueKind: JsonValueKind.Object } named)
-        {
-            var name = named.Field("function")?.Text("name");
-            var found = Array.FindIndex(functions, function => function.Text("name") == name);
-            return found >= 0 ? Of(functions[found], isNamed: true)
-                : throw ApiException.Bad("The tool specified in `tool_choice` does not match any of the specified `tools`", "tool_choice");
-        }
-        if (!auto)
-            return choice?.GetString() == "required" ? Of(functions[0], isNamed: false) : throw ApiException.Bad(
-                $"Invalid value for `tool_choice`: {choice}! Only named tools, \"none\", \"auto\" or \"required\" are supported.", "tool_choice");
-        return options.Knobs.CallsTools && !(messages.Count > 0 && messages[^1].Role == "tool") ? Of(functions[0], isNamed: false) : null;
-
-        ToolCall Of(JsonElement function, bool isNamed) =>
-            new(function.Text("name") ?? "", ToolCall.ArgumentsFor(function.Field("parameters")), isNamed, auto);
     }
 
     private static void Range(JsonElement body, string name, Func<double, bool> holds, string rule)

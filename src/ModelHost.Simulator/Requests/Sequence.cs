@@ -12,8 +12,8 @@ internal sealed class Sequence
 {
     private readonly List<string> _pieces;
 
-    private Sequence(int index, Prompt prompt, List<string> pieces, FinishReason finish, string? stopReason) =>
-        (Index, Prompt, _pieces, Finish, StopReason) = (index, prompt, pieces, finish, stopReason);
+    private Sequence(int index, Prompt prompt, List<string> pieces, IReadOnlyList<AnswerPart> parts, FinishReason finish, string? stopReason) =>
+        (Index, Prompt, _pieces, Parts, Finish, StopReason) = (index, prompt, pieces, parts, finish, stopReason);
 
     public int Index { get; }
 
@@ -22,8 +22,11 @@ internal sealed class Sequence
     /// <summary>Tokens of the whole answer, the end-of-text token included.</summary>
     public int Length => _pieces.Count;
 
+    /// <summary>Reasoning, then text or calls; there is at least one part.</summary>
+    public IReadOnlyList<AnswerPart> Parts { get; }
+
     /// <summary>Tokens at the beginning that are reasoning.</summary>
-    public int ReasoningTokens { get; private init; }
+    public int ReasoningTokens => Parts[0].Kind == PartKind.Reasoning ? Parts[0].End : 0;
 
     public FinishReason Finish { get; }
 
@@ -33,13 +36,36 @@ internal sealed class Sequence
     /// <summary>Text of the tokens from <paramref name="start"/> up to <paramref name="end"/>; the end-of-text token has none.</summary>
     public string Text(int start, int end) => end - start == 1 ? _pieces[start] : string.Concat(_pieces.Skip(start).Take(end - start));
 
+    /// <summary>The text of one token.</summary>
+    public string Token(int at) => _pieces[at];
+
+    /// <summary>The tokens from <paramref name="start"/> up to <paramref name="end"/>, cut where a part ends. There is always a piece, if only an empty one.</summary>
+    /// <param name="start">The first token.</param>
+    /// <param name="end">The token after the last one.</param>
+    /// <param name="finish">Why the answer ends with the last piece; null when it goes on.</param>
+    public IEnumerable<Piece> Pieces(int start, int end, FinishReason? finish)
+    {
+        var at = start;
+        foreach (var part in Parts)
+        {
+            var last = part == Parts[^1] || (part.End > at && part.End >= end);
+            if (part.End <= at && !last)
+                continue;
+            var until = Math.Min(end, part.End);
+            yield return new(part, at, until, Text(at, until), last ? finish : null);
+            at = until;
+            if (last)
+                yield break;
+        }
+    }
+
     public static Sequence Make(GenerationRequest request, int index, long serverSeed, int naturalTokens)
     {
         var prompt = request.Prompts[index / request.N];
         var seed = TextSource.Hash(request.Model, (ulong)(serverSeed + (request.Seed ?? 0)));
         var source = new TextSource(TextSource.Hash(prompt.Text, seed + (ulong)(index % request.N)));
-        if (request.Tool is { } tool)
-            return Call(request, tool, index, prompt, ref source);
+        if (request.Calls.Count > 0)
+            return Call(request, index, prompt, ref source);
         var natural = naturalTokens > 0 ? naturalTokens : 16 + (int)(source.Random() % 48);
         natural = Math.Max(natural, request.MinTokens);
         var ends = !request.IgnoreEndOfText && natural < request.MaxTokens;
@@ -50,34 +76,47 @@ internal sealed class Sequence
         {
             pieces.Add(source.Next());
             if (text?.Append(pieces[^1]) is not null && pieces.Count > request.MinTokens && Cut(pieces, text, request) is { } stop)
-                return new(index, prompt, pieces, FinishReason.Stop, stop) { ReasoningTokens = request.Reasons ? pieces.Count / 2 : 0 };
+                return new(index, prompt, pieces, TextParts(request, pieces.Count), FinishReason.Stop, stop);
         }
         if (!ends)
-            return new(index, prompt, pieces, FinishReason.Length, null) { ReasoningTokens = request.Reasons ? pieces.Count / 2 : 0 };
+            return new(index, prompt, pieces, TextParts(request, pieces.Count), FinishReason.Length, null);
         pieces.Add("");
-        return new(index, prompt, pieces, FinishReason.Stop, null) { ReasoningTokens = request.Reasons ? pieces.Count / 2 : 0 };
+        return new(index, prompt, pieces, TextParts(request, pieces.Count), FinishReason.Stop, null);
     }
 
     /// <summary>The same number of tokens from weights that were never loaded.</summary>
-    public Sequence Garbled() => new(Index, Prompt, [.. _pieces.Select(piece => piece.Length == 0 ? "" : "!")], Finish, null) { ReasoningTokens = ReasoningTokens };
+    public Sequence Garbled() => new(Index, Prompt, [.. _pieces.Select(piece => piece.Length == 0 ? "" : "!")], Parts, Finish, null);
 
-    private static Sequence Call(GenerationRequest request, ToolCall tool, int index, Prompt prompt, ref TextSource source)
+    /// <summary>The first half is reasoning, if the model reasons.</summary>
+    private static AnswerPart[] TextParts(GenerationRequest request, int length)
+    {
+        var reasoned = request.Reasons ? length / 2 : 0;
+        return reasoned == 0 ? [new(PartKind.Text, 0, length)] : [new(PartKind.Reasoning, 0, reasoned), new(PartKind.Text, reasoned, length)];
+    }
+
+    private static Sequence Call(GenerationRequest request, int index, Prompt prompt, ref TextSource source)
     {
         const int Reasoning = 8;
         const int Fragment = 6;
-        var pieces = new List<string>();
+        var (pieces, parts) = (new List<string>(), new List<AnswerPart>());
         for (var i = 0; request.Reasons && i < Reasoning; i++)
             pieces.Add(source.Next());
-        for (var at = 0; at < tool.Arguments.Length; at += Fragment)
-            pieces.Add(tool.Arguments.Substring(at, Math.Min(Fragment, tool.Arguments.Length - at)));
-        pieces.Add("");
-        var complete = pieces.Count <= request.MaxTokens;
-        if (!complete)
-            pieces.RemoveRange(request.MaxTokens, pieces.Count - request.MaxTokens);
-        return new(index, prompt, pieces, complete ? FinishReason.Stop : FinishReason.Length, null)
+        if (pieces.Count > 0)
+            parts.Add(new(PartKind.Reasoning, 0, pieces.Count));
+        foreach (var call in request.Calls)
         {
-            ReasoningTokens = request.Reasons ? Math.Min(Reasoning, pieces.Count) : 0,
-        };
+            var start = pieces.Count;
+            for (var at = 0; at < call.Arguments.Length; at += Fragment)
+                pieces.Add(call.Arguments.Substring(at, Math.Min(Fragment, call.Arguments.Length - at)));
+            parts.Add(new(PartKind.Call, start, pieces.Count, call, parts.Count(part => part.Kind == PartKind.Call)));
+        }
+        pieces.Add("");
+        parts[^1] = parts[^1] with { End = pieces.Count };
+        if (pieces.Count <= request.MaxTokens)
+            return new(index, prompt, pieces, parts, FinishReason.Stop, null);
+        pieces.RemoveRange(request.MaxTokens, pieces.Count - request.MaxTokens);
+        return new(index, prompt, pieces,
+            [.. parts.Where(part => part.Start < pieces.Count).Select(part => part with { End = Math.Min(part.End, pieces.Count) })], FinishReason.Length, null);
     }
 
     private static string? Cut(List<string> pieces, StringBuilder text, GenerationRequest request)

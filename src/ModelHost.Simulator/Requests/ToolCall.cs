@@ -3,13 +3,16 @@ using System.Text.Json.Nodes;
 
 namespace ModelHost.Simulator.Requests;
 
-/// <summary>The one tool call that an answer consists of.</summary>
+/// <summary>One call that the model makes.</summary>
 /// <param name="Name">The function.</param>
 /// <param name="Arguments">JSON that fits its schema.</param>
 /// <param name="Named">The client chose the function: the answer then ends with <c>stop</c>, and not with <c>tool_calls</c>.</param>
 /// <param name="Chosen">The model was free to answer in text: <c>content</c> is null then, and empty otherwise.</param>
 internal sealed record ToolCall(string Name, string Arguments, bool Named, bool Chosen)
 {
+    /// <summary>An id for a call in an answer of the chat family.</summary>
+    public static string NewId() => $"chatcmpl-tool-{Guid.NewGuid():N}";
+
     /// <summary>The smallest arguments that have every property of the schema.</summary>
     public static string ArgumentsFor(JsonElement? schema)
     {

@@ -6,7 +6,7 @@ using ModelHost.Simulator.Requests;
 namespace ModelHost.Simulator.Server;
 
 /// <summary>Answers of <c>/v1/chat/completions</c>.</summary>
-internal sealed class ChatFormat(string role, Release release) : GenerationFormat
+internal sealed class ChatFormat(string role, Release release) : ChoiceFormat
 {
     public override string IdPrefix => "chatcmpl-";
 
@@ -14,15 +14,13 @@ internal sealed class ChatFormat(string role, Release release) : GenerationForma
 
     protected override ReadOnlySpan<byte> ChunkObject => "chat.completion.chunk"u8;
 
-    public override GenerationRequest Read(RequestParser parser, JsonElement body) => parser.Chat(body);
-
     /// <summary>The role chunks of all choices, sent together with the first token and not on admission.</summary>
     public override void Opening(ResponseBuffer buffer, in AnswerHead head, Generation generation)
     {
         foreach (var sequence in generation.Sequences)
         {
             var json = buffer.Json;
-            BeginEvent(buffer);
+            buffer.BeginEvent();
             Head(json, head, generation, ChunkObject);
             json.WriteStartObject();
             json.WriteNumber("index"u8, sequence.Index);
@@ -37,63 +35,61 @@ internal sealed class ChatFormat(string role, Release release) : GenerationForma
             if (generation.Request.ContinuousUsage)
                 ContinuousUsage(json, head, generation, 0);
             json.WriteNull("prompt_token_ids"u8);
-            EndEvent(buffer);
+            buffer.EndEvent();
         }
     }
 
-    public override void Chunk(
-        ResponseBuffer buffer, in AnswerHead head, Generation generation, Sequence sequence, int start, string text, FinishReason? finish)
+    public override void Chunk(ResponseBuffer buffer, in AnswerHead head, Generation generation, Sequence sequence, in Piece piece)
     {
         var json = buffer.Json;
-        var reasoning = start < sequence.ReasoningTokens;
+        var reasoning = piece.Part.Kind == PartKind.Reasoning;
         // withheld reasoning has no chunks; the end of the answer has one whatever it is
-        if (reasoning && !generation.Request.ShowReasoning && finish is null)
+        if (reasoning && !generation.Request.ShowReasoning && piece.Finish is null)
             return;
-        var tool = reasoning ? null : generation.Request.Tool;
-        if (tool is not null && start == sequence.ReasoningTokens)
-            ToolName(buffer, head, generation, sequence, tool);
-        BeginEvent(buffer);
+        if (piece.Part.Call is { } call && piece.Opens)
+            CallName(buffer, head, generation, sequence, call, piece.Part.CallIndex);
+        buffer.BeginEvent();
         Head(json, head, generation, ChunkObject);
         json.WriteStartObject();
         json.WriteNumber("index"u8, sequence.Index);
         json.WriteStartObject("delta"u8);
         if (reasoning)
-            Reasoning(json, generation.Request.ShowReasoning ? text : "");
-        else if (tool is null || text.Length == 0)
-            json.WriteString("content"u8, text);
+            Reasoning(json, generation.Request.ShowReasoning ? piece.Text : "");
+        else if (piece.Part.Call is null || piece.Text.Length == 0)
+            json.WriteString("content"u8, piece.Text);
         else
-            ToolFragment(json, text);
+            CallFragment(json, piece.Text, piece.Part.CallIndex);
         json.WriteEndObject();
         json.WriteNull("logprobs"u8);
-        Finish(json, generation, finish);
-        if (finish is not null)
-            json.WriteString("stop_reason"u8, finish == FinishReason.Stop ? sequence.StopReason : null);
+        Finish(json, generation, piece.Finish);
+        if (piece.Finish is not null)
+            json.WriteString("stop_reason"u8, piece.Finish == FinishReason.Stop ? sequence.StopReason : null);
         json.WriteNull("token_ids"u8);
         json.WriteEndObject();
         json.WriteEndArray();
-        if (finish is not null && !generation.Request.IncludeUsage && head.Fingerprint is not null)
+        if (piece.Finish is not null && !generation.Request.IncludeUsage && head.Fingerprint is not null)
             json.WriteString("system_fingerprint"u8, head.Fingerprint);
         if (generation.Request.ContinuousUsage)
             ContinuousUsage(json, head, generation, generation.Done(sequence));
-        EndEvent(buffer);
+        buffer.EndEvent();
     }
 
     /// <summary>The first chunk of a call has its id and name, the later ones pieces of the arguments.</summary>
-    private void ToolName(ResponseBuffer buffer, in AnswerHead head, Generation generation, Sequence sequence, ToolCall tool)
+    private void CallName(ResponseBuffer buffer, in AnswerHead head, Generation generation, Sequence sequence, ToolCall call, int index)
     {
         var json = buffer.Json;
-        BeginEvent(buffer);
+        buffer.BeginEvent();
         Head(json, head, generation, ChunkObject);
         json.WriteStartObject();
         json.WriteNumber("index"u8, sequence.Index);
         json.WriteStartObject("delta"u8);
         json.WriteStartArray("tool_calls"u8);
         json.WriteStartObject();
-        json.WriteString("id"u8, $"chatcmpl-tool-{Guid.NewGuid():N}");
+        json.WriteString("id"u8, ToolCall.NewId());
         json.WriteString("type"u8, "function"u8);
-        json.WriteNumber("index"u8, 0);
+        json.WriteNumber("index"u8, index);
         json.WriteStartObject("function"u8);
-        json.WriteString("name"u8, tool.Name);
+        json.WriteString("name"u8, call.Name);
         json.WriteEndObject();
         json.WriteEndObject();
         json.WriteEndArray();
@@ -103,14 +99,14 @@ internal sealed class ChatFormat(string role, Release release) : GenerationForma
         json.WriteNull("token_ids"u8);
         json.WriteEndObject();
         json.WriteEndArray();
-        EndEvent(buffer);
+        buffer.EndEvent();
     }
 
-    private static void ToolFragment(Utf8JsonWriter json, string text)
+    private static void CallFragment(Utf8JsonWriter json, string text, int index)
     {
         json.WriteStartArray("tool_calls"u8);
         json.WriteStartObject();
-        json.WriteNumber("index"u8, 0);
+        json.WriteNumber("index"u8, index);
         json.WriteStartObject("function"u8);
         json.WriteString("arguments"u8, text);
         json.WriteEndObject();
@@ -129,7 +125,7 @@ internal sealed class ChatFormat(string role, Release release) : GenerationForma
     /// <summary>A call that the model chose, or had to make, ends with tool_calls; one that the client named with stop.</summary>
     private static void Finish(Utf8JsonWriter json, Generation generation, FinishReason? finish)
     {
-        if (finish == FinishReason.Stop && generation.Request.Tool is { Named: false })
+        if (finish == FinishReason.Stop && generation.Request.Calls is [{ Named: false }, ..])
             json.WriteString("finish_reason"u8, "tool_calls"u8);
         else
             Finish(json, finish);
@@ -138,38 +134,22 @@ internal sealed class ChatFormat(string role, Release release) : GenerationForma
     protected override void WholeChoice(Utf8JsonWriter json, Generation generation, Sequence sequence)
     {
         var finish = generation.FinishOf(sequence);
-        var (tool, done) = (generation.Request.Tool, generation.Done(sequence));
+        var (calls, done) = (generation.Request.Calls, generation.Done(sequence));
         var reasoned = Math.Min(sequence.ReasoningTokens, done);
         json.WriteStartObject();
         json.WriteNumber("index"u8, sequence.Index);
         json.WriteStartObject("message"u8);
         json.WriteString("role"u8, role);
-        if (tool is null)
+        if (calls.Count == 0)
             json.WriteString("content"u8, sequence.Text(reasoned, done));
         else
-            json.WriteString("content"u8, tool.Chosen ? null : "");
+            json.WriteString("content"u8, calls[0].Chosen ? null : "");
         json.WriteNull("refusal"u8);
         json.WriteNull("annotations"u8);
         json.WriteNull("audio"u8);
         json.WriteNull("function_call"u8);
-        if (tool is not null)
-        {
-            json.WriteStartArray("tool_calls"u8);
-            json.WriteStartObject();
-            json.WriteString("id"u8, $"chatcmpl-tool-{Guid.NewGuid():N}");
-            json.WriteString("type"u8, "function"u8);
-            json.WriteStartObject("function"u8);
-            json.WriteString("name"u8, tool.Name);
-            json.WriteString("arguments"u8, sequence.Text(reasoned, done));
-            json.WriteEndObject();
-            json.WriteEndObject();
-            json.WriteEndArray();
-        }
-        else if (release.Has(Traits.EmptyToolCalls))
-        {
-            json.WriteStartArray("tool_calls"u8);
-            json.WriteEndArray();
-        }
+        if (calls.Count > 0 || release.Has(Traits.EmptyToolCalls))
+            Calls(json, sequence, done);
         Reasoning(json, reasoned > 0 && generation.Request.ShowReasoning ? sequence.Text(0, reasoned) : null);
         json.WriteEndObject();
         json.WriteNull("logprobs"u8);
@@ -180,7 +160,26 @@ internal sealed class ChatFormat(string role, Release release) : GenerationForma
         json.WriteEndObject();
     }
 
-    protected override void WholeTail(Utf8JsonWriter json)
+    private static void Calls(Utf8JsonWriter json, Sequence sequence, int done)
+    {
+        json.WriteStartArray("tool_calls"u8);
+        foreach (var piece in sequence.Pieces(0, done, null))
+        {
+            if (piece.Part.Call is not { } call)
+                continue;
+            json.WriteStartObject();
+            json.WriteString("id"u8, ToolCall.NewId());
+            json.WriteString("type"u8, "function"u8);
+            json.WriteStartObject("function"u8);
+            json.WriteString("name"u8, call.Name);
+            json.WriteString("arguments"u8, piece.Text);
+            json.WriteEndObject();
+            json.WriteEndObject();
+        }
+        json.WriteEndArray();
+    }
+
+    protected override void WholeTail(Utf8JsonWriter json, Generation generation)
     {
         json.WriteNull("prompt_logprobs"u8);
         json.WriteNull("prompt_token_ids"u8);

@@ -5,7 +5,7 @@ using ModelHost.Simulator.Requests;
 namespace ModelHost.Simulator.Server;
 
 /// <summary>Answers of <c>/v1/completions</c>.</summary>
-internal sealed class CompletionFormat : GenerationFormat
+internal sealed class CompletionFormat : ChoiceFormat
 {
     public override string IdPrefix => "cmpl-";
 
@@ -13,20 +13,17 @@ internal sealed class CompletionFormat : GenerationFormat
 
     protected override ReadOnlySpan<byte> ChunkObject => "text_completion"u8;
 
-    public override GenerationRequest Read(RequestParser parser, JsonElement body) => parser.Completion(body);
-
-    public override void Chunk(
-        ResponseBuffer buffer, in AnswerHead head, Generation generation, Sequence sequence, int start, string text, FinishReason? finish)
+    public override void Chunk(ResponseBuffer buffer, in AnswerHead head, Generation generation, Sequence sequence, in Piece piece)
     {
         var json = buffer.Json;
-        BeginEvent(buffer);
+        buffer.BeginEvent();
         Head(json, head, generation, ChunkObject);
         json.WriteStartObject();
         json.WriteNumber("index"u8, sequence.Index);
-        json.WriteString("text"u8, text);
+        json.WriteString("text"u8, generation.Request.Echo && piece.Start == 0 ? sequence.Prompt.Text + piece.Text : piece.Text);
         json.WriteNull("logprobs"u8);
-        Finish(json, finish);
-        json.WriteString("stop_reason"u8, finish == FinishReason.Stop ? sequence.StopReason : null);
+        Finish(json, piece.Finish);
+        json.WriteString("stop_reason"u8, piece.Finish == FinishReason.Stop ? sequence.StopReason : null);
         json.WriteNull("prompt_token_ids"u8);
         json.WriteNull("token_ids"u8);
         json.WriteEndObject();
@@ -36,7 +33,7 @@ internal sealed class CompletionFormat : GenerationFormat
             ContinuousUsage(json, head, generation, generation.Done(sequence));
         else
             json.WriteNull("usage"u8);
-        EndEvent(buffer);
+        buffer.EndEvent();
     }
 
     protected override void WholeChoice(Utf8JsonWriter json, Generation generation, Sequence sequence)
@@ -55,5 +52,5 @@ internal sealed class CompletionFormat : GenerationFormat
         json.WriteEndObject();
     }
 
-    protected override void WholeTail(Utf8JsonWriter json) => json.WriteNull("kv_transfer_params"u8);
+    protected override void WholeTail(Utf8JsonWriter json, Generation generation) => json.WriteNull("kv_transfer_params"u8);
 }

@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Text.Json;
 using Microsoft.AspNetCore.Http;
 using ModelHost.Simulator.Metrics;
 using ModelHost.Simulator.Options;
@@ -13,18 +14,54 @@ internal sealed class GenerationRoutes(ServerOptions options, RequestParser pars
     private readonly ChatFormat _chat = new(options.Flags.Text("response_role") ?? "assistant", options.Release);
     private readonly CompletionFormat _completion = new();
     private readonly string? _fingerprint = Fingerprint(options);
+    private readonly bool _flatErrors = options.Release.Has(Traits.FlatErrors);
 
-    public Task ChatAsync(HttpContext context) => AnswerAsync(context, _chat);
+    public Task ChatAsync(HttpContext context) => AnswerAsync(context, _chat, parser.Chat);
 
-    public Task CompletionAsync(HttpContext context) => AnswerAsync(context, _completion);
+    public Task CompletionAsync(HttpContext context) => AnswerAsync(context, _completion, parser.Completion);
 
-    private async Task AnswerAsync(HttpContext context, GenerationFormat format)
+    public Task MessagesAsync(HttpContext context) =>
+        AnswerAsync(context, new MessagesFormat(), body => parser.Chat(MessagesRequest.ToChat(body, counting: false)));
+
+    public Task CountTokensAsync(HttpContext context) => RefusingAsync(context, new MessagesFormat(), async () =>
     {
-        var request = await RequestBody.ReadAsync(context, body => format.Read(parser, body));
-        if (context.Request.Headers.TryGetValue("X-data-parallel-rank", out var rank) && int.TryParse(rank, CultureInfo.InvariantCulture, out var index))
-            request = request with { EngineIndex = index };
+        var tokens = await RequestBody.ReadAsync(context, body =>
+        {
+            var chat = MessagesRequest.ToChat(body, counting: true);
+            parser.Model(chat);
+            return RequestParser.ChatPrompt(RequestParser.Messages(chat), generate: true).Tokens;
+        });
+        await Answers.ObjectAsync(context, json =>
+        {
+            json.WriteNumber("input_tokens"u8, tokens);
+            json.WriteStartObject("context_management"u8);
+            json.WriteNumber("original_input_tokens"u8, tokens);
+            json.WriteEndObject();
+        });
+    });
+
+    /// <summary>Answers a request whose body is JSON.</summary>
+    private Task AnswerAsync(HttpContext context, GenerationFormat format, Func<JsonElement, GenerationRequest> read) =>
+        RefusingAsync(context, format, async () => await AnswerAsync(context, format, await RequestBody.ReadAsync(context, read)));
+
+    /// <summary>Writes refusals as the format has them.</summary>
+    private async Task RefusingAsync(HttpContext context, GenerationFormat format, Func<Task> answer)
+    {
+        try
+        {
+            await answer();
+        }
+        catch (ApiException e) when (!context.Response.HasStarted)
+        {
+            await Answers.ObjectAsync(context, json => format.Refusal(json, e, _flatErrors), e.Status);
+        }
+    }
+
+    /// <summary>Answers a request that has passed every check.</summary>
+    private async Task AnswerAsync(HttpContext context, GenerationFormat format, GenerationRequest request)
+    {
         var id = format.IdPrefix + RequestId(context);
-        using var generation = engine.Start(request, context.RequestAborted, id);
+        using var generation = engine.Start(request.ToRankOf(context), context.RequestAborted, id);
         var head = new AnswerHead(
             id, time.GetUtcNow().ToUnixTimeSeconds(), _fingerprint,
             options.Flags.Switch("enable_prompt_tokens_details"));
@@ -70,6 +107,9 @@ internal sealed class GenerationRoutes(ServerOptions options, RequestParser pars
         // the status is known now; the first event waits for the first token
         await context.Response.BodyWriter.FlushAsync(context.RequestAborted);
         var buffer = ResponseBuffer.Rent();
+        format.Accepted(buffer, head, generation);
+        if (buffer.Written.Length > 0)
+            await FlushAsync(context, buffer);
         var sent = 0;
         while (await generation.NextAsync())
         {
@@ -84,7 +124,8 @@ internal sealed class GenerationRoutes(ServerOptions options, RequestParser pars
                 && !generation.Sequences.Any(sequence => sequence.Length == generation.Step))
                 continue;
             foreach (var sequence in generation.Sequences)
-                Emit(buffer, format, head, generation, sequence, sent);
+                if (sent < sequence.Length)
+                    Emit(buffer, format, head, generation, sequence, sent, generation.Done(sequence) == sequence.Length ? sequence.Finish : null);
             sent = generation.Step;
             await FlushAsync(context, buffer);
         }
@@ -92,37 +133,19 @@ internal sealed class GenerationRoutes(ServerOptions options, RequestParser pars
             return;
         if (generation.Outcome == Outcome.Aborted)
             EmitAborted(buffer, format, head, generation, sent);
-        if (generation.Outcome is Outcome.EngineDead or Outcome.Failed)
-        {
-            buffer.Raw("data: "u8);
-            buffer.Json.WriteStartObject();
-            Answers.ErrorMembers(buffer.Json, generation.Outcome == Outcome.Failed ? ApiException.Internal() : ApiException.EngineDead(),
-                options.Release.Has(Traits.FlatErrors));
-            buffer.Json.WriteEndObject();
-            buffer.EndJson();
-            buffer.Raw("\n\n"u8);
-        }
-        else if (generation.Request.IncludeUsage)
-            format.UsageChunk(buffer, head, generation);
-        buffer.Raw("data: [DONE]\n\n"u8);
+        if (generation.Outcome is not (Outcome.EngineDead or Outcome.Failed))
+            format.Closing(buffer, head, generation);
+        else if (!format.Failed(buffer, generation.Outcome == Outcome.Failed ? ApiException.Internal() : ApiException.EngineDead(), _flatErrors))
+            context.Abort();
         await FlushAsync(context, buffer);
         ResponseBuffer.Return(buffer);
     }
 
-    private static void Emit(ResponseBuffer buffer, GenerationFormat format, in AnswerHead head, Generation generation, Sequence sequence, int sent)
+    private static void Emit(
+        ResponseBuffer buffer, GenerationFormat format, in AnswerHead head, Generation generation, Sequence sequence, int sent, FinishReason? finish)
     {
-        if (sent >= sequence.Length)
-            return;
-        var done = generation.Done(sequence);
-        if (sent < sequence.ReasoningTokens && done > sequence.ReasoningTokens)
-        {
-            format.Chunk(buffer, head, generation, sequence, sent, sequence.Text(sent, sequence.ReasoningTokens), null);
-            sent = sequence.ReasoningTokens;
-        }
-        var text = sequence.Text(sent, done);
-        if (sent == 0 && generation.Request.Echo)
-            text = sequence.Prompt.Text + text;
-        format.Chunk(buffer, head, generation, sequence, sent, text, done == sequence.Length ? sequence.Finish : null);
+        foreach (var piece in sequence.Pieces(sent, generation.Done(sequence), finish))
+            format.Chunk(buffer, head, generation, sequence, piece);
     }
 
     private static void EmitAborted(ResponseBuffer buffer, GenerationFormat format, in AnswerHead head, Generation generation, int sent)
@@ -131,8 +154,7 @@ internal sealed class GenerationRoutes(ServerOptions options, RequestParser pars
             format.Opening(buffer, head, generation);
         foreach (var sequence in generation.Sequences)
             if (generation.Done(sequence) < sequence.Length)
-                format.Chunk(buffer, head, generation, sequence, sent,
-                    generation.Step > sent ? sequence.Text(sent, generation.Done(sequence)) : "", FinishReason.Abort);
+                Emit(buffer, format, head, generation, sequence, Math.Min(sent, generation.Done(sequence)), FinishReason.Abort);
     }
 
     private static async ValueTask FlushAsync(HttpContext context, ResponseBuffer buffer)

@@ -36,6 +36,32 @@ internal sealed class ResponseBuffer
 
     public void Raw(ReadOnlySpan<byte> bytes) => _bytes.Write(bytes);
 
+    /// <summary>Begins an event, whose data is one JSON object.</summary>
+    public void BeginEvent()
+    {
+        Raw("data: "u8);
+        Json.WriteStartObject();
+    }
+
+    /// <summary>Begins an event that has a name.</summary>
+    public void BeginEvent(ReadOnlySpan<byte> name)
+    {
+        Raw("event: "u8);
+        Raw(name);
+        Raw("\n"u8);
+        BeginEvent();
+    }
+
+    public void EndEvent()
+    {
+        Json.WriteEndObject();
+        EndJson();
+        Raw("\n\n"u8);
+    }
+
+    /// <summary>The event that ends the streams of the chat family.</summary>
+    public void Done() => Raw("data: [DONE]\n\n"u8);
+
     /// <summary>Ends the JSON text that was begun, so that another may follow.</summary>
     public void EndJson()
     {

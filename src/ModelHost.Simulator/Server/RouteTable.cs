@@ -42,7 +42,8 @@ internal static class RouteTable
         return options.Pools
             ? [.. common, .. optional, new("/v1/embeddings", Post, embedding.EmbedAsync),
                 .. Spellings(score.ScoreAsync, "/score", "/v1/score"), .. Spellings(score.RerankAsync, "/rerank", "/v1/rerank", "/v2/rerank")]
-            : [.. common, .. optional, new("/v1/chat/completions", Post, generation.ChatAsync), new("/v1/completions", Post, generation.CompletionAsync)];
+            : [.. common, .. optional, new("/v1/chat/completions", Post, generation.ChatAsync), new("/v1/completions", Post, generation.CompletionAsync),
+                new("/v1/messages", Post, generation.MessagesAsync), new("/v1/messages/count_tokens", Post, generation.CountTokensAsync)];
     }
 
     private static IEnumerable<Route> Spellings(RequestDelegate handle, params string[] paths) => paths.Select(path => new Route(path, Post, handle));

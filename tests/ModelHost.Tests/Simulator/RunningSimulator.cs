@@ -80,6 +80,22 @@ internal sealed class RunningSimulator : IAsyncDisposable
         return [.. text.Split("\n\n", StringSplitOptions.RemoveEmptyEntries).Select(line => line["data: ".Length..])];
     }
 
+    /// <summary>The named events of a stream.</summary>
+    public async Task<(string Name, string Data)[]> EventsAsync(string path, string body)
+    {
+        using var response = await PostAsync(path, body);
+        return await EventsAsync(response);
+    }
+
+    /// <inheritdoc cref="EventsAsync(string, string)"/>
+    public static async Task<(string Name, string Data)[]> EventsAsync(HttpResponseMessage response)
+    {
+        var text = await response.Content.ReadAsStringAsync();
+        response.Content.Headers.ContentType!.MediaType.ShouldBe("text/event-stream", text);
+        return [.. text.Split("\n\n", StringSplitOptions.RemoveEmptyEntries).Select(entry => entry.Split('\n'))
+            .Select(lines => (lines[0]["event: ".Length..], lines[1]["data: ".Length..]))];
+    }
+
     public async Task<string[]> MetricsAsync() => (await Http.GetStringAsync("/metrics")).Split('\n');
 
     /// <summary>The value of one series, written as the page writes it.</summary>

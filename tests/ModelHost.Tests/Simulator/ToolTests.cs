@@ -53,6 +53,28 @@ public sealed partial class ToolTests
     }
 
     [Theory]
+    [InlineData("", 2)]
+    [InlineData(",\"parallel_tool_calls\":true", 2)]
+    [InlineData(",\"parallel_tool_calls\":false", 1)]
+    [InlineData(",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"weather\"}}", 1)]
+    public async Task Several_calls_are_counted_by_their_index(string member, int calls)
+    {
+        await using var simulator = await RunningSimulator.StartWithAsync(
+            new() { ["VLLM_SIM_TOOL_CALLS"] = "2" }, "m", "--enable-auto-tool-choice", "--tool-call-parser", "hermes");
+
+        var whole = (await simulator.SendAsync(Chat, $"{{{Weather}{member}}}")).Body["choices"]![0]!["message"]!["tool_calls"]!.AsArray();
+        var events = await simulator.StreamAsync(Chat, $"{{{Weather}{member},\"stream\":true}}");
+
+        whole.Select(call => (string?)call!["function"]!["arguments"]).ShouldBe(Enumerable.Repeat("""{"city":"value","days":1}""", calls));
+        whole.Select(call => (string?)call!["id"]).Distinct().Count().ShouldBe(calls);
+        var deltas = events[1..^1].Select(chunk => JsonNode.Parse(chunk)!["choices"]![0]!["delta"]!["tool_calls"]?[0]).OfType<JsonNode>().ToArray();
+        deltas.Where(delta => delta["id"] is not null).Select(delta => (int)delta["index"]!).ShouldBe(Enumerable.Range(0, calls));
+        for (var index = 0; index < calls; index++)
+            string.Concat(deltas.Where(delta => (int)delta["index"]! == index).Select(delta => (string?)delta["function"]!["arguments"]))
+                .ShouldBe("""{"city":"value","days":1}""");
+    }
+
+    [Theory]
     [InlineData("\"tool_choice\":\"none\",")]
     [InlineData("\"x\":1,", "tool")]
     public async Task Otherwise_the_model_answers_in_text(string choice, string role = "user")
