@@ -16,6 +16,12 @@ internal sealed class ChatBuilder
     /// <summary>Adds a message in the form of chat.</summary>
     public void Add(JsonObject message) => _messages.Add((JsonNode)message);
 
+    /// <summary>Puts a message before all others.</summary>
+    public void Precede(string role, string content) => _messages.Insert(0, new JsonObject { ["role"] = role, ["content"] = content });
+
+    /// <summary>The messages up to now.</summary>
+    public JsonElement Snapshot() => JsonSerializer.SerializeToElement(_messages);
+
     /// <summary>Passes members on as they are.</summary>
     public void Copy(JsonElement body, params ReadOnlySpan<string> names)
     {

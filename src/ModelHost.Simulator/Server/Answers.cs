@@ -54,9 +54,17 @@ internal static class Answers
             json.WriteEndObject();
     }
 
-    public static async Task TextAsync(HttpContext context, string text, string contentType)
+    /// <summary>Sends the head of a stream: the status is known, whenever the first event comes.</summary>
+    public static async Task BeginStreamAsync(HttpContext context)
     {
-        var bytes = Encoding.UTF8.GetBytes(text);
+        context.Response.ContentType = "text/event-stream; charset=utf-8";
+        await context.Response.BodyWriter.FlushAsync(context.RequestAborted);
+    }
+
+    public static Task TextAsync(HttpContext context, string text, string contentType) => BytesAsync(context, Encoding.UTF8.GetBytes(text), contentType);
+
+    public static async Task BytesAsync(HttpContext context, byte[] bytes, string contentType)
+    {
         context.Response.ContentType = contentType;
         context.Response.ContentLength = bytes.Length;
         await context.Response.BodyWriter.WriteAsync(bytes, context.RequestAborted);

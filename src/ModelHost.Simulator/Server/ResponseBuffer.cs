@@ -12,9 +12,10 @@ internal sealed class ResponseBuffer
 
     private readonly ArrayBufferWriter<byte> _bytes = new(1024);
 
-    private ResponseBuffer() =>
-        // vLLM escapes no more than JSON demands; SkipValidation because the shapes are fixed here
-        Json = new(_bytes, new JsonWriterOptions { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping, SkipValidation = true });
+    private ResponseBuffer() => Json = new(_bytes, Style);
+
+    /// <summary>vLLM escapes no more than JSON demands; nothing is validated because the shapes are fixed here.</summary>
+    public static JsonWriterOptions Style { get; } = new() { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping, SkipValidation = true };
 
     public Utf8JsonWriter Json { get; }
 

@@ -18,7 +18,9 @@ internal static class RouteTable
     {
         var parser = new RequestParser(options, plan, engine.Adapters);
         var small = new SmallRoutes(options, plan, parser, engine, metrics, time);
-        var generation = new GenerationRoutes(options, parser, engine, time);
+        var writer = new AnswerWriter(options, time);
+        var generation = new GenerationRoutes(options, parser, engine, writer, time);
+        var responses = new ResponsesRoutes(options, parser, engine, writer, time);
         var embedding = new EmbeddingRoutes(options, parser, engine, time);
         var lora = new LoraRoutes(options, engine.Adapters, log);
         var score = new ScoreRoutes(options, parser, engine, time);
@@ -43,6 +45,8 @@ internal static class RouteTable
             ? [.. common, .. optional, new("/v1/embeddings", Post, embedding.EmbedAsync),
                 .. Spellings(score.ScoreAsync, "/score", "/v1/score"), .. Spellings(score.RerankAsync, "/rerank", "/v1/rerank", "/v2/rerank")]
             : [.. common, .. optional, new("/v1/chat/completions", Post, generation.ChatAsync), new("/v1/completions", Post, generation.CompletionAsync),
+                new("/v1/responses", Post, responses.CreateAsync), new("/v1/responses/{response_id}", Get, responses.GetAsync),
+                new("/v1/responses/{response_id}/cancel", Post, responses.CancelAsync),
                 new("/v1/messages", Post, generation.MessagesAsync), new("/v1/messages/count_tokens", Post, generation.CountTokensAsync)];
     }
 

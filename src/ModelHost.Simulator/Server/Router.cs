@@ -3,13 +3,14 @@ using System.Security.Cryptography;
 using System.Text;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Http.Features;
+using Microsoft.AspNetCore.Routing;
 using ModelHost.Simulator.Metrics;
 using ModelHost.Simulator.Options;
 using ModelHost.Simulator.Requests;
 
 namespace ModelHost.Simulator.Server;
 
-/// <summary>One path with its methods.</summary>
+/// <summary>One path with its methods. A part of the path in braces stands for any text, which the handler finds among the route values.</summary>
 internal sealed record Route(string Path, string[] Methods, RequestDelegate Handle);
 
 /// <summary>
@@ -25,7 +26,9 @@ internal sealed class Router(ServerOptions options, IReadOnlyList<Route> routes,
 
     private readonly bool _flatErrors = options.Release.Has(Traits.FlatErrors);
 
-    private readonly FrozenDictionary<string, Route> _routes = routes.ToFrozenDictionary(route => route.Path);
+    private readonly FrozenDictionary<string, Route> _routes = routes.Where(route => !IsTemplate(route.Path)).ToFrozenDictionary(route => route.Path);
+
+    private readonly Route[] _templates = [.. routes.Where(route => IsTemplate(route.Path))];
 
     private readonly byte[][] _keys = [.. options.ApiKeys.Select(key => SHA256.HashData(Encoding.UTF8.GetBytes(key)))];
 
@@ -38,7 +41,7 @@ internal sealed class Router(ServerOptions options, IReadOnlyList<Route> routes,
             path = path[options.RootPath.Length..];
         if (options.Flags.Switch("enable_request_id_headers"))
             response.Headers["X-Request-Id"] = request.Headers.TryGetValue("X-Request-Id", out var id) ? id : Guid.NewGuid().ToString("N");
-        var route = _routes.GetValueOrDefault(path);
+        var route = _routes.GetValueOrDefault(path) ?? Array.Find(_templates, template => Matches(template.Path, path, request.RouteValues));
         try
         {
             await DispatchAsync(context, path, route);
@@ -61,6 +64,21 @@ internal sealed class Router(ServerOptions options, IReadOnlyList<Route> routes,
         if (options.AccessLog && !options.HiddenFromAccessLog.Contains(path))
             log.Access(new(context.Connection.RemoteIpAddress, context.Connection.RemotePort, request.Method,
                 context.Features.Get<IHttpRequestFeature>()!.RawTarget, response.StatusCode));
+    }
+
+    private static bool IsTemplate(string path) => path.Contains('{', StringComparison.Ordinal);
+
+    private static bool Matches(string template, string path, RouteValueDictionary values)
+    {
+        var (open, close) = (template.IndexOf('{', StringComparison.Ordinal), template.IndexOf('}', StringComparison.Ordinal));
+        var (before, after) = (template[..open], template[(close + 1)..]);
+        if (path.Length <= before.Length + after.Length || !path.StartsWith(before, StringComparison.Ordinal) || !path.EndsWith(after, StringComparison.Ordinal))
+            return false;
+        var value = path[before.Length..^after.Length];
+        if (value.Contains('/', StringComparison.Ordinal))
+            return false;
+        values[template[(open + 1)..close]] = value;
+        return true;
     }
 
     private Task DispatchAsync(HttpContext context, string path, Route? route)

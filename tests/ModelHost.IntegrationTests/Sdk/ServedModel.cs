@@ -58,6 +58,9 @@ internal sealed class ServedModel : IAsyncDisposable
     /// <summary>Where its engine listens; null: it does not answer yet.</summary>
     public Uri? EngineUrl => Host.Services.GetRequiredService<RouteSource>().Current.Routes.Single().EngineUrl;
 
+    /// <summary>The key that its engine asks for.</summary>
+    public string EngineKey => Host.Services.GetRequiredService<RouteSource>().Current.Routes.Single().EngineKey ?? "none";
+
     /// <summary>The sum of a counter that the engine itself exposes, over the samples whose labels contain a text.</summary>
     public async Task<double> EngineCounterAsync(string name, string label)
     {

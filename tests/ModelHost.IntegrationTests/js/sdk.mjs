@@ -35,6 +35,19 @@ const uses = {
     for await (const chunk of stream) texts.push(chunk.choices[0].text);
     return texts;
   },
+  responses: () => client.responses.create({ model, input: 'Say something.', max_output_tokens: 7 }),
+  async responsesStream() {
+    const stream = await client.responses.create({ model, input: 'Say something.', max_output_tokens: 7, stream: true });
+    const types = [];
+    let text = '';
+    let final = null;
+    for await (const event of stream) {
+      types.push(event.type);
+      if (event.type === 'response.output_text.delta') text += event.delta;
+      if (event.type === 'response.completed') final = event.response;
+    }
+    return { types, text, final };
+  },
   async embeddings() {
     const answer = await client.embeddings.create({ model, input: ['one', 'two'] });
     return answer.data.map((entry) => entry.embedding.length);
