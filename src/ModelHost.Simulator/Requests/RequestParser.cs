@@ -96,15 +96,22 @@ internal sealed class RequestParser(ServerOptions options, MemoryPlan plan, Adap
     }
 
     /// <summary>The name to answer with, and the asked one.</summary>
-    public (string Name, string Asked) Model(JsonElement body)
+    public (string Name, string Asked) Model(JsonElement body) => Model(body.Text("model"));
+
+    /// <inheritdoc cref="Model(JsonElement)"/>
+    public (string Name, string Asked) Model(string? asked)
     {
-        var asked = body.Text("model");
         if (asked is null || options.ServedNames.Contains(asked))
             return (options.ServedNames[0], options.ServedNames[0]);
         if (adapters.Has(asked))
             return (asked, asked);
         return options.SkipModelNameCheck ? (options.ServedNames[0], options.ServedNames[0]) : throw ApiException.UnknownModel(asked);
     }
+
+    /// <summary>The adapter that a name asks for; null for the model itself.</summary>
+    public string? Adapter(string asked) => adapters.Enabled && adapters.Has(asked) ? asked : null;
+
+    public long MaxModelLength => plan.MaxModelLength;
 
     public void CheckLength(Prompt prompt, int output)
     {
@@ -148,7 +155,7 @@ internal sealed class RequestParser(ServerOptions options, MemoryPlan plan, Adap
         return new GenerationRequest
         {
             Model = name,
-            Adapter = adapters.Enabled && adapters.Has(model) ? model : null,
+            Adapter = Adapter(model),
             CacheSalt = body.Text("cache_salt"),
             Prompts = prompts,
             MaxTokens = maxTokens ?? (int)Math.Min(int.MaxValue, plan.MaxModelLength - prompts.Max(prompt => prompt.Tokens)),

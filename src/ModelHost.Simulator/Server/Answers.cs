@@ -40,6 +40,17 @@ internal static class Answers
     public static Task StatusAsync(HttpContext context, int status, bool flat = false) =>
         ErrorAsync(context, new ApiException(status, Reasons.Of(status), Reasons.Of(status)), flat);
 
+    /// <summary>What ends a stream of the chat family when the engine could not go on.</summary>
+    /// <returns>True: the stream has an end.</returns>
+    public static bool FailureEvent(ResponseBuffer buffer, ApiException error, bool flat)
+    {
+        buffer.BeginEvent();
+        ErrorMembers(buffer.Json, error, flat);
+        buffer.EndEvent();
+        buffer.Done();
+        return true;
+    }
+
     public static void ErrorMembers(Utf8JsonWriter json, ApiException error, bool flat = false)
     {
         if (flat)

@@ -49,14 +49,7 @@ internal abstract class ChoiceFormat : GenerationFormat
         buffer.Done();
     }
 
-    public override bool Failed(ResponseBuffer buffer, ApiException error, bool flat)
-    {
-        buffer.BeginEvent();
-        Answers.ErrorMembers(buffer.Json, error, flat);
-        buffer.EndEvent();
-        buffer.Done();
-        return true;
-    }
+    public override bool Failed(ResponseBuffer buffer, ApiException error, bool flat) => Answers.FailureEvent(buffer, error, flat);
 
     protected abstract void WholeChoice(Utf8JsonWriter json, Generation generation, Sequence sequence);
 

@@ -67,7 +67,7 @@ internal sealed class GenerationRoutes(ServerOptions options, RequestParser pars
         await writer.AnswerAsync(context, format, head, generation);
     }
 
-    private static string RequestId(HttpContext context) =>
+    public static string RequestId(HttpContext context) =>
         context.Request.Headers.TryGetValue("X-Request-Id", out var given) && given.ToString() is { Length: > 0 } id ? id : Guid.NewGuid().ToString("N");
 
     private static string? Fingerprint(ServerOptions options)

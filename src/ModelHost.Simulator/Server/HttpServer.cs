@@ -14,6 +14,9 @@ namespace ModelHost.Simulator.Server;
 /// </summary>
 internal sealed class HttpServer : IAsyncDisposable
 {
+    /// <summary>The longest body that is taken. vLLM has no such limit; without one, a client could take all memory.</summary>
+    public const long MaxBodyBytes = 128 << 20;
+
     private readonly Socket _socket;
     private WebApplication? _application;
 
@@ -51,7 +54,7 @@ internal sealed class HttpServer : IAsyncDisposable
         {
             kestrel.AddServerHeader = false;
             kestrel.Limits.KeepAliveTimeout = keepAlive;
-            kestrel.Limits.MaxRequestBodySize = null;
+            kestrel.Limits.MaxRequestBodySize = MaxBodyBytes;
             kestrel.Limits.MinRequestBodyDataRate = null;
             kestrel.Limits.MinResponseDataRate = null;
             kestrel.Listen(EndPoint);

@@ -10,6 +10,7 @@ internal static class Reasons
         401 => "Unauthorized",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        413 => "Request Entity Too Large",
         422 => "Unprocessable Entity",
         500 => "Internal Server Error",
         501 => "Not Implemented",

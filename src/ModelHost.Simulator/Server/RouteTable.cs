@@ -21,6 +21,7 @@ internal static class RouteTable
         var writer = new AnswerWriter(options, time);
         var generation = new GenerationRoutes(options, parser, engine, writer, time);
         var responses = new ResponsesRoutes(options, parser, engine, writer, time);
+        var audio = new AudioRoutes(options, parser, engine, writer, time);
         var embedding = new EmbeddingRoutes(options, parser, engine, time);
         var lora = new LoraRoutes(options, engine.Adapters, log);
         var score = new ScoreRoutes(options, parser, engine, time);
@@ -41,13 +42,33 @@ internal static class RouteTable
             .. options.LoraUpdates
                 ? new Route[] { new("/v1/load_lora_adapter", Post, lora.LoadAsync), new("/v1/unload_lora_adapter", Post, lora.UnloadAsync) } : [],
         ];
-        return options.Pools
-            ? [.. common, .. optional, new("/v1/embeddings", Post, embedding.EmbedAsync),
-                .. Spellings(score.ScoreAsync, "/score", "/v1/score"), .. Spellings(score.RerankAsync, "/rerank", "/v1/rerank", "/v2/rerank")]
-            : [.. common, .. optional, new("/v1/chat/completions", Post, generation.ChatAsync), new("/v1/completions", Post, generation.CompletionAsync),
-                new("/v1/responses", Post, responses.CreateAsync), new("/v1/responses/{response_id}", Get, responses.GetAsync),
-                new("/v1/responses/{response_id}/cancel", Post, responses.CancelAsync),
-                new("/v1/messages", Post, generation.MessagesAsync), new("/v1/messages/count_tokens", Post, generation.CountTokensAsync)];
+        var tasks = ModelTasks.Of(options);
+        Route[] generating =
+        [
+            new("/v1/chat/completions", Post, generation.ChatAsync),
+            new("/v1/completions", Post, generation.CompletionAsync),
+            new("/v1/responses", Post, responses.CreateAsync),
+            new("/v1/responses/{response_id}", Get, responses.GetAsync),
+            new("/v1/responses/{response_id}/cancel", Post, responses.CancelAsync),
+            new("/v1/messages", Post, generation.MessagesAsync),
+            new("/v1/messages/count_tokens", Post, generation.CountTokensAsync),
+        ];
+        Route[] hearing =
+        [
+            new("/v1/audio/transcriptions", Post, audio.TranscribeAsync),
+            new("/v1/audio/translations", Post, audio.TranslateAsync),
+        ];
+        Route[] pooling =
+        [
+            new("/v1/embeddings", Post, embedding.EmbedAsync),
+            .. Spellings(score.ScoreAsync, "/score", "/v1/score"),
+            .. Spellings(score.RerankAsync, "/rerank", "/v1/rerank", "/v2/rerank"),
+        ];
+        return
+        [
+            .. common, .. optional, .. tasks.Generates ? generating : [], .. tasks.Transcribes ? hearing : [],
+            .. tasks.Embeds || tasks.Classifies ? pooling : [],
+        ];
     }
 
     private static IEnumerable<Route> Spellings(RequestDelegate handle, params string[] paths) => paths.Select(path => new Route(path, Post, handle));
