@@ -12,7 +12,13 @@ internal sealed class ServerOptions
         Model = flags.ModelTag ?? flags.Text("model") ?? "Qwen/Qwen3-0.6B";
         ServedNames = flags.List("served_model_name") is { Count: > 0 } names ? names : [Model];
         Shape = ModelShape.Guess(Model, knobs);
-        Pools = flags.Text("runner") == "pooling" || flags.Text("convert") == "embed" || flags.Text("task") is "embed" or "embedding"
+        Conversion = flags.Text("convert") is "embed" or "classify" ? flags.Text("convert") : flags.Text("task") switch
+        {
+            "embed" or "embedding" => "embed",
+            "classify" or "score" or "reward" => "classify",
+            _ => null,
+        };
+        Pools = flags.Text("runner") == "pooling" || Conversion is not null
             || (flags.Text("runner") is null or "auto" && flags.Text("task") is null or "auto" && Shape.Pools);
         Loras = [.. flags.List("lora_modules").Select(LoraModule.Parse)];
         ApiKeys = flags.List("api_key") is { Count: > 0 } keys ? keys
@@ -50,6 +56,9 @@ internal sealed class ServerOptions
     public IReadOnlyList<string> ServedNames { get; }
 
     public ModelShape Shape { get; }
+
+    /// <summary>What <c>--convert</c>, or <c>--task</c> of old releases, makes of the model: embed or classify. Null leaves it open.</summary>
+    public string? Conversion { get; }
 
     /// <summary>An embedding model: it has the pooling routes and not those of text generation.</summary>
     public bool Pools { get; }

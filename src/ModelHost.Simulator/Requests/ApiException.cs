@@ -20,6 +20,9 @@ internal sealed class ApiException(int status, string type, string message, stri
 
     public static ApiException UnknownModel(string model) => new(404, "NotFoundError", $"The model `{model}` does not exist.", "model");
 
+    /// <summary>The route is there, but this model cannot do it.</summary>
+    public static ApiException Unable(string api) => new(501, "NotImplementedError", $"The model does not support {api} API");
+
     public static ApiException Busy() => new(503, "ServiceUnavailableError", "The server is overloaded. Please retry later.");
 
     /// <summary>Something went wrong inside; the log says what.</summary>

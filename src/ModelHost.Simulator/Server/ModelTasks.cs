@@ -20,7 +20,7 @@ internal sealed record ModelTasks(bool Generates, bool Transcribes, bool Embeds,
     {
         if (!options.Pools)
             return new(!Named(options, OnlySpeech), Named(options, Speech), false, false);
-        var classifies = options.Flags.Text("convert") is var convert && (convert == "classify" || (convert != "embed" && Named(options, Classifiers)));
+        var classifies = options.Conversion is { } conversion ? conversion == "classify" : Named(options, Classifiers);
         return new(false, false, !classifies, classifies);
     }
 

@@ -22,9 +22,12 @@ internal static class RouteTable
         var generation = new GenerationRoutes(options, parser, engine, writer, time);
         var responses = new ResponsesRoutes(options, parser, engine, writer, time);
         var audio = new AudioRoutes(options, parser, engine, writer, time);
-        var embedding = new EmbeddingRoutes(options, parser, engine, time);
+        var tasks = ModelTasks.Of(options);
+        var answers = new PoolingAnswers(options, parser, engine, writer, time);
+        var embedding = new EmbeddingRoutes(parser, answers, tasks);
+        var classify = new ClassifyRoutes(parser, answers, tasks);
         var lora = new LoraRoutes(options, engine.Adapters, log);
-        var score = new ScoreRoutes(options, parser, engine, time);
+        var score = new ScoreRoutes(options, parser, answers);
         Route[] common =
         [
             new("/health", Get, small.HealthAsync),
@@ -42,7 +45,6 @@ internal static class RouteTable
             .. options.LoraUpdates
                 ? new Route[] { new("/v1/load_lora_adapter", Post, lora.LoadAsync), new("/v1/unload_lora_adapter", Post, lora.UnloadAsync) } : [],
         ];
-        var tasks = ModelTasks.Of(options);
         Route[] generating =
         [
             new("/v1/chat/completions", Post, generation.ChatAsync),
@@ -61,6 +63,8 @@ internal static class RouteTable
         Route[] pooling =
         [
             new("/v1/embeddings", Post, embedding.EmbedAsync),
+            new("/classify", Post, classify.ClassifyAsync),
+            new("/pooling", Post, classify.PoolAsync),
             .. Spellings(score.ScoreAsync, "/score", "/v1/score"),
             .. Spellings(score.RerankAsync, "/rerank", "/v1/rerank", "/v2/rerank"),
         ];
