@@ -40,6 +40,13 @@ internal sealed record GenerationRequest
 
     public bool ContinuousUsage { get; init; }
 
+    /// <summary>The likeliest tokens that are told of each token of the answer, -1 for all; null tells nothing, not even of the token itself.</summary>
+    public int? Logprobs { get; init; }
+
+    /// <inheritdoc cref="Logprobs"/>
+    /// <remarks>Of each token of the prompt.</remarks>
+    public int? PromptLogprobs { get; init; }
+
     /// <summary>Completions only: the prompt comes before the text.</summary>
     public bool Echo { get; init; }
 

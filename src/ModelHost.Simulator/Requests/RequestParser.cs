@@ -12,6 +12,9 @@ internal sealed class RequestParser(ServerOptions options, MemoryPlan plan, Adap
 {
     private const int DefaultCompletionTokens = 16;
 
+    /// <summary>The likeliest tokens that a request may ask for.</summary>
+    private int MaxLogprobs { get; } = (int)(options.Flags.Integer("max_logprobs") ?? 20);
+
     public GenerationRequest Chat(JsonElement body)
     {
         var messages = Messages(body);
@@ -25,6 +28,7 @@ internal sealed class RequestParser(ServerOptions options, MemoryPlan plan, Adap
             Reasons = options.Flags.Text("reasoning_parser") is { Length: > 0 }
                 && (body.Field("chat_template_kwargs")?.Flag("enable_thinking", otherwise: true) ?? true),
             ShowReasoning = body.Flag("include_reasoning", otherwise: true),
+            Logprobs = LogprobFields.OfChat(body, MaxLogprobs),
         };
     }
 
@@ -34,8 +38,10 @@ internal sealed class RequestParser(ServerOptions options, MemoryPlan plan, Adap
         var (name, model) = Model(body);
         var maxTokens = body.Integer("max_tokens") ?? DefaultCompletionTokens;
         var echo = body.Flag("echo");
+        var logprobs = LogprobFields.OfCompletion(body, MaxLogprobs);
         // the prompt alone: the engine still runs one step
-        return Common(body, name, model, prompts, "max_tokens", echo && maxTokens == 0 ? 1 : maxTokens) with { Echo = echo };
+        var request = Common(body, name, model, prompts, "max_tokens", echo && maxTokens == 0 ? 1 : maxTokens);
+        return request with { Echo = echo, Logprobs = logprobs, PromptLogprobs = request.PromptLogprobs ?? (echo ? logprobs : null) };
     }
 
     /// <summary>The prompts of a completion, embedding or tokenize request: text, texts, token ids or lists of them.</summary>
@@ -165,6 +171,7 @@ internal sealed class RequestParser(ServerOptions options, MemoryPlan plan, Adap
             Stop = Stop(body),
             IncludeStop = body.Flag("include_stop_str_in_output"),
             Seed = body.Integer("seed"),
+            PromptLogprobs = LogprobFields.OfPrompt(body, MaxLogprobs),
             Stream = stream,
             IncludeUsage = includeUsage,
             ContinuousUsage = includeUsage && (force || (streamOptions?.Flag("continuous_usage_stats") ?? false)),

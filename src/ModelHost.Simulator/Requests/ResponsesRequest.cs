@@ -67,6 +67,12 @@ internal sealed record ResponsesRequest
         var most = body.Integer("max_output_tokens");
         if (most < 1)
             throw ApiException.Bad($"max_tokens must be at least 1, got {most}.", "max_tokens");
+        if (body.Field("include") is { ValueKind: JsonValueKind.Array } include
+            && include.EnumerateArray().Any(item => item.ValueKind == JsonValueKind.String && item.GetString() == "message.output_text.logprobs"))
+        {
+            chat.Request["logprobs"] = true;
+            chat.Copy(body, "top_logprobs");
+        }
         var generation = parser.Chat(chat.Take());
         return new(body.Clone())
         {

@@ -11,6 +11,7 @@ namespace ModelHost.Simulator.Requests;
 internal sealed class Sequence
 {
     private readonly List<string> _pieces;
+    private int[]? _offsets;
 
     private Sequence(int index, Prompt prompt, List<string> pieces, IReadOnlyList<AnswerPart> parts, FinishReason finish, string? stopReason) =>
         (Index, Prompt, _pieces, Parts, Finish, StopReason) = (index, prompt, pieces, parts, finish, stopReason);
@@ -38,6 +39,18 @@ internal sealed class Sequence
 
     /// <summary>The text of one token.</summary>
     public string Token(int at) => _pieces[at];
+
+    /// <summary>Where the text of a token begins.</summary>
+    public int Offset(int at)
+    {
+        if (_offsets is null)
+        {
+            _offsets = new int[_pieces.Count];
+            for (var i = 1; i < _offsets.Length; i++)
+                _offsets[i] = _offsets[i - 1] + _pieces[i - 1].Length;
+        }
+        return _offsets[at];
+    }
 
     /// <summary>The tokens from <paramref name="start"/> up to <paramref name="end"/>, cut where a part ends. There is always a piece, if only an empty one.</summary>
     /// <param name="start">The first token.</param>

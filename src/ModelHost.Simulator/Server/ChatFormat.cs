@@ -60,7 +60,7 @@ internal sealed class ChatFormat(string role, Release release) : ChoiceFormat
         else
             CallFragment(json, piece.Text, piece.Part.CallIndex);
         json.WriteEndObject();
-        json.WriteNull("logprobs"u8);
+        Logprobs.Chat(json, Told(generation), sequence, piece.Start, piece.End);
         Finish(json, generation, piece.Finish);
         if (piece.Finish is not null)
             json.WriteString("stop_reason"u8, piece.Finish == FinishReason.Stop ? sequence.StopReason : null);
@@ -122,6 +122,10 @@ internal sealed class ChatFormat(string role, Release release) : ChoiceFormat
             json.WriteString("reasoning_content"u8, text);
     }
 
+    /// <summary>What is told of the tokens: nothing where reasoning is withheld, which they would give away.</summary>
+    private static int? Told(Generation generation) =>
+        generation.Request is { Reasons: true, ShowReasoning: false } ? null : generation.Request.Logprobs;
+
     /// <summary>A call that the model chose, or had to make, ends with tool_calls; one that the client named with stop.</summary>
     private static void Finish(Utf8JsonWriter json, Generation generation, FinishReason? finish)
     {
@@ -152,7 +156,7 @@ internal sealed class ChatFormat(string role, Release release) : ChoiceFormat
             Calls(json, sequence, done);
         Reasoning(json, reasoned > 0 && generation.Request.ShowReasoning ? sequence.Text(0, reasoned) : null);
         json.WriteEndObject();
-        json.WriteNull("logprobs"u8);
+        Logprobs.Chat(json, Told(generation), sequence, 0, done);
         Finish(json, generation, finish);
         json.WriteString("stop_reason"u8, finish == FinishReason.Stop ? sequence.StopReason : null);
         json.WriteNull("token_ids"u8);
@@ -181,7 +185,7 @@ internal sealed class ChatFormat(string role, Release release) : ChoiceFormat
 
     protected override void WholeTail(Utf8JsonWriter json, Generation generation)
     {
-        json.WriteNull("prompt_logprobs"u8);
+        Logprobs.OfPrompt(json, generation.Request.PromptLogprobs, generation.Request.Prompts[0]);
         json.WriteNull("prompt_token_ids"u8);
         json.WriteNull("kv_transfer_params"u8);
     }

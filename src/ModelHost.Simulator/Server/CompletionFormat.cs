@@ -21,7 +21,7 @@ internal sealed class CompletionFormat : ChoiceFormat
         json.WriteStartObject();
         json.WriteNumber("index"u8, sequence.Index);
         json.WriteString("text"u8, generation.Request.Echo && piece.Start == 0 ? sequence.Prompt.Text + piece.Text : piece.Text);
-        json.WriteNull("logprobs"u8);
+        Logprobs.Completion(json, generation.Request.Logprobs, sequence, piece.Start, piece.End, generation.Request.Echo);
         Finish(json, piece.Finish);
         json.WriteString("stop_reason"u8, piece.Finish == FinishReason.Stop ? sequence.StopReason : null);
         json.WriteNull("prompt_token_ids"u8);
@@ -43,10 +43,10 @@ internal sealed class CompletionFormat : ChoiceFormat
         json.WriteStartObject();
         json.WriteNumber("index"u8, sequence.Index);
         json.WriteString("text"u8, generation.Request.Echo ? sequence.Prompt.Text + text : text);
-        json.WriteNull("logprobs"u8);
+        Logprobs.Completion(json, generation.Request.Logprobs, sequence, 0, generation.Done(sequence), generation.Request.Echo);
         Finish(json, finish);
         json.WriteString("stop_reason"u8, finish == FinishReason.Stop ? sequence.StopReason : null);
-        json.WriteNull("prompt_logprobs"u8);
+        Logprobs.OfPrompt(json, generation.Request.PromptLogprobs, sequence.Prompt);
         json.WriteNull("prompt_token_ids"u8);
         json.WriteNull("token_ids"u8);
         json.WriteEndObject();

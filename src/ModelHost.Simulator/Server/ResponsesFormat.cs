@@ -67,7 +67,12 @@ internal sealed class ResponsesFormat(ResponsesRequest request, Action<byte[], s
             json.WriteNumber("content_index"u8, 0);
         json.WriteString("delta"u8, piece.Text);
         if (piece.Part.Kind == PartKind.Text)
-            EmptyArray(json, "logprobs"u8);
+        {
+            json.WriteStartArray("logprobs"u8);
+            if (generation.Request.Logprobs is { } top)
+                Logprobs.Tokens(json, top, sequence, piece.Start, piece.End, withBytes: false);
+            json.WriteEndArray();
+        }
         End(buffer);
     }
 
@@ -140,7 +145,10 @@ internal sealed class ResponsesFormat(ResponsesRequest request, Action<byte[], s
         Echo(json, "service_tier", "\"auto\"");
         json.WriteString("status"u8, status);
         Echo(json, "text", "null");
-        json.WriteNull("top_logprobs"u8);
+        if (generation.Request.Logprobs is { } top)
+            json.WriteNumber("top_logprobs"u8, top);
+        else
+            json.WriteNull("top_logprobs"u8);
         Echo(json, "truncation", "\"disabled\"");
         if (output)
             Usage(json, generation);
@@ -175,7 +183,8 @@ internal sealed class ResponsesFormat(ResponsesRequest request, Action<byte[], s
                     CallItem(json, $"fc_{Guid.NewGuid():N}", call.Name, CallId(piece.Part), piece.Text, "completed"u8);
                     break;
                 default:
-                    MessageItem(json, $"msg_{Guid.NewGuid():N}", piece.Text, "completed"u8);
+                    MessageItem(json, $"msg_{Guid.NewGuid():N}", piece.Text, "completed"u8,
+                        generation.Request.Logprobs is { } top ? to => Logprobs.Tokens(to, top, sequence, piece.Start, piece.End) : null);
                     break;
             }
     }
@@ -315,13 +324,13 @@ internal sealed class ResponsesFormat(ResponsesRequest request, Action<byte[], s
         json.WriteEndObject();
     }
 
-    private static void MessageItem(Utf8JsonWriter json, string id, string text, ReadOnlySpan<byte> status)
+    private static void MessageItem(Utf8JsonWriter json, string id, string text, ReadOnlySpan<byte> status, Action<Utf8JsonWriter>? logprobs = null)
     {
         json.WriteStartObject();
         json.WriteString("id"u8, id);
         json.WriteStartArray("content"u8);
         if (text.Length > 0)
-            OutputText(json, text, withLogprobs: false);
+            OutputText(json, text, logprobs);
         json.WriteEndArray();
         json.WriteString("role"u8, "assistant"u8);
         json.WriteString("status"u8, status);
@@ -334,7 +343,7 @@ internal sealed class ResponsesFormat(ResponsesRequest request, Action<byte[], s
         json.WritePropertyName("part"u8);
         if (kind == PartKind.Text)
         {
-            OutputText(json, _said.ToString(), withLogprobs);
+            OutputText(json, _said.ToString(), withLogprobs ? static _ => { } : null);
             return;
         }
         json.WriteStartObject();
@@ -343,16 +352,20 @@ internal sealed class ResponsesFormat(ResponsesRequest request, Action<byte[], s
         json.WriteEndObject();
     }
 
-    private static void OutputText(Utf8JsonWriter json, string text, bool withLogprobs)
+    private static void OutputText(Utf8JsonWriter json, string text, Action<Utf8JsonWriter>? logprobs)
     {
         json.WriteStartObject();
         EmptyArray(json, "annotations"u8);
         json.WriteString("text"u8, text);
         json.WriteString("type"u8, "output_text"u8);
-        if (withLogprobs)
-            EmptyArray(json, "logprobs"u8);
-        else
+        if (logprobs is null)
             json.WriteNull("logprobs"u8);
+        else
+        {
+            json.WriteStartArray("logprobs"u8);
+            logprobs(json);
+            json.WriteEndArray();
+        }
         json.WriteEndObject();
     }
 
