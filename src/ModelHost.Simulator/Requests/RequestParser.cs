@@ -44,6 +44,29 @@ internal sealed class RequestParser(ServerOptions options, MemoryPlan plan, Adap
         return request with { Echo = echo, Logprobs = logprobs, PromptLogprobs = request.PromptLogprobs ?? (echo ? logprobs : null) };
     }
 
+    /// <summary>Token ids in, token ids out.</summary>
+    public GenerationRequest Tokens(JsonElement body)
+    {
+        if (body.Field("token_ids") is not { } ids)
+            throw ApiException.Shape("body.token_ids", "missing", "Field required");
+        if (ids.ValueKind != JsonValueKind.Array)
+            throw ApiException.Shape("body.token_ids", "list_type", "Input should be a valid list");
+        if (body.Field("sampling_params") is not { } sampling)
+            throw ApiException.Shape("body.sampling_params", "missing", "Field required");
+        if (sampling.ValueKind != JsonValueKind.Object)
+            throw ApiException.Shape("body.sampling_params", "dict_type", "Input should be a valid dictionary");
+        var prompt = OfTokens(ids, "token_ids");
+        if (prompt.Tokens == 0)
+            throw ApiException.Bad("You must provide a prompt.", "token_ids");
+        var (name, model) = Model(body);
+        var logprobs = LogprobFields.OfCompletion(sampling, MaxLogprobs);
+        return Streamed(body, Common(sampling, name, model, [prompt], "max_tokens", sampling.Integer("max_tokens")) with
+        {
+            Logprobs = logprobs,
+            CacheSalt = body.Text("cache_salt"),
+        });
+    }
+
     /// <summary>The prompts of a completion, embedding or tokenize request: text, texts, token ids or lists of them.</summary>
     public static IReadOnlyList<Prompt> Prompts(JsonElement body, string field)
     {
@@ -150,15 +173,7 @@ internal sealed class RequestParser(ServerOptions options, MemoryPlan plan, Adap
                 $"{maxTokensField}={maxTokens} cannot be greater than max_model_len={plan.MaxModelLength}. Please request fewer output tokens.", maxTokensField);
         foreach (var prompt in prompts)
             CheckLength(prompt, maxTokens ?? 0);
-        var stream = body.Flag("stream");
-        var streamOptions = body.Field("stream_options");
-        if (streamOptions is { ValueKind: not JsonValueKind.Object })
-            throw ApiException.Shape("body.stream_options", "model_attributes_type", "Input should be a valid dictionary or object");
-        if (streamOptions is not null && !stream)
-            throw ApiException.Bad("Stream options can only be defined when `stream=True`.", "stream_options");
-        var force = options.Flags.Switch("enable_force_include_usage");
-        var includeUsage = force || (streamOptions?.Flag("include_usage", options.Release.Has(Traits.ImpliesUsage)) ?? false);
-        return new GenerationRequest
+        return Streamed(body, new()
         {
             Model = name,
             Adapter = Adapter(model),
@@ -172,6 +187,22 @@ internal sealed class RequestParser(ServerOptions options, MemoryPlan plan, Adap
             IncludeStop = body.Flag("include_stop_str_in_output"),
             Seed = body.Integer("seed"),
             PromptLogprobs = LogprobFields.OfPrompt(body, MaxLogprobs),
+        });
+    }
+
+    /// <summary>The request with what the body says about its stream.</summary>
+    private GenerationRequest Streamed(JsonElement body, GenerationRequest request)
+    {
+        var stream = body.Flag("stream");
+        var streamOptions = body.Field("stream_options");
+        if (streamOptions is { ValueKind: not JsonValueKind.Object })
+            throw ApiException.Shape("body.stream_options", "model_attributes_type", "Input should be a valid dictionary or object");
+        if (streamOptions is not null && !stream)
+            throw ApiException.Bad("Stream options can only be defined when `stream=True`.", "stream_options");
+        var force = options.Flags.Switch("enable_force_include_usage");
+        var includeUsage = force || (streamOptions?.Flag("include_usage", options.Release.Has(Traits.ImpliesUsage)) ?? false);
+        return request with
+        {
             Stream = stream,
             IncludeUsage = includeUsage,
             ContinuousUsage = includeUsage && (force || (streamOptions?.Flag("continuous_usage_stats") ?? false)),

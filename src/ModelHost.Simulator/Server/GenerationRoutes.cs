@@ -7,17 +7,20 @@ using ModelHost.Simulator.Text;
 
 namespace ModelHost.Simulator.Server;
 
-/// <summary>Text generation: chat and completions, whole and streamed.</summary>
+/// <summary>Text generation: chat, completions, messages and tokens, whole and streamed.</summary>
 internal sealed class GenerationRoutes(ServerOptions options, RequestParser parser, Engine engine, AnswerWriter writer, TimeProvider time)
 {
     private readonly ChatFormat _chat = new(options.Flags.Text("response_role") ?? "assistant", options.Release);
     private readonly CompletionFormat _completion = new();
+    private readonly TokensFormat _tokens = new();
     private readonly string? _fingerprint = Fingerprint(options);
     private readonly bool _flatErrors = options.Release.Has(Traits.FlatErrors);
 
     public Task ChatAsync(HttpContext context) => AnswerAsync(context, _chat, parser.Chat);
 
     public Task CompletionAsync(HttpContext context) => AnswerAsync(context, _completion, parser.Completion);
+
+    public Task TokensAsync(HttpContext context) => AnswerAsync(context, _tokens, parser.Tokens);
 
     public Task MessagesAsync(HttpContext context) =>
         AnswerAsync(context, new MessagesFormat(), body => parser.Chat(MessagesRequest.ToChat(body, counting: false)));

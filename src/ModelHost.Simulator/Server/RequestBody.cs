@@ -9,7 +9,13 @@ internal static class RequestBody
 {
     /// <summary>Reads the whole body and hands it to <paramref name="use"/>, which must not keep it.</summary>
     /// <exception cref="ApiException">The content type or the JSON is wrong, or the callback refuses.</exception>
-    public static async ValueTask<T> ReadAsync<T>(HttpContext context, Func<JsonElement, T> use)
+    public static ValueTask<T> ReadAsync<T>(HttpContext context, Func<JsonElement, T> use) => ReadAsync(context, use, keep: false);
+
+    /// <summary>Reads the whole body and leaves it for somebody else to read.</summary>
+    /// <inheritdoc cref="ReadAsync{T}(HttpContext, Func{JsonElement, T})"/>
+    public static ValueTask<T> PeekAsync<T>(HttpContext context, Func<JsonElement, T> use) => ReadAsync(context, use, keep: true);
+
+    private static async ValueTask<T> ReadAsync<T>(HttpContext context, Func<JsonElement, T> use, bool keep)
     {
         var type = context.Request.ContentType.AsSpan();
         if (type.IndexOf(';') is >= 0 and var end)
@@ -44,7 +50,7 @@ internal static class RequestBody
         }
         finally
         {
-            reader.AdvanceTo(result.Buffer.End);
+            reader.AdvanceTo(keep ? result.Buffer.Start : result.Buffer.End, result.Buffer.End);
         }
     }
 }

@@ -25,6 +25,7 @@ internal static class RouteTable
         var tasks = ModelTasks.Of(options);
         var answers = new PoolingAnswers(options, parser, engine, writer, time);
         var embedding = new EmbeddingRoutes(parser, answers, tasks);
+        var cohere = new CohereRoutes(parser, answers, tasks);
         var classify = new ClassifyRoutes(parser, answers, tasks);
         var lora = new LoraRoutes(options, engine.Adapters, log);
         var score = new ScoreRoutes(options, parser, answers);
@@ -41,6 +42,7 @@ internal static class RouteTable
         ];
         Route[] optional =
         [
+            .. options.Flags.Switch("enable_tokenizer_info_endpoint") ? new Route[] { new("/tokenizer_info", Get, small.TokenizerInfoAsync) } : [],
             .. options.DevMode ? new DevRoutes(options, engine, sleep).All() : [],
             .. options.LoraUpdates
                 ? new Route[] { new("/v1/load_lora_adapter", Post, lora.LoadAsync), new("/v1/unload_lora_adapter", Post, lora.UnloadAsync) } : [],
@@ -52,6 +54,7 @@ internal static class RouteTable
             new("/v1/responses", Post, responses.CreateAsync),
             new("/v1/responses/{response_id}", Get, responses.GetAsync),
             new("/v1/responses/{response_id}/cancel", Post, responses.CancelAsync),
+            new("/inference/v1/generate", Post, generation.TokensAsync),
             new("/v1/messages", Post, generation.MessagesAsync),
             new("/v1/messages/count_tokens", Post, generation.CountTokensAsync),
         ];
@@ -63,16 +66,17 @@ internal static class RouteTable
         Route[] pooling =
         [
             new("/v1/embeddings", Post, embedding.EmbedAsync),
+            new("/v2/embed", Post, cohere.EmbedAsync),
             new("/classify", Post, classify.ClassifyAsync),
             new("/pooling", Post, classify.PoolAsync),
             .. Spellings(score.ScoreAsync, "/score", "/v1/score"),
             .. Spellings(score.RerankAsync, "/rerank", "/v1/rerank", "/v2/rerank"),
         ];
-        return
+        Route[] inference =
         [
-            .. common, .. optional, .. tasks.Generates ? generating : [], .. tasks.Transcribes ? hearing : [],
-            .. tasks.Embeds || tasks.Classifies ? pooling : [],
+            .. tasks.Generates ? generating : [], .. tasks.Transcribes ? hearing : [], .. tasks.Embeds || tasks.Classifies ? pooling : [],
         ];
+        return [.. common, .. optional, .. inference, new("/invocations", Post, InvocationRoute.Among(inference, tasks).AnswerAsync)];
     }
 
     private static IEnumerable<Route> Spellings(RequestDelegate handle, params string[] paths) => paths.Select(path => new Route(path, Post, handle));

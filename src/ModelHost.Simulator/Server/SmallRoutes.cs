@@ -80,6 +80,14 @@ internal sealed class SmallRoutes(
         await Answers.ObjectAsync(context, json => json.WriteString("prompt"u8, text));
     }
 
+    /// <summary>The configuration of the tokenizer, as far as there is one here.</summary>
+    public Task TokenizerInfoAsync(HttpContext context) => Answers.ObjectAsync(context, json =>
+    {
+        json.WriteString("tokenizer_class"u8, "Qwen2TokenizerFast"u8);
+        json.WriteNumber("model_max_length"u8, plan.MaxModelLength);
+        json.WriteString("eos_token"u8, Likelihood.EndOfText);
+    });
+
     private void Card(Utf8JsonWriter json, string id, string root, string? parent, long? maxModelLength)
     {
         // the time of this call and a fresh permission each time, as vLLM builds its cards anew
