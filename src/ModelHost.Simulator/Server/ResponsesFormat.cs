@@ -177,13 +177,13 @@ internal sealed class ResponsesFormat(ResponsesRequest request, Action<byte[], s
             switch (piece.Part)
             {
                 case { Kind: PartKind.Reasoning }:
-                    ReasoningItem(json, $"rs_{Guid.NewGuid():N}", piece.Text, null);
+                    ResponseItems.ReasoningItem(json, $"rs_{Guid.NewGuid():N}", piece.Text, null);
                     break;
                 case { Call: { } call }:
-                    CallItem(json, $"fc_{Guid.NewGuid():N}", call.Name, CallId(piece.Part), piece.Text, "completed"u8);
+                    ResponseItems.CallItem(json, $"fc_{Guid.NewGuid():N}", call.Name, CallId(piece.Part), piece.Text, "completed"u8);
                     break;
                 default:
-                    MessageItem(json, $"msg_{Guid.NewGuid():N}", piece.Text, "completed"u8,
+                    ResponseItems.MessageItem(json, $"msg_{Guid.NewGuid():N}", piece.Text, "completed"u8,
                         generation.Request.Logprobs is { } top ? to => Logprobs.Tokens(to, top, sequence, piece.Start, piece.End) : null);
                     break;
             }
@@ -196,15 +196,15 @@ internal sealed class ResponsesFormat(ResponsesRequest request, Action<byte[], s
         json.WriteNumber("input_tokens"u8, generation.Request.PromptTokens);
         json.WriteStartObject("input_tokens_details"u8);
         json.WriteNumber("cached_tokens"u8, generation.CachedTokens);
-        EmptyArray(json, "input_tokens_per_turn"u8);
-        EmptyArray(json, "cached_tokens_per_turn"u8);
+        ResponseItems.EmptyArray(json, "input_tokens_per_turn"u8);
+        ResponseItems.EmptyArray(json, "cached_tokens_per_turn"u8);
         json.WriteEndObject();
         json.WriteNumber("output_tokens"u8, generation.CompletionTokens);
         json.WriteStartObject("output_tokens_details"u8);
         json.WriteNumber("reasoning_tokens"u8, Math.Min(sequence.ReasoningTokens, generation.Done(sequence)));
         json.WriteNumber("tool_output_tokens"u8, 0);
-        EmptyArray(json, "output_tokens_per_turn"u8);
-        EmptyArray(json, "tool_output_tokens_per_turn"u8);
+        ResponseItems.EmptyArray(json, "output_tokens_per_turn"u8);
+        ResponseItems.EmptyArray(json, "tool_output_tokens_per_turn"u8);
         json.WriteEndObject();
         json.WriteNumber("total_tokens"u8, generation.Request.PromptTokens + generation.CompletionTokens);
         json.WriteEndObject();
@@ -248,7 +248,7 @@ internal sealed class ResponsesFormat(ResponsesRequest request, Action<byte[], s
             json.WriteNumber("content_index"u8, 0);
             json.WriteString("text"u8, _said.ToString());
             if (part.Kind == PartKind.Text)
-                EmptyArray(json, "logprobs"u8);
+                ResponseItems.EmptyArray(json, "logprobs"u8);
             End(buffer);
             Begin(buffer, part.Kind == PartKind.Text ? "response.content_part.done"u8 : "response.reasoning_part.done"u8);
             json.WriteNumber("content_index"u8, 0);
@@ -268,13 +268,13 @@ internal sealed class ResponsesFormat(ResponsesRequest request, Action<byte[], s
         switch (_open!)
         {
             case { Kind: PartKind.Reasoning }:
-                ReasoningItem(json, _itemId, _said.Length == 0 ? null : _said.ToString(), status);
+                ResponseItems.ReasoningItem(json, _itemId, _said.Length == 0 ? null : _said.ToString(), status);
                 break;
             case { Call: { } call } part:
-                CallItem(json, _itemId, call.Name, CallId(part), _said.ToString(), status);
+                ResponseItems.CallItem(json, _itemId, call.Name, CallId(part), _said.ToString(), status);
                 break;
             default:
-                MessageItem(json, _itemId, _said.ToString(), status);
+                ResponseItems.MessageItem(json, _itemId, _said.ToString(), status);
                 break;
         }
     }
@@ -286,93 +286,18 @@ internal sealed class ResponsesFormat(ResponsesRequest request, Action<byte[], s
         return id;
     }
 
-    private static void ReasoningItem(Utf8JsonWriter json, string id, string? text, ReadOnlySpan<byte> status)
-    {
-        json.WriteStartObject();
-        json.WriteString("id"u8, id);
-        EmptyArray(json, "summary"u8);
-        json.WriteString("type"u8, "reasoning"u8);
-        if (text is null)
-            json.WriteNull("content"u8);
-        else
-        {
-            json.WriteStartArray("content"u8);
-            json.WriteStartObject();
-            json.WriteString("text"u8, text);
-            json.WriteString("type"u8, "reasoning_text"u8);
-            json.WriteEndObject();
-            json.WriteEndArray();
-        }
-        json.WriteNull("encrypted_content"u8);
-        if (status.IsEmpty)
-            json.WriteNull("status"u8);
-        else
-            json.WriteString("status"u8, status);
-        json.WriteEndObject();
-    }
-
-    private static void CallItem(Utf8JsonWriter json, string id, string name, string callId, string arguments, ReadOnlySpan<byte> status)
-    {
-        json.WriteStartObject();
-        json.WriteString("arguments"u8, arguments);
-        json.WriteString("call_id"u8, callId);
-        json.WriteString("name"u8, name);
-        json.WriteString("type"u8, "function_call"u8);
-        json.WriteString("id"u8, id);
-        json.WriteNull("namespace"u8);
-        json.WriteString("status"u8, status);
-        json.WriteEndObject();
-    }
-
-    private static void MessageItem(Utf8JsonWriter json, string id, string text, ReadOnlySpan<byte> status, Action<Utf8JsonWriter>? logprobs = null)
-    {
-        json.WriteStartObject();
-        json.WriteString("id"u8, id);
-        json.WriteStartArray("content"u8);
-        if (text.Length > 0)
-            OutputText(json, text, logprobs);
-        json.WriteEndArray();
-        json.WriteString("role"u8, "assistant"u8);
-        json.WriteString("status"u8, status);
-        json.WriteString("type"u8, "message"u8);
-        json.WriteEndObject();
-    }
-
     private void ContentPart(Utf8JsonWriter json, PartKind kind, bool withLogprobs)
     {
         json.WritePropertyName("part"u8);
         if (kind == PartKind.Text)
         {
-            OutputText(json, _said.ToString(), withLogprobs ? static _ => { } : null);
+            ResponseItems.OutputText(json, _said.ToString(), withLogprobs ? static _ => { } : null);
             return;
         }
         json.WriteStartObject();
         json.WriteString("text"u8, _said.ToString());
         json.WriteString("type"u8, "reasoning_text"u8);
         json.WriteEndObject();
-    }
-
-    private static void OutputText(Utf8JsonWriter json, string text, Action<Utf8JsonWriter>? logprobs)
-    {
-        json.WriteStartObject();
-        EmptyArray(json, "annotations"u8);
-        json.WriteString("text"u8, text);
-        json.WriteString("type"u8, "output_text"u8);
-        if (logprobs is null)
-            json.WriteNull("logprobs"u8);
-        else
-        {
-            json.WriteStartArray("logprobs"u8);
-            logprobs(json);
-            json.WriteEndArray();
-        }
-        json.WriteEndObject();
-    }
-
-    private static void EmptyArray(Utf8JsonWriter json, ReadOnlySpan<byte> name)
-    {
-        json.WriteStartArray(name);
-        json.WriteEndArray();
     }
 
     private void Begin(ResponseBuffer buffer, ReadOnlySpan<byte> type)
