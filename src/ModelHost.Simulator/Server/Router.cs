@@ -52,7 +52,9 @@ internal sealed class Router(ServerOptions options, IReadOnlyList<Route> routes,
         }
         catch (Exception e) when (context.RequestAborted.IsCancellationRequested && e is OperationCanceledException or IOException)
         {
-            // the client is gone; whatever was in flight has been aborted by its owner
+            // the client is gone, or the process ends at once: what was in flight has been aborted by its owner, and without this an answer
+            // that nobody wrote would go out as an empty 200
+            context.Abort();
         }
         catch (BadHttpRequestException e) when (!response.HasStarted)
         {
