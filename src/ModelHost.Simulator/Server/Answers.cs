@@ -33,11 +33,11 @@ internal static class Answers
     /// <param name="context">The request.</param>
     /// <param name="error">What is wrong.</param>
     /// <param name="flat">In the shape of old releases.</param>
-    public static Task ErrorAsync(HttpContext context, ApiException error, bool flat = false) =>
+    public static Task ErrorAsync(HttpContext context, ApiException error, bool flat) =>
         ObjectAsync(context, json => ErrorMembers(json, error, flat), error.Status);
 
     /// <summary>The error of a path or method that is not there.</summary>
-    public static Task StatusAsync(HttpContext context, int status, bool flat = false) =>
+    public static Task StatusAsync(HttpContext context, int status, bool flat) =>
         ErrorAsync(context, new ApiException(status, Reasons.Of(status), Reasons.Of(status)), flat);
 
     /// <summary>What ends a stream of the chat family when the engine could not go on.</summary>
@@ -51,7 +51,7 @@ internal static class Answers
         return true;
     }
 
-    public static void ErrorMembers(Utf8JsonWriter json, ApiException error, bool flat = false)
+    public static void ErrorMembers(Utf8JsonWriter json, ApiException error, bool flat)
     {
         if (flat)
             json.WriteString("object"u8, "error"u8);

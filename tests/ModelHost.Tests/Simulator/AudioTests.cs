@@ -210,7 +210,7 @@ public sealed class AudioTests
     }
 
     /// <summary>Silence of 8 kHz, one channel, 16 bits.</summary>
-    private static byte[] Wave(double seconds)
+    internal static byte[] Wave(double seconds)
     {
         const int Rate = 8000;
         var data = (int)(seconds * Rate) * 2;

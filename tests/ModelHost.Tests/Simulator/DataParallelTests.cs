@@ -57,6 +57,36 @@ public sealed class DataParallelTests
         (await simulator.MetricAsync("vllm:prompt_tokens_total{engine=\"1\",model_name=\"m\"}")).ShouldBe(status == 200 ? 3 : 0);
     }
 
+    [Theory]
+    [InlineData("m", "/v1/chat/completions", """{"messages":[{"role":"user","content":"a"}],"max_tokens":2}""")]
+    [InlineData("m", "/v1/messages", """{"model":"m","messages":[{"role":"user","content":"a"}],"max_tokens":2}""")]
+    [InlineData("m", "/v1/responses", """{"input":"a","max_output_tokens":2}""")]
+    [InlineData("m", "/v1/responses", """{"input":"a","max_output_tokens":2,"background":true}""")]
+    [InlineData("m", "/inference/v1/generate", """{"token_ids":[1,2,3],"sampling_params":{"max_tokens":2}}""")]
+    [InlineData("m", "/invocations", """{"prompt":"a","max_tokens":2}""")]
+    [InlineData("openai/whisper-small", "/v1/audio/transcriptions", null)]
+    [InlineData("BAAI/bge-m3", "/v1/embeddings", """{"input":"a"}""")]
+    [InlineData("BAAI/bge-m3", "/v2/embed", """{"model":"m","texts":["a"]}""")]
+    [InlineData("BAAI/bge-reranker-v2-m3", "/rerank", """{"query":"a","documents":["b"]}""")]
+    public async Task The_header_counts_on_every_route(string model, string path, string? body)
+    {
+        await using var simulator = await RunningSimulator.StartWithAsync(
+            new() { ["VLLM_ENABLE_RESPONSES_API_STORE"] = "1" }, model, "--served-model-name", "m", "-dp", "2");
+        using var request = new HttpRequestMessage(HttpMethod.Post, path)
+        {
+            Content = body is null ? new MultipartFormDataContent { { new ByteArrayContent(AudioTests.Wave(1)), "file", "speech.wav" } }
+                : new StringContent(body, Encoding.UTF8, "application/json"),
+        };
+        request.Headers.Add("X-data-parallel-rank", "1");
+
+        using var response = await simulator.Http.SendAsync(request, TestContext.Current.CancellationToken);
+
+        ((int)response.StatusCode).ShouldBe(200);
+        await Deadline.UntilAsync(async () => await FinishedAsync(simulator, 1), finished => finished > 0);
+        (await FinishedAsync(simulator, 0)).ShouldBe(0);
+        await Deadline.UntilAsync(simulator.MetricsAsync, page => page.Contains($"http_requests_total{{handler=\"{path}\",method=\"POST\",status=\"2xx\"}} 1.0"));
+    }
+
     [Fact]
     public async Task All_engines_pause_together()
     {
@@ -134,6 +164,9 @@ public sealed class DataParallelTests
 
     private static Task<double> RunningAsync(RunningSimulator simulator, int engine) =>
         simulator.MetricAsync($"vllm:num_requests_running{{engine=\"{engine}\",model_name=\"m\"}}");
+
+    private static Task<double> FinishedAsync(RunningSimulator simulator, int engine) =>
+        simulator.MetricAsync($"vllm:e2e_request_latency_seconds_count{{engine=\"{engine}\",model_name=\"m\"}}");
 
     private static Task<double> WaitingAsync(RunningSimulator simulator, int engine) =>
         simulator.MetricAsync($"vllm:num_requests_waiting{{engine=\"{engine}\",model_name=\"m\"}}");

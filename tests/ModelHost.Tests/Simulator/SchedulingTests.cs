@@ -139,6 +139,22 @@ public sealed class SchedulingTests
         Cached(answer).ShouldBe(cached);
     }
 
+    [Theory]
+    [InlineData("/v1/responses", "\"max_output_tokens\":1,\"input\":\"{0}\"")]
+    [InlineData("/inference/v1/generate", "\"sampling_params\":{\"max_tokens\":1},\"token_ids\":[7,7,7,7,7,7,7,7,7,7,7,7,7,7,7,7,7,7,7,7]")]
+    public async Task A_salt_keeps_prompts_apart_on_other_routes(string path, string members)
+    {
+        await using var simulator = await RunningSimulator.StartAsync("m");
+        foreach (var (salt, hits) in new[] { ("salt", 0), ("pepper", 0), ("salt", 16) })
+        {
+            var body = $"{{\"cache_salt\":\"{salt}\",{members.Replace("{0}", Words("the", 20), StringComparison.Ordinal)}}}";
+
+            (await simulator.SendAsync(path, body)).Status.ShouldBe(200);
+
+            (await simulator.MetricAsync("vllm:prefix_cache_hits_total" + Labels)).ShouldBe(hits);
+        }
+    }
+
     [Fact]
     public async Task The_longest_unused_blocks_make_room()
     {
