@@ -175,7 +175,7 @@ internal sealed class LoadSequence(ServerOptions options, ServerLog log, TimePro
             $"Free memory on device ({totalBytes / Gib:F2}/{totalBytes / Gib:F2} GiB) on startup. Desired GPU memory utilization is " +
             $"({options.GpuMemoryUtilization:0.0###}, {plan.BudgetBytes / Gib:F2} GiB)."));
         log.Engine("core.py:218", Wording.EngineReady.Of(options.Release, Seconds(time.GetElapsedTime(started)), Seconds(compiling)));
-        log.Api("api_server.py:1020", Wording.Tasks.Of(options.Release, options.Pools ? "embed" : "generate"));
+        log.Api("api_server.py:1020", Wording.Tasks.Of(options.Release, string.Join("', '", ModelTasks.Of(options).Names)));
         return plan;
     }
 

@@ -16,6 +16,11 @@ internal sealed record ModelTasks(bool Generates, bool Transcribes, bool Embeds,
 
     private static readonly string[] Classifiers = ["classif", "sentiment", "reranker", "cross-encoder", "reward"];
 
+    /// <summary>The tasks under vLLM's names.</summary>
+    public IEnumerable<string> Names =>
+        new (string Name, bool Can)[] { ("generate", Generates), ("transcription", Transcribes), ("embed", Embeds), ("classify", Classifies) }
+            .Where(task => task.Can).Select(task => task.Name);
+
     public static ModelTasks Of(ServerOptions options)
     {
         if (!options.Pools)

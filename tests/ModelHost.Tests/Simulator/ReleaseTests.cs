@@ -86,6 +86,69 @@ public sealed class ReleaseTests
     }
 
     [Theory]
+    [InlineData("m", "/v1/completions")]
+    [InlineData("m", "/v1/responses")]
+    [InlineData("m", "/inference/v1/generate")]
+    [InlineData("m", "/v1/messages")]
+    [InlineData("m", "/tokenize")]
+    [InlineData("m", "/no/such/route")]
+    [InlineData("openai/whisper-small", "/v1/audio/transcriptions")]
+    [InlineData("BAAI/bge-m3", "/pooling")]
+    [InlineData("BAAI/bge-m3", "/v2/embed")]
+    public async Task Errors_were_flat_on_every_route(string model, string path)
+    {
+        foreach (var (version, members) in new[] { ("0.10.2", "object,message,type,param,code"), ("0.11.0", "error") })
+        {
+            await using var simulator = await RunningSimulator.StartWithAsync(Version(version), model);
+
+            var (status, error) = await simulator.SendAsync(path, "{}");
+
+            status.ShouldBeInRange(400, 404);
+            error.AsObject().Select(member => member.Key).ShouldBe(members.Split(','));
+        }
+    }
+
+    [Theory]
+    [InlineData("/v1/completions", """{"prompt":"a","stream":true}""")]
+    [InlineData("/inference/v1/generate", """{"token_ids":[1],"sampling_params":{},"stream":true}""")]
+    public async Task An_error_in_a_stream_was_flat_on_every_route(string path, string body)
+    {
+        var environment = Version("0.10.2");
+        environment["VLLM_SIM_REQUEST_FAIL"] = "error";
+        await using var simulator = await RunningSimulator.StartWithAsync(environment, "m");
+
+        (await simulator.StreamAsync(path, body))[^2]
+            .ShouldBe("""{"object":"error","message":"Internal server error","type":"InternalServerError","param":null,"code":500}""");
+    }
+
+    [Theory]
+    [InlineData("embed", "/v1/embeddings")]
+    [InlineData("embedding", "/v1/embeddings")]
+    [InlineData("classify", "/classify")]
+    [InlineData("score", "/classify")]
+    [InlineData("reward", "/classify")]
+    public async Task A_task_decided_what_the_model_does(string task, string path)
+    {
+        await using var simulator = await RunningSimulator.StartWithAsync(Version("0.11.0"), "m", "--task", task);
+
+        (await simulator.SendAsync(path, """{"input":"a"}""")).Status.ShouldBe(200);
+        (await simulator.SendAsync(Chat, Hello)).Status.ShouldBe(404);
+    }
+
+    [Theory]
+    [InlineData("m", "['generate']")]
+    [InlineData("mistralai/Voxtral-Mini-3B-2507", "['generate', 'transcription']")]
+    [InlineData("openai/whisper-small", "['transcription']")]
+    [InlineData("BAAI/bge-m3", "['embed']")]
+    [InlineData("BAAI/bge-reranker-v2-m3", "['classify']")]
+    public async Task The_log_names_what_the_model_does(string model, string tasks)
+    {
+        await using var simulator = await RunningSimulator.StartAsync(model);
+
+        simulator.Output.ShouldContain("Supported tasks: " + tasks);
+    }
+
+    [Theory]
     [InlineData("0.11.0", "reasoning_content")]
     [InlineData("0.16.0", "reasoning,reasoning_content")]
     [InlineData("0.17.0", "reasoning")]
