@@ -124,7 +124,10 @@ public sealed class ResponsesTests
         {
             ["error"] = new JsonObject
             {
-                ["message"] = $"Response with id '{forgotten}' not found.", ["type"] = "invalid_request_error", ["param"] = "response_id", ["code"] = 404,
+                ["message"] = $"Response with id '{forgotten}' not found.",
+                ["type"] = "invalid_request_error",
+                ["param"] = "response_id",
+                ["code"] = 404,
             },
         }.ToJsonString()));
         (await storing.MetricsAsync()).ShouldContain(line => line.StartsWith("http_requests_total{handler=\"/v1/responses/{response_id}\"", StringComparison.Ordinal));
