@@ -10,7 +10,8 @@ namespace ModelHost.Cli;
 
 /// <summary>Serves a model on the simulator, and says how to use it.</summary>
 internal sealed partial class Demo(
-    DeploymentService deployments, NodeRegistry nodes, IServer server, DataFolder folder, IHostApplicationLifetime lifetime, TimeProvider time, ILogger<Demo> logger)
+    DeploymentReads reads, DeploymentStarts starts, DeploymentService deployments, NodeRegistry nodes, IServer server, DataFolder folder,
+    IHostApplicationLifetime lifetime, TimeProvider time, ILogger<Demo> logger)
     : BackgroundService
 {
     private const string Model = "demo/tiny-chat";
@@ -27,7 +28,7 @@ internal sealed partial class Demo(
         int? id = null;
         while (!stoppingToken.IsCancellationRequested)
         {
-            var model = (await deployments.ListAsync(stoppingToken)).FirstOrDefault(d => id is null ? d.ModelName == Model : d.Id == id);
+            var model = (await reads.ListAsync(stoppingToken)).FirstOrDefault(d => id is null ? d.ModelName == Model : d.Id == id);
             if (model?.Status == DeploymentStatus.Running.ToWire())
             {
                 Announce(model);
@@ -56,7 +57,7 @@ internal sealed partial class Demo(
     {
         if (nodes.All.FirstOrDefault() is not { Report: { } report } node || (report.GpuError.Length > 0 && report.Gpus.All(gpu => gpu.Stale.Length > 0)))
             return null;
-        return await deployments.StartAsync(new DeploymentStart
+        return await starts.StartAsync(new DeploymentStart
         {
             NodeId = node.Id,
             ModelName = Model,

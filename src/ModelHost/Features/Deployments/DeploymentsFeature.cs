@@ -10,7 +10,7 @@ internal static class DeploymentsFeature
 {
     /// <summary>Adds the service.</summary>
     public static IServiceCollection AddDeployments(this IServiceCollection services) =>
-        services.AddSingleton<EnvironmentVault>().AddSingleton<DeploymentService>();
+        services.AddSingleton<EnvironmentVault>().AddSingleton<DeploymentReads>().AddSingleton<DeploymentStarts>().AddSingleton<DeploymentService>();
 
     /// <summary>Maps <c>/api/deployments</c>.</summary>
     public static void MapDeployments(this IEndpointRouteBuilder api)
@@ -32,15 +32,15 @@ internal static class DeploymentsFeature
             .ProducesProblem(StatusCodes.Status404NotFound);
     }
 
-    private static async Task<Ok<IReadOnlyList<DeploymentRead>>> ListAsync(DeploymentService deployments, CancellationToken cancellationToken) =>
+    private static async Task<Ok<IReadOnlyList<DeploymentRead>>> ListAsync(DeploymentReads deployments, CancellationToken cancellationToken) =>
         TypedResults.Ok(await deployments.ListAsync(cancellationToken));
 
     private static async Task<Results<Ok<DeploymentRead>, ProblemHttpResult>> FindAsync(
-        int id, DeploymentService deployments, CancellationToken cancellationToken) =>
+        int id, DeploymentReads deployments, CancellationToken cancellationToken) =>
         (await deployments.FindAsync(id, cancellationToken)).ToAnswer();
 
     private static async Task<Results<Ok<DeploymentRead>, ProblemHttpResult>> StartAsync(
-        DeploymentStart request, DeploymentService deployments, CancellationToken cancellationToken) =>
+        DeploymentStart request, DeploymentStarts deployments, CancellationToken cancellationToken) =>
         (await deployments.StartAsync(request, cancellationToken)).ToAnswer();
 
     private static async Task<Results<Ok<DeploymentRead>, ProblemHttpResult>> StopAsync(
@@ -52,7 +52,7 @@ internal static class DeploymentsFeature
         (await deployments.DeleteAsync(id, cancellationToken)).ToAnswer();
 
     private static async Task<Results<Ok<DeploymentLogs>, ProblemHttpResult>> LogsAsync(
-        int id, DeploymentService deployments, CancellationToken cancellationToken,
+        int id, DeploymentReads deployments, CancellationToken cancellationToken,
         [Description("Number of lines, 1 to 2000.")] int tail = 200) =>
         (await deployments.LogsAsync(id, tail, cancellationToken)).ToAnswer();
 }
