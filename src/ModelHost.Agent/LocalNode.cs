@@ -149,6 +149,19 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     }
 
     /// <inheritdoc/>
+    public IAsyncEnumerable<LogPiece> LogFileAsync(LogsRequest request, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        EngineSupervisor? engine;
+        lock (_lock)
+            engine = _engines.Values.FirstOrDefault(e => e.RunId == request.RunId);
+        var parts = engine is not null && !engine.IsGone ? engine.OpenLog()
+            : Guid.TryParse(request.DeploymentUid, out _) && Guid.TryParse(request.RunId, out _) ? RunLog.OpenParts(LogPath(request.DeploymentUid, request.RunId))
+            : [];
+        return LogPieces.ReadAsync(parts, cancellationToken);
+    }
+
+    /// <inheritdoc/>
     public Task ChangedAsync(CancellationToken cancellationToken)
     {
         lock (_lock)

@@ -16,6 +16,9 @@ public interface INode
     /// <summary>The last lines of a run's log.</summary>
     Task<LogsReply> LogsAsync(LogsRequest request, CancellationToken cancellationToken);
 
+    /// <summary>The whole log of a run as it stands when it is asked for, oldest first; none if there is no log. <c>Tail</c> does not count.</summary>
+    IAsyncEnumerable<LogPiece> LogFileAsync(LogsRequest request, CancellationToken cancellationToken);
+
     /// <summary>Completes when something changes after this call, so that a loop that asks first and then reads the report can look early; never fails.</summary>
     Task ChangedAsync(CancellationToken cancellationToken);
 }

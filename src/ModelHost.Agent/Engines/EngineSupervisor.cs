@@ -110,6 +110,9 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
     /// <summary>The last lines of the log.</summary>
     public IReadOnlyList<string> Tail(int count) => _log.Tail(count);
 
+    /// <summary>The whole log, opened.</summary>
+    public IReadOnlyList<FileStream> OpenLog() => _log.OpenParts();
+
     /// <summary>Asks for the end of the run; cancels a pull.</summary>
     public void Stop() => _stop.Cancel();
 

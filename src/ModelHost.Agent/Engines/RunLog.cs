@@ -74,6 +74,30 @@ internal sealed partial class RunLog : IDisposable
         return lines.Count < count ? [.. LastLines(Older(path), count - lines.Count), .. lines] : lines;
     }
 
+    /// <summary>Opens the files of the log, older first; they stay what they are when the log is rotated.</summary>
+    public IReadOnlyList<FileStream> OpenParts()
+    {
+        IReadOnlyList<FileStream> parts = [];
+        Write(() =>
+        {
+            _file.Flush();
+            parts = OpenParts(_path);
+        });
+        return parts;
+    }
+
+    /// <summary>Opens the files of a log that nobody writes any more, older first; none if there is no such log.</summary>
+    public static IReadOnlyList<FileStream> OpenParts(string path)
+    {
+        var parts = new List<FileStream>();
+        foreach (var part in (string[])[Older(path), path])
+        {
+            if (File.Exists(part))
+                parts.Add(new FileStream(part, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete));
+        }
+        return parts;
+    }
+
     public void Dispose() => Write(() =>
     {
         if (_file.CanWrite)
