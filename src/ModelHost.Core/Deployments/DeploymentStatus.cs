@@ -43,6 +43,21 @@ public static class DeploymentStatuses
     public static bool IsActive(this DeploymentStatus status) => status is DeploymentStatus.Starting or DeploymentStatus.Loading
         or DeploymentStatus.Running or DeploymentStatus.PausedRam or DeploymentStatus.Stopping or DeploymentStatus.Unreachable;
 
+    /// <summary>Whether a deployment in this status has a lease that counts, or will.</summary>
+    public static bool CanBeExtended(this DeploymentStatus status) => status is DeploymentStatus.Running or DeploymentStatus.Loading
+        or DeploymentStatus.Starting or DeploymentStatus.PausedRam;
+
+    /// <summary>The status for a word of the API; null: it is none.</summary>
+    public static DeploymentStatus? FromWire(string word)
+    {
+        foreach (var status in Enum.GetValues<DeploymentStatus>())
+        {
+            if (status.ToWire() == word)
+                return status;
+        }
+        return null;
+    }
+
     /// <summary>The word of the API.</summary>
     public static string ToWire(this DeploymentStatus status) => status switch
     {

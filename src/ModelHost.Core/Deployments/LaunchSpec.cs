@@ -41,6 +41,10 @@ public sealed record LaunchSpec
     /// <summary>Indices of the GPUs the engine gets; empty on a node without GPUs.</summary>
     public IReadOnlyList<int> GpuIds { get; init => field = value ?? []; } = [];
 
+    /// <summary>Whether <see cref="GpuIds"/> were chosen for the deployment and not asked for: then others may be chosen for its next run.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
+    public bool GpusChosen { get; init; }
+
     /// <summary>GPUs over which each layer is split; null: the engine's default of 1.</summary>
     public int? TensorParallelSize { get; init; }
 

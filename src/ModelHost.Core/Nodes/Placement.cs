@@ -58,26 +58,11 @@ public static class Placement
             $"{Count(count)} needed with {request.MemoryFraction:0.##} of the memory free, {chosen.Length} found ({reasons})");
     }
 
-    private static Result<IReadOnlyList<int>> Asked(IReadOnlyList<GpuCapacity> gpus, PlacementRequest request, IReadOnlyList<int> asked)
+    /// <summary>Why a GPU cannot take the deployment; null when it can.</summary>
+    public static string? Refusal(GpuCapacity gpu, PlacementRequest request)
     {
-        if (asked.Distinct().Count() != asked.Count)
-            return Failure.Invalid("gpu_ids", "names a GPU twice");
-        var known = gpus.ToDictionary(gpu => gpu.Index);
-        if (asked.FirstOrDefault(id => !known.ContainsKey(id), -1) is var unknown && asked.Any(id => !known.ContainsKey(id)))
-            return Failure.Invalid("gpu_ids", gpus.Count == 0
-                ? $"the node has no GPU {unknown}: it has no GPUs"
-                : $"the node has no GPU {unknown}; it has {string.Join(", ", known.Keys.Order())}");
-        if (request.TensorParallelSize is { } size && asked.Count % size != 0)
-            return Failure.Invalid("tensor_parallel_size", $"{size} does not divide the {asked.Count} GPUs asked for");
-        var reasons = asked.Order().Select(id => (id, Reason: Refusal(known[id], request))).Where(r => r.Reason is not null).ToArray();
-        return reasons.Length > 0
-            ? new Failure(FailureKind.Conflict, "deployment.no_capacity",
-                string.Join("; ", reasons.Select(r => $"GPU {r.id}: {r.Reason}")), "gpu_ids")
-            : asked.Order().ToArray();
-    }
-
-    private static string? Refusal(GpuCapacity gpu, PlacementRequest request)
-    {
+        ArgumentNullException.ThrowIfNull(gpu);
+        ArgumentNullException.ThrowIfNull(request);
         if (gpu.Cordoned)
             return "under maintenance";
         if (gpu.Stale is { } stale)
@@ -94,6 +79,24 @@ public static class Placement
         return needed > total - used
             ? $"{Mib(needed)} MiB needed, {Mib(total - used)} MiB of {Mib(total)} MiB {(gpu.Unified ? "of system memory available" : "free")}"
             : null;
+    }
+
+    private static Result<IReadOnlyList<int>> Asked(IReadOnlyList<GpuCapacity> gpus, PlacementRequest request, IReadOnlyList<int> asked)
+    {
+        if (asked.Distinct().Count() != asked.Count)
+            return Failure.Invalid("gpu_ids", "names a GPU twice");
+        var known = gpus.ToDictionary(gpu => gpu.Index);
+        if (asked.FirstOrDefault(id => !known.ContainsKey(id), -1) is var unknown && asked.Any(id => !known.ContainsKey(id)))
+            return Failure.Invalid("gpu_ids", gpus.Count == 0
+                ? $"the node has no GPU {unknown}: it has no GPUs"
+                : $"the node has no GPU {unknown}; it has {string.Join(", ", known.Keys.Order())}");
+        if (request.TensorParallelSize is { } size && asked.Count % size != 0)
+            return Failure.Invalid("tensor_parallel_size", $"{size} does not divide the {asked.Count} GPUs asked for");
+        var reasons = asked.Order().Select(id => (id, Reason: Refusal(known[id], request))).Where(r => r.Reason is not null).ToArray();
+        return reasons.Length > 0
+            ? new Failure(FailureKind.Conflict, "deployment.no_capacity",
+                string.Join("; ", reasons.Select(r => $"GPU {r.id}: {r.Reason}")), "gpu_ids")
+            : asked.Order().ToArray();
     }
 
     /// <summary>Bytes neither used nor promised; a GPU of which that is unknown comes last.</summary>

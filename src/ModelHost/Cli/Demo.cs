@@ -28,7 +28,7 @@ internal sealed partial class Demo(
         int? id = null;
         while (!stoppingToken.IsCancellationRequested)
         {
-            var model = (await reads.ListAsync(stoppingToken)).FirstOrDefault(d => id is null ? d.ModelName == Model : d.Id == id);
+            var model = (await ListAsync(stoppingToken)).FirstOrDefault(d => id is null ? d.ModelName == Model : d.Id == id);
             if (model?.Status == DeploymentStatus.Running.ToWire())
             {
                 Announce(model);
@@ -52,6 +52,9 @@ internal sealed partial class Demo(
         }
     }
 
+    private async Task<IReadOnlyList<DeploymentRead>> ListAsync(CancellationToken cancellationToken) =>
+        (await reads.ListAsync(new DeploymentQuery(), cancellationToken)).Match(page => page.Deployments, failure => throw new InvalidOperationException(failure.Detail));
+
     /// <returns>Null: the node has not answered yet.</returns>
     private async Task<Result<DeploymentRead>?> StartModelAsync(CancellationToken cancellationToken)
     {
@@ -67,7 +70,7 @@ internal sealed partial class Demo(
             Owner = "demo",
             Backend = "simulator",
             EngineArgs = new Dictionary<string, System.Text.Json.JsonElement> { ["served_model_name"] = System.Text.Json.JsonSerializer.SerializeToElement(Name) },
-        }, cancellationToken);
+        }, IdempotencyClaim.None, cancellationToken);
     }
 
     private void Announce(DeploymentRead model)

@@ -1,3 +1,4 @@
+using System.ComponentModel.DataAnnotations;
 using System.Text.Json;
 using System.Text.RegularExpressions;
 using Microsoft.AspNetCore.Diagnostics;
@@ -30,6 +31,15 @@ internal static partial class Problems
     /// <summary>A result as an answer: 200 with the value, or the refusal.</summary>
     public static Results<Ok<T>, ProblemHttpResult> ToAnswer<T>(this Result<T> result) =>
         result.Match<Results<Ok<T>, ProblemHttpResult>>(value => TypedResults.Ok(value), failure => failure.ToProblem());
+
+    /// <summary>Checks an object by the attributes of its properties, as a body is checked when it is read.</summary>
+    /// <returns>The first fault, or null.</returns>
+    public static Failure? Check(object request)
+    {
+        var wrong = new List<ValidationResult>();
+        return Validator.TryValidateObject(request, new ValidationContext(request), wrong, validateAllProperties: true) ? null
+            : Failure.Invalid(ToJsonPath(wrong[0].MemberNames.FirstOrDefault() ?? ""), Reword(wrong[0].ErrorMessage ?? ""));
+    }
 
     /// <summary>Adds the problem answers for what the framework refuses by itself: bodies, routes, bugs.</summary>
     public static IServiceCollection AddProblems(this IServiceCollection services)
@@ -145,7 +155,7 @@ internal static partial class Problems
             {
                 // a parameter of the query or the path: "Failed to bind parameter "int tail" from "x"."
                 var parameter = Parameter().Match(bad.Message);
-                return new() { [parameter.Success ? parameter.Groups["name"].Value : ""] = [parameter.Success ? "has the wrong form" : "the body is missing or is not JSON"] };
+                return new() { [parameter.Success ? ToJsonPath(parameter.Groups["name"].Value) : ""] = [parameter.Success ? "has the wrong form" : "the body is missing or is not JSON"] };
             }
             var path = json.Path is { Length: > 2 } at && at.StartsWith("$.", StringComparison.Ordinal) ? at[2..] : "";
             // a path is also given for text that is no JSON at all, but then with a reader error inside

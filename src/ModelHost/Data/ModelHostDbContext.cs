@@ -14,6 +14,8 @@ internal abstract class ModelHostDbContext(DbContextOptions options) : DbContext
 
     public DbSet<PublicName> PublicNames => Set<PublicName>();
 
+    public DbSet<IdempotencyRecord> IdempotencyRecords => Set<IdempotencyRecord>();
+
     protected override void ConfigureConventions(ModelConfigurationBuilder configurationBuilder)
     {
         // SQLite can neither sort nor compare a DateTimeOffset
@@ -41,6 +43,12 @@ internal abstract class ModelHostDbContext(DbContextOptions options) : DbContext
         {
             name.HasKey(n => n.Name);
             name.HasOne<Deployment>().WithMany().HasForeignKey(n => n.DeploymentId).OnDelete(DeleteBehavior.Cascade);
+        });
+        modelBuilder.Entity<IdempotencyRecord>(record =>
+        {
+            record.HasKey(r => r.Scope);
+            record.HasIndex(r => r.CreatedAt);
+            record.Property(r => r.Body).HasMaxLength(1024);
         });
     }
 

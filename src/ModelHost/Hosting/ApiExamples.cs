@@ -1,5 +1,6 @@
 using System.Text.Json.Nodes;
 using Microsoft.OpenApi;
+using ModelHost.Features.Deployments;
 using ModelHost.Features.Nodes;
 using ModelHost.Gateway;
 
@@ -32,9 +33,30 @@ internal static class ApiExamples
             ["input"] = "Hello!",
         })));
         Set(document, "/api/deployments/start", Starts(nodes));
+        Set(document, "/api/deployments/plan", Starts(nodes));
+        Set(document, "/api/deployments", Starts(nodes));
+        Set(document, "/api/deployments/from-manifest", Starts(nodes).Select(start => (start.Name, FromManifest(start.Value))));
+        Set(document, "/api/deployments/{id}/restart", [("for a day", new JsonObject { ["owner"] = "me", ["duration_seconds"] = 86400 })]);
+        Set(document, "/api/deployments/{id}/extend",
+            [("12 more hours", new JsonObject { ["hours"] = 12 }), ("without an end", new JsonObject { ["infinite"] = true })]);
+        Set(document, "/api/deployments/{id}/pin", [("protect", new JsonObject { ["pinned"] = true })]);
     }
 
-    private static IEnumerable<(string, JsonObject)> Starts(NodeRegistry nodes)
+    private static JsonObject FromManifest(JsonObject start) => new()
+    {
+        ["manifest"] = new JsonObject
+        {
+            ["manifest_version"] = DeploymentManifest.CurrentVersion,
+            ["model"] = start["model_name"]!.DeepClone(),
+            ["backend"] = start["backend"]!.DeepClone(),
+            ["gpu"] = new JsonObject { ["ids"] = new JsonArray(), ["memory_fraction"] = start["gpu_memory_fraction"]!.DeepClone() },
+        },
+        ["node_id"] = start["node_id"]!.DeepClone(),
+        ["port"] = 8101,
+        ["owner"] = "me",
+    };
+
+    private static IEnumerable<(string Name, JsonObject Value)> Starts(NodeRegistry nodes)
     {
         var linked = nodes.All.OrderBy(node => node.Id).ToArray();
         var simulates = linked.FirstOrDefault(node => node.LastReport?.Runtimes.Contains("process") == true);

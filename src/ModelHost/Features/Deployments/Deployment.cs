@@ -53,6 +53,18 @@ internal sealed class Deployment
     /// <summary>Counts writes: who writes what it has not read last is refused.</summary>
     public int Version { get; set; }
 
+    /// <summary>Asks for a new run of a deployment that ended; its totals stay.</summary>
+    public void BeginRun(LaunchSpec spec, string latestVersion, DateTimeOffset now)
+    {
+        (Spec, LatestVersion, ReservedPort) = (spec.ToJson(), latestVersion, spec.Port);
+        (Wanted, Status, StatusChangedAt) = (WantedState.Running, DeploymentStatus.Starting, now);
+        (RunId, RunSeen) = (Guid.NewGuid().ToString("N"), false);
+        (Detail, LastError, ExpiresAt) = (null, null, null);
+        // the counters of an engine begin with it
+        (CountedPromptTokens, CountedCompletionTokens, CountedRequests) = (0, 0, 0);
+        Version++;
+    }
+
     /// <summary>How the gateway sees it.</summary>
     /// <param name="engine">What its node says of the run; null: nothing.</param>
     public ModelRoute ToRoute(Engine? engine)

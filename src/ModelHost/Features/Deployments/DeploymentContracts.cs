@@ -5,8 +5,16 @@ using ModelHost.Core.Deployments;
 
 namespace ModelHost.Features.Deployments;
 
-/// <summary>Asks for a model to be served.</summary>
-public sealed record DeploymentStart
+/// <summary>A request that refuses fields it does not have.</summary>
+public abstract record StrictRequest
+{
+    /// <summary>Fields that there are not; refused unless they are empty, as clients of compatible systems send them.</summary>
+    [JsonExtensionData]
+    public IDictionary<string, JsonElement>? Unknown { get; init; }
+}
+
+/// <summary>What a deployment is to be, as every request says it that describes one.</summary>
+public abstract record DeploymentFields : StrictRequest
 {
     /// <summary>ID of the node to deploy on.</summary>
     [Required]
@@ -55,8 +63,7 @@ public sealed record DeploymentStart
     public int? MaxFailedRestarts { get; init; }
 
     /// <summary>User or team launching this deployment.</summary>
-    [Required, StringLength(255, MinimumLength = 1)]
-    public string? Owner { get; init; }
+    public abstract string? Owner { get; init; }
 
     /// <summary>How long to serve, in seconds, from the first ready moment; omit for indefinite serving.</summary>
     [Range(1, int.MaxValue)]
@@ -71,10 +78,14 @@ public sealed record DeploymentStart
     /// <summary>Backend that serves the model. Default vllm.</summary>
     [StringLength(64)]
     public string? Backend { get; init; }
+}
 
-    /// <summary>Fields that there are not; refused unless they are empty, as clients of compatible systems send them.</summary>
-    [JsonExtensionData]
-    public IDictionary<string, JsonElement>? Unknown { get; init; }
+/// <summary>Asks for a model to be served.</summary>
+public sealed record DeploymentStart : DeploymentFields
+{
+    /// <summary>User or team launching this deployment.</summary>
+    [Required, StringLength(255, MinimumLength = 1)]
+    public override string? Owner { get; init; }
 }
 
 /// <summary>A variable of an engine's environment.</summary>
@@ -115,6 +126,12 @@ internal sealed record DeploymentRead
     public bool Pinned { get; init; }
     public required string Backend { get; init; }
     public string? ContainerRuntime { get; init; }
+
+    /// <summary>Packages added to the engine's image.</summary>
+    public IReadOnlyList<string>? ExtraPackages { get; init; } = [];
+
+    /// <summary>Always null; older clients of compatible systems look for it.</summary>
+    public IReadOnlyList<string>? PipPackages { get; init; }
 
     /// <summary>stopped, starting, loading, running, paused_ram, stopping, error, expired or unreachable.</summary>
     public required string Status { get; init; }

@@ -1,4 +1,5 @@
 using ModelHost.Core;
+using ModelHost.Core.Deployments;
 
 namespace ModelHost.Features.Deployments;
 
@@ -29,6 +30,31 @@ internal static class DeploymentFailures
         FailureKind.Conflict, "deployment.just_taken", "The port or a name was taken by another request at the same moment.");
 
     public static Failure Changed(int id) => new(FailureKind.Conflict, "deployment.changed", $"Deployment {id} kept changing; try again.");
+
+    public static Failure WrongStatus(int id, DeploymentStatus status, string done, params DeploymentStatus[] allowed) => new(
+        FailureKind.Conflict, "deployment.wrong_status",
+        $"Deployment {id} is {status.ToWire()}; it can be {done} only while {Either([.. allowed.Select(DeploymentStatuses.ToWire)])}.");
+
+    public static Failure NoExpiry(int id) => new(FailureKind.Conflict, "deployment.no_expiry", $"Deployment {id} has no deadline to extend.");
+
+    public static Failure Unreadable(int id) => new(
+        FailureKind.Conflict, "deployment.newer", $"Deployment {id} was written by a newer version of ModelHost, or for a backend that is not there.");
+
+    public static Failure NoLog(int id) => new(FailureKind.NotFound, "deployment.no_log", $"The latest run of deployment {id} has no log.");
+
+    public static Failure LogUnreachable(string hostname) => new(
+        FailureKind.Unavailable, "node.unreachable", $"Node {hostname} did not hand out the log.");
+
+    public static Failure KeyReused() => new(
+        FailureKind.Conflict, "idempotency.key_reused", "This Idempotency-Key was used for a request with another body.", Idempotency.Header);
+
+    public static Failure KeySpent() => new(
+        FailureKind.Conflict, "idempotency.key_spent", "The deployment that was made with this Idempotency-Key has been deleted.", Idempotency.Header);
+
+    public static Failure TooManyKeys(int most) => new(
+        FailureKind.Unavailable, "idempotency.too_many_keys", $"More than {most} requests with an Idempotency-Key succeeded within 24 hours.", Idempotency.Header);
+
+    private static string Either(string[] words) => $"{string.Join(", ", words[..^1])} or {words[^1]}";
 
     private static string Remedy(IEnumerable<string> needed) => needed.Contains("docker")
         ? "Is Docker running on it, and does Node:DockerHost name its socket?"

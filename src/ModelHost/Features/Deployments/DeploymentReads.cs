@@ -1,3 +1,4 @@
+using System.Globalization;
 using Microsoft.EntityFrameworkCore;
 using ModelHost.Core;
 using ModelHost.Core.Deployments;
@@ -10,12 +11,38 @@ namespace ModelHost.Features.Deployments;
 /// <summary>Deployments as the API shows them.</summary>
 internal sealed class DeploymentReads(Database database, NodeRegistry nodes)
 {
-    /// <summary>All deployments, newest first, with what their engines say now.</summary>
-    public async Task<IReadOnlyList<DeploymentRead>> ListAsync(CancellationToken cancellationToken)
+    private const int MaxName = 255;
+
+    /// <summary>The deployments that a query asks for, newest first, with what their engines say now.</summary>
+    public async Task<Result<DeploymentPage>> ListAsync(DeploymentQuery query, CancellationToken cancellationToken)
     {
+        var statuses = new List<DeploymentStatus>();
+        foreach (var word in query.Status?.Where(word => word.Length > 0) ?? [])
+        {
+            if (DeploymentStatuses.FromWire(word) is not { } status)
+                return Failure.Invalid("status", $"is none of {string.Join(", ", Enum.GetValues<DeploymentStatus>().Select(DeploymentStatuses.ToWire))}");
+            statuses.Add(status);
+        }
         await using var db = await database.OpenAsync(cancellationToken);
-        var rows = await db.Deployments.AsNoTracking().OrderByDescending(d => d.Id).ToListAsync(cancellationToken);
-        return [.. rows.Select(Read)];
+        var rows = db.Deployments.AsNoTracking();
+        if (statuses.Count > 0)
+            rows = rows.Where(d => EF.Constant(statuses).Contains(d.Status));
+        if (query.NodeId is { } node)
+            rows = rows.Where(d => d.NodeId == node);
+        if (query.BeforeId is { } before)
+            rows = rows.Where(d => d.Id < before);
+        var page = new List<DeploymentRead>();
+        await foreach (var row in rows.OrderByDescending(d => d.Id).AsAsyncEnumerable().WithCancellation(cancellationToken))
+        {
+            var read = Read(row);
+            // inside the stored spec, which is opaque to the database
+            if (query.Owner is { Length: > 0 } owner && read.Owner != owner)
+                continue;
+            if (page.Count == query.Limit)
+                return new DeploymentPage(page, page[^1].Id);
+            page.Add(read);
+        }
+        return new DeploymentPage(page, null);
     }
 
     /// <summary>One deployment.</summary>
@@ -24,6 +51,35 @@ internal sealed class DeploymentReads(Database database, NodeRegistry nodes)
         await using var db = await database.OpenAsync(cancellationToken);
         return await db.Deployments.AsNoTracking().FirstOrDefaultAsync(d => d.Id == id, cancellationToken) is { } row
             ? Read(row) : DeploymentFailures.NotFound(id);
+    }
+
+    /// <summary>Whether a public name is free now, and a free one like it. A start checks again.</summary>
+    public async Task<Result<NameCheck>> CheckNameAsync(string? name, int? exceptId, CancellationToken cancellationToken)
+    {
+        if (name is null)
+            return Failure.Invalid("name", "is required");
+        name = name.Trim();
+        if (name.Length > MaxName)
+            return Failure.Invalid("name", $"is longer than {MaxName} characters");
+        if (name.Length == 0)
+            return new NameCheck(true);
+        await using var db = await database.OpenAsync(cancellationToken);
+        var names = await db.PublicNames.AsNoTracking().Where(n => n.DeploymentId != exceptId).ToDictionaryAsync(n => n.Name, n => n.DeploymentId, cancellationToken);
+        if (!names.TryGetValue(name, out var holder))
+            return new NameCheck(true);
+        var row = await db.Deployments.AsNoTracking().FirstOrDefaultAsync(d => d.Id == holder, cancellationToken);
+        return new NameCheck(false, holder, row?.ReadSpec().ModelName ?? name, Suggest(name, names.ContainsKey));
+    }
+
+    private static string Suggest(string name, Predicate<string> isTaken)
+    {
+        for (var number = 2; ; number++)
+        {
+            var ending = string.Create(CultureInfo.InvariantCulture, $"-{number}");
+            var suggestion = name[..Math.Min(name.Length, MaxName - ending.Length)] + ending;
+            if (!isTaken(suggestion))
+                return suggestion;
+        }
     }
 
     /// <summary>The last lines of the log of the latest run.</summary>
@@ -64,7 +120,7 @@ internal sealed class DeploymentReads(Database database, NodeRegistry nodes)
             EngineArgs = spec.EngineArgs,
             LoraModules = spec.LoraModules,
             MaxFailedRestarts = spec.MaxFailedRestarts,
-            Owner = spec.Owner,
+            Owner = spec.Owner.Length > 0 ? spec.Owner : null,
             DurationSeconds = spec.DurationSeconds,
             Pinned = spec.Pinned,
             Backend = spec.Backend,

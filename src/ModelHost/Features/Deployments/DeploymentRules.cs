@@ -14,13 +14,13 @@ internal static partial class DeploymentRules
 
     /// <summary>Checks everything that needs neither the node nor the database.</summary>
     /// <returns>The recipe, or the first fault.</returns>
-    public static Result<BackendRecipe> Check(DeploymentStart request)
+    public static Result<BackendRecipe> Check(DeploymentFields request)
     {
         var backend = request.Backend ?? "vllm";
         if (!BackendCatalogue.BuiltIn.TryGetValue(backend, out var recipe))
             return Failure.Invalid("backend", $"is none of {string.Join(", ", BackendCatalogue.BuiltIn.Keys.Order())}");
-        var fault = Unknown(request.Unknown) ?? ModelName(request.ModelName!) ?? Version(request.VllmVersion) ?? Gpus(request.GpuIds) ?? Owner(request.Owner!)
-            ?? Lora(request.LoraModules ?? [])
+        var fault = Unknown(request) ?? ModelName(request.ModelName!) ?? Version(request.VllmVersion) ?? Gpus(request.GpuIds) ?? Owner(request.Owner)
+            ?? Lora(request.LoraModules ?? []) ?? Masked(request.EnvVars ?? [])
             ?? EngineRequestRules.Check(recipe, request.EngineArgs ?? new Dictionary<string, JsonElement>(), request.ExtraArgs ?? [], Variables(request.EnvVars ?? []))
             ?? ServedName(request.EngineArgs);
         return fault is null ? recipe : fault;
@@ -30,9 +30,9 @@ internal static partial class DeploymentRules
     private static IEnumerable<KeyValuePair<string, string>> Variables(IReadOnlyList<EnvironmentVariable> variables) =>
         variables.Select(variable => KeyValuePair.Create(variable?.Key!, variable?.Value!));
 
-    // a misspelt gpu_ids that did nothing would be found out too late
-    private static Failure? Unknown(IDictionary<string, JsonElement>? fields) =>
-        fields?.FirstOrDefault(field => !IsEmpty(field.Value)) is { Key: { } name }
+    /// <summary>Looks for fields that there are not: a misspelt gpu_ids that did nothing would be found out too late.</summary>
+    public static Failure? Unknown(StrictRequest request) =>
+        request.Unknown?.FirstOrDefault(field => !IsEmpty(field.Value)) is { Key: { } name }
             ? Failure.Invalid(name.Length <= MaxName ? name : name[..MaxName], "is no field of this request") : null;
 
     private static bool IsEmpty(JsonElement value) => value.ValueKind is JsonValueKind.Null or JsonValueKind.False
@@ -51,8 +51,22 @@ internal static partial class DeploymentRules
     private static Failure? Gpus(IReadOnlyList<int>? ids) =>
         ids?.FirstOrDefault(id => id < 0, 0) < 0 ? Failure.Invalid("gpu_ids", "holds a negative index") : null;
 
-    private static Failure? Owner(string owner) =>
-        owner.Any(char.IsControl) || string.IsNullOrWhiteSpace(owner) ? Failure.Invalid("owner", "is blank or holds control characters") : null;
+    /// <summary>Checks that an extension says one thing.</summary>
+    public static Failure? Extension(DeploymentExtend request) => (request.Hours, request.Infinite) switch
+    {
+        (null, not true) => Failure.Invalid("hours", "is required, unless infinite is true"),
+        (not null, true) => Failure.Invalid("infinite", "cannot be true beside hours"),
+        _ => null,
+    };
+
+    /// <summary>Checks a name of an owner; none is fine here.</summary>
+    public static Failure? Owner(string? owner) =>
+        owner is not null && (owner.Any(char.IsControl) || string.IsNullOrWhiteSpace(owner)) ? Failure.Invalid("owner", "is blank or holds control characters") : null;
+
+    // what was read from here and sent back would start the engine with asterisks for a token
+    private static Failure? Masked(IReadOnlyList<EnvironmentVariable> variables) =>
+        variables.FirstOrDefault(variable => variable?.Value == EnvironmentVariable.Mask) is { Key: { } key }
+            ? Failure.Invalid("env_vars", $"the value of '{key[..Math.Min(key.Length, 64)]}' is the mask that answers show; give the value itself") : null;
 
     private static Failure? ServedName(IReadOnlyDictionary<string, JsonElement>? arguments) =>
         arguments?.GetValueOrDefault("served_model_name") is { ValueKind: JsonValueKind.String } name && !IsPublicName(name.GetString()!)

@@ -14,34 +14,49 @@ internal sealed partial class DeploymentService(
     private const int Attempts = 5;
 
     /// <summary>Asks for the end of a deployment's run. Asking again is harmless.</summary>
-    public async Task<Result<DeploymentRead>> StopAsync(int id, CancellationToken cancellationToken)
+    public Task<Result<DeploymentRead>> StopAsync(int id, CancellationToken cancellationToken) => ChangeAsync(id, row =>
     {
-        for (var attempt = 0; attempt < Attempts; attempt++)
+        if (row.Wanted is WantedState.Stopped or WantedState.Expired && !row.Status.IsActive())
+            return false;
+        if (row.Wanted != WantedState.Expired)
+            row.Wanted = WantedState.Stopped;
+        // an unreachable node cannot be told now; it is as soon as it is back
+        if (row.Status.IsActive() && row.Status is not (DeploymentStatus.Unreachable or DeploymentStatus.Stopping))
+            (row.Status, row.Detail, row.StatusChangedAt) = (DeploymentStatus.Stopping, null, time.GetUtcNow());
+        return true;
+    }, LogStopped, cancellationToken);
+
+    /// <summary>Moves the deadline of a deployment on, or drops it; its engine goes on as it is.</summary>
+    public async Task<Result<DeploymentRead>> ExtendAsync(int id, DeploymentExtend request, CancellationToken cancellationToken)
+    {
+        if ((DeploymentRules.Unknown(request) ?? DeploymentRules.Extension(request)) is { } fault)
+            return fault;
+        return await ChangeAsync(id, row =>
         {
-            await using var db = await database.OpenAsync(cancellationToken);
-            if (await db.Deployments.FirstOrDefaultAsync(d => d.Id == id, cancellationToken) is not { } row)
-                return DeploymentFailures.NotFound(id);
-            if (row.Wanted is WantedState.Stopped or WantedState.Expired && !row.Status.IsActive())
-                return reads.Read(row);
-            if (row.Wanted != WantedState.Expired)
-                row.Wanted = WantedState.Stopped;
-            // an unreachable node cannot be told now; it is as soon as it is back
-            if (row.Status.IsActive() && row.Status is not (DeploymentStatus.Unreachable or DeploymentStatus.Stopping))
-                (row.Status, row.Detail, row.StatusChangedAt) = (DeploymentStatus.Stopping, null, time.GetUtcNow());
-            row.Version++;
-            try
-            {
-                await db.SaveChangesAsync(cancellationToken);
-                LogStopped(row.Id);
-                nodes.Wake(row.NodeId);
-                return reads.Read(row);
-            }
-            catch (DbUpdateConcurrencyException)
-            {
-                // reconciliation wrote in between; what is wanted now is written over what is there now
-            }
-        }
-        return DeploymentFailures.Changed(id);
+            if (row.Wanted != WantedState.Running || !row.Status.CanBeExtended())
+                return DeploymentFailures.WrongStatus(row.Id, row.Status, "extended",
+                    [.. Enum.GetValues<DeploymentStatus>().Where(DeploymentStatuses.CanBeExtended)]);
+            if (LaunchSpec.FromJson(row.Spec) is not { } spec)
+                return DeploymentFailures.Unreadable(row.Id);
+            if (new Lease(row.ExpiresAt, spec.DurationSeconds).Extend(request.Hours) is not { } lease)
+                return DeploymentFailures.NoExpiry(row.Id);
+            (row.ExpiresAt, row.Spec) = (lease.ExpiresAt, (spec with { DurationSeconds = lease.DurationSeconds }).ToJson());
+            return true;
+        }, LogExtended, cancellationToken);
+    }
+
+    /// <summary>Protects a deployment from warm-cache eviction, or no longer.</summary>
+    public async Task<Result<DeploymentRead>> PinAsync(int id, DeploymentPin request, CancellationToken cancellationToken)
+    {
+        if (DeploymentRules.Unknown(request) is { } fault)
+            return fault;
+        return await ChangeAsync(id, row =>
+        {
+            if (LaunchSpec.FromJson(row.Spec) is not { } spec)
+                return DeploymentFailures.Unreadable(row.Id);
+            row.Spec = (spec with { Pinned = request.Pinned!.Value }).ToJson();
+            return spec.Pinned != request.Pinned;
+        }, LogPinned, cancellationToken);
     }
 
     /// <summary>Deletes the record and frees its port and names. A running container stays; a start under way is given up.</summary>
@@ -58,9 +73,49 @@ internal sealed partial class DeploymentService(
         return new Deleted();
     }
 
+    /// <summary>Changes a row, and tells its node.</summary>
+    /// <param name="id">The deployment.</param>
+    /// <param name="change">Changes what it is given; false: there is nothing to change.</param>
+    /// <param name="changed">Hears of a change once it is stored.</param>
+    /// <param name="cancellationToken">Gives up.</param>
+    private async Task<Result<DeploymentRead>> ChangeAsync(
+        int id, Func<Deployment, Result<bool>> change, Action<int> changed, CancellationToken cancellationToken)
+    {
+        for (var attempt = 0; attempt < Attempts; attempt++)
+        {
+            await using var db = await database.OpenAsync(cancellationToken);
+            if (await db.Deployments.FirstOrDefaultAsync(d => d.Id == id, cancellationToken) is not { } row)
+                return DeploymentFailures.NotFound(id);
+            var outcome = change(row);
+            if (outcome.Failure is { } refusal)
+                return refusal;
+            if (!outcome.Match(isChanged => isChanged, _ => false))
+                return reads.Read(row);
+            row.Version++;
+            try
+            {
+                await db.SaveChangesAsync(cancellationToken);
+                changed(row.Id);
+                nodes.Wake(row.NodeId);
+                return reads.Read(row);
+            }
+            catch (DbUpdateConcurrencyException)
+            {
+                // reconciliation wrote in between; what is wanted now is written over what is there now
+            }
+        }
+        return DeploymentFailures.Changed(id);
+    }
+
     [LoggerMessage(1002, LogLevel.Information, "Deployment {DeploymentId} is no longer wanted.")]
     private partial void LogStopped(int deploymentId);
 
     [LoggerMessage(1003, LogLevel.Information, "Deployment {DeploymentId} was deleted.")]
     private partial void LogDeleted(int deploymentId);
+
+    [LoggerMessage(1005, LogLevel.Information, "The deadline of deployment {DeploymentId} was moved.")]
+    private partial void LogExtended(int deploymentId);
+
+    [LoggerMessage(1006, LogLevel.Information, "Deployment {DeploymentId} was pinned or unpinned.")]
+    private partial void LogPinned(int deploymentId);
 }

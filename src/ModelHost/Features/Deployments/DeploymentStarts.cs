@@ -1,4 +1,3 @@
-using System.Text.Json;
 using Microsoft.EntityFrameworkCore;
 using ModelHost.Core;
 using ModelHost.Core.Backends;
@@ -14,37 +13,89 @@ namespace ModelHost.Features.Deployments;
 
 /// <summary>Begins deployments: checks, reserves and stores the wish.</summary>
 internal sealed partial class DeploymentStarts(
-    Database database, NodeRegistry nodes, EnvironmentVault vault, ReleaseService releases, RouteSource routes, DeploymentReads reads,
-    TimeProvider time, ILogger<DeploymentStarts> logger)
+    Database database, NodeRegistry nodes, LaunchChecks checks, Idempotency idempotency, EnvironmentVault vault, ReleaseService releases,
+    RouteSource routes, DeploymentReads reads, TimeProvider time, ILogger<DeploymentStarts> logger)
 {
     /// <summary>
     /// Checks what can be checked at once, reserves port and names, and stores the wish. The pull and the start go on in the background
     /// and survive a restart.
     /// </summary>
-    public async Task<Result<DeploymentRead>> StartAsync(DeploymentStart request, CancellationToken cancellationToken)
+    public async Task<Result<DeploymentRead>> StartAsync(DeploymentStart request, IdempotencyClaim claim, CancellationToken cancellationToken)
     {
         if (!DeploymentRules.Check(request).TryGet(out var recipe, out var fault))
             return fault;
-        await using var db = await database.OpenAsync(cancellationToken);
-        var node = await db.Nodes.AsNoTracking().FirstOrDefaultAsync(n => n.Id == request.NodeId, cancellationToken);
-        if (node is null)
-            return DeploymentFailures.NodeNotFound(request.NodeId!.Value);
-        if (nodes.Find(node.Id)?.Report is not { } report)
-            return DeploymentFailures.NodeSilent(node.Hostname);
-        if (recipe.Runtimes.FirstOrDefault(report.Runtimes.Contains) is not { } runtime)
-            return DeploymentFailures.NoRuntime(node.Hostname, recipe.Name, recipe.Runtimes, report.Runtimes);
-        var latest = string.IsNullOrEmpty(request.VllmVersion) && recipe.Image.Length > 0 ? await releases.LatestAsync(cancellationToken) : "";
+        var latest = await LatestAsync(recipe, request.VllmVersion, request.NodeId!.Value, cancellationToken);
+        return await StoreOnceAsync(claim, db => StoreAsync(db, request, recipe, latest, cancellationToken), Launched, cancellationToken);
+    }
 
+    /// <summary>Stores a record that nothing is started for. It holds neither port nor names, but both must be free now.</summary>
+    public async Task<Result<DeploymentRead>> RecordAsync(DeploymentCreate request, IdempotencyClaim claim, CancellationToken cancellationToken)
+    {
+        if (!DeploymentRules.Check(request).TryGet(out var recipe, out var fault))
+            return fault;
+        if (AtRest(request.Status) is not { } state)
+            return Failure.Invalid("status", "is none of stopped, expired, error: a record starts nothing");
+        return await StoreOnceAsync(claim, async db =>
+        {
+            if (await db.Nodes.AsNoTracking().FirstOrDefaultAsync(n => n.Id == request.NodeId, cancellationToken) is not { } node)
+                return DeploymentFailures.NodeNotFound(request.NodeId!.Value);
+            var spec = LaunchSpecs.From(request, recipe, recipe.Runtimes[0]);
+            var active = await LaunchChecks.ActiveAsync(db, node.Id, except: null, cancellationToken);
+            if ((LaunchChecks.PortHeld(spec.Port, node, active) ?? await LaunchChecks.NameHeldAsync(db, spec, except: null, cancellationToken)) is { } held)
+                return held;
+            var row = Row(node, spec, request.Variables(), state.Wanted, state.Status);
+            db.Deployments.Add(row);
+            await db.SaveChangesAsync(cancellationToken);
+            row.Spec = (spec with { DeploymentId = row.Id }).ToJson();
+            return row;
+        }, Recorded, cancellationToken);
+    }
+
+    /// <summary>Starts a deployment that ended again, on its node and as it was, with its variables; owner and lease are new.</summary>
+    public async Task<Result<DeploymentRead>> RestartAsync(int id, DeploymentRestart request, IdempotencyClaim claim, CancellationToken cancellationToken)
+    {
+        if ((DeploymentRules.Unknown(request) ?? DeploymentRules.Owner(request.Owner)) is { } fault)
+            return fault;
+        Deployment? known;
+        await using (var db = await database.OpenAsync(cancellationToken))
+            known = await db.Deployments.AsNoTracking().FirstOrDefaultAsync(d => d.Id == id, cancellationToken);
+        if (known is null)
+            return DeploymentFailures.NotFound(id);
+        var latest = Reread(known).TryGet(out var again, out _)
+            ? await LatestAsync(again.Recipe, again.Spec.EngineVersion, known.NodeId, cancellationToken) : "";
+        var before = "";
+        var answer = await StoreOnceAsync(claim, async db =>
+        {
+            if (await db.Deployments.FirstOrDefaultAsync(d => d.Id == id, cancellationToken) is not { } row)
+                return DeploymentFailures.NotFound(id);
+            before = row.RunId;
+            return await StoreAgainAsync(db, row, request, latest, cancellationToken);
+        }, Launched, cancellationToken);
+        // what is left of a run that failed is looked after by nobody once the row names another
+        if (answer.Failure is null && nodes.Find(known.NodeId) is { } node && node.Engine(before) is not null)
+            await node.Link.StopAsync(new StopRequest { RunId = before }, CancellationToken.None);
+        return answer;
+    }
+
+    /// <summary>Stores a deployment and its key in one transaction, or finds what was stored with the key before.</summary>
+    private async Task<Result<DeploymentRead>> StoreOnceAsync(
+        IdempotencyClaim claim, Func<ModelHostDbContext, Task<Result<Deployment>>> storeAsync, Action<Deployment> stored, CancellationToken cancellationToken)
+    {
         try
         {
-            var stored = await StoreAsync(db, request, recipe, runtime, node, report, latest, cancellationToken);
-            if (stored.TryGet(out var row, out _))
-            {
-                LogCreated(row.Id, row.Uid, node.Hostname);
-                routes.Announce(node.Id, row.ToRoute(null));
-                nodes.Wake(node.Id);
-            }
-            return stored.Match<Result<DeploymentRead>>(made => reads.Read(made), failure => failure);
+            await using var db = await database.OpenAsync(cancellationToken);
+            // the write lock is taken here, so that two starts cannot both find the same room
+            await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
+            if (await idempotency.FindAsync(db, claim, cancellationToken) is { } earlier)
+                return earlier.Match<Result<DeploymentRead>>(made => reads.Read(made), failure => failure);
+            if (!(await storeAsync(db)).TryGet(out var row, out var refusal))
+                return refusal;
+            if (await idempotency.AddAsync(db, claim, row.Uid, cancellationToken) is { } full)
+                return full;
+            await db.SaveChangesAsync(cancellationToken);
+            await transaction.CommitAsync(cancellationToken);
+            stored(row);
+            return reads.Read(row);
         }
         catch (DbUpdateException e) when (Database.IsDuplicate(e))
         {
@@ -53,86 +104,110 @@ internal sealed partial class DeploymentStarts(
     }
 
     private async Task<Result<Deployment>> StoreAsync(
-        ModelHostDbContext db, DeploymentStart request, BackendRecipe recipe, string runtime, Node node, NodeReport report, string latest,
-        CancellationToken cancellationToken)
+        ModelHostDbContext db, DeploymentStart request, BackendRecipe recipe, string latest, CancellationToken cancellationToken)
     {
-        // the write lock is taken here, so that two starts cannot both find the same room
-        await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
-        var active = await db.Deployments.AsNoTracking().Where(d => d.ReservedPort != null && d.NodeId == node.Id).ToListAsync(cancellationToken);
-        var specs = active.Select(d => (d.Id, Spec: d.ReadSpec())).ToArray();
-        var port = request.Port!.Value;
-        if (specs.FirstOrDefault(d => d.Spec.Port == port) is { Spec: not null } holder)
-            return DeploymentFailures.PortTaken(port, node.Hostname, holder.Id, holder.Spec.ModelName);
-        var placed = Place(request, node, report, specs.Select(d => d.Spec));
-        if (!placed.TryGet(out var gpus, out var refusal))
+        if (!(await checks.SiteAsync(db, request.NodeId!.Value, recipe, preferred: null, cancellationToken)).TryGet(out var site, out var refusal))
             return refusal;
-        var variables = (request.EnvVars ?? []).GroupBy(v => v.Key!).ToDictionary(g => g.Key, g => g.Last().Value!);
-        var spec = new LaunchSpec
-        {
-            Backend = recipe.Name,
-            Runtime = runtime,
-            ModelName = request.ModelName!,
-            Port = port,
-            GpuMemoryFraction = request.GpuMemoryFraction!.Value,
-            GpuIds = gpus,
-            TensorParallelSize = request.TensorParallelSize,
-            ExtraArgs = request.ExtraArgs ?? [],
-            EnvVarKeys = [.. variables.Keys],
-            EngineVersion = request.VllmVersion is { Length: > 0 } version ? version : null,
-            EngineArgs = request.EngineArgs ?? new Dictionary<string, JsonElement>(),
-            LoraModules = request.LoraModules ?? [],
-            MaxFailedRestarts = request.MaxFailedRestarts,
-            Owner = request.Owner!,
-            DurationSeconds = request.DurationSeconds,
-            Pinned = request.Pinned,
-        };
-        var names = spec.LoraModules.Select(module => module.Name).Append(spec.PublicName).ToArray();
-        if (names.Distinct().Count() != names.Length)
-            return Failure.Invalid("lora_modules", "an adapter has the public name of the model");
-        var taken = await db.PublicNames.Where(n => names.Contains(n.Name)).OrderBy(n => n.Name).FirstOrDefaultAsync(cancellationToken);
-        if (taken is not null)
-        {
-            var owner = await db.Deployments.AsNoTracking().FirstAsync(d => d.Id == taken.DeploymentId, cancellationToken);
-            return DeploymentFailures.NameTaken(taken.Name, owner.Id, owner.ReadSpec().ModelName);
-        }
+        var spec = LaunchSpecs.From(request, recipe, site.Runtime);
+        var wish = new PlacementRequest(spec.GpuMemoryFraction, request.GpuIds, request.TensorParallelSize, request.SkipResourceCheck);
+        if (!(await ReserveAsync(db, site, spec, wish, except: null, cancellationToken)).TryGet(out var placed, out refusal))
+            return refusal;
+        var row = Row(site.Node, placed, request.Variables(), WantedState.Running, DeploymentStatus.Starting);
+        (row.LatestVersion, row.ReservedPort) = (latest, spec.Port);
+        db.Deployments.Add(row);
+        await db.SaveChangesAsync(cancellationToken);
+        row.Spec = (placed with { DeploymentId = row.Id }).ToJson();
+        db.PublicNames.AddRange(LaunchChecks.Names(spec).Select(name => new PublicName { Name = name, DeploymentId = row.Id }));
+        return row;
+    }
 
+    private async Task<Result<Deployment>> StoreAgainAsync(
+        ModelHostDbContext db, Deployment row, DeploymentRestart request, string latest, CancellationToken cancellationToken)
+    {
+        if (row.Status is not (DeploymentStatus.Stopped or DeploymentStatus.Expired or DeploymentStatus.Error))
+            return DeploymentFailures.WrongStatus(
+                row.Id, row.Status, "restarted", DeploymentStatus.Stopped, DeploymentStatus.Expired, DeploymentStatus.Error);
+        if (!Reread(row).TryGet(out var again, out var refusal))
+            return refusal;
+        var (spec, recipe) = again;
+        if (EngineRequestRules.Check(recipe, spec.EngineArgs, spec.ExtraArgs, vault.Open(row.EnvValues)) is { } denied)
+            return denied;
+        if (!(await checks.SiteAsync(db, row.NodeId, recipe, spec.Runtime, cancellationToken)).TryGet(out var site, out refusal))
+            return refusal;
+        spec = spec with { DeploymentId = row.Id, Runtime = site.Runtime, Owner = request.Owner!, DurationSeconds = request.DurationSeconds };
+        var wish = new PlacementRequest(spec.GpuMemoryFraction, spec.GpusChosen ? null : spec.GpuIds, spec.TensorParallelSize, SkipMemoryCheck: false);
+        if (!(await ReserveAsync(db, site, spec, wish, except: row.Id, cancellationToken)).TryGet(out var placed, out refusal))
+            return refusal;
+        row.BeginRun(placed, latest, time.GetUtcNow());
+        db.PublicNames.AddRange(LaunchChecks.Names(placed).Select(name => new PublicName { Name = name, DeploymentId = row.Id }));
+        return row;
+    }
+
+    /// <summary>What a deployment was; the version of the engine that it ran with is part of that.</summary>
+    private static Result<Relaunch> Reread(Deployment row) =>
+        LaunchSpec.FromJson(row.Spec) is { } spec && BackendCatalogue.BuiltIn.TryGetValue(spec.Backend, out var recipe)
+            ? new Relaunch(spec with { EngineVersion = row.EngineVersion is { Length: > 0 } ran ? ran : spec.EngineVersion }, recipe)
+            : DeploymentFailures.Unreadable(row.Id);
+
+    private sealed record Relaunch(LaunchSpec Spec, BackendRecipe Recipe);
+
+    /// <summary>Finds port and names free, and GPUs with room.</summary>
+    /// <returns>The spec with its GPUs.</returns>
+    private static async Task<Result<LaunchSpec>> ReserveAsync(
+        ModelHostDbContext db, LaunchSite site, LaunchSpec spec, PlacementRequest wish, int? except, CancellationToken cancellationToken)
+    {
+        var active = await LaunchChecks.ActiveAsync(db, site.Node.Id, except, cancellationToken);
+        if (LaunchChecks.PortHeld(spec.Port, site.Node, active) is { } held)
+            return held;
+        if (!LaunchChecks.Place(site, wish, active).TryGet(out var gpus, out var refusal))
+            return refusal;
+        if (await LaunchChecks.NameHeldAsync(db, spec, except, cancellationToken) is { } taken)
+            return taken;
+        return spec with { GpuIds = gpus, GpusChosen = wish.GpuIds is not { Count: > 0 } };
+    }
+
+    private Deployment Row(Node node, LaunchSpec spec, Dictionary<string, string> variables, WantedState wanted, DeploymentStatus status)
+    {
         var now = time.GetUtcNow();
-        var row = new Deployment
+        return new Deployment
         {
             Uid = Guid.NewGuid().ToString(),
             NodeId = node.Id,
             Spec = spec.ToJson(),
             EnvValues = vault.Seal(variables),
-            LatestVersion = latest,
-            Wanted = WantedState.Running,
-            Status = DeploymentStatus.Starting,
+            Wanted = wanted,
+            Status = status,
             RunId = Guid.NewGuid().ToString("N"),
-            ReservedPort = port,
             CreatedAt = now,
             StatusChangedAt = now,
         };
-        db.Deployments.Add(row);
-        await db.SaveChangesAsync(cancellationToken);
-        row.Spec = (spec with { DeploymentId = row.Id }).ToJson();
-        db.PublicNames.AddRange(names.Select(name => new PublicName { Name = name, DeploymentId = row.Id }));
-        await db.SaveChangesAsync(cancellationToken);
-        await transaction.CommitAsync(cancellationToken);
-        return row;
     }
 
-    private static Result<IReadOnlyList<int>> Place(DeploymentStart request, Node node, NodeReport report, IEnumerable<LaunchSpec> active)
+    private static (WantedState Wanted, DeploymentStatus Status)? AtRest(string? status) => status switch
     {
-        if (report.GpuError.Length > 0)
-            return DeploymentFailures.GpusUnknown(node.Hostname, report.GpuError);
-        var declared = active.SelectMany(spec => spec.GpuIds.Select(id => (id, spec.GpuMemoryFraction)))
-            .GroupBy(use => use.id).ToDictionary(group => group.Key, group => group.Sum(use => use.GpuMemoryFraction));
-        var gpus = report.Gpus.Select(gpu => new GpuCapacity(
-            gpu.Index, gpu.HasMemoryTotalBytes ? gpu.MemoryTotalBytes : null, gpu.HasMemoryUsedBytes ? gpu.MemoryUsedBytes : null,
-            declared.GetValueOrDefault(gpu.Index))).ToArray();
-        return Placement.Choose(gpus, new PlacementRequest(
-            request.GpuMemoryFraction!.Value, request.GpuIds, request.TensorParallelSize, request.SkipResourceCheck));
+        null or "stopped" => (WantedState.Stopped, DeploymentStatus.Stopped),
+        "expired" => (WantedState.Expired, DeploymentStatus.Expired),
+        "error" => (WantedState.Failed, DeploymentStatus.Error),
+        _ => null,
+    };
+
+    // asked outside of the transaction, and not for a start that will be refused: the answer can take seconds
+    private async Task<string> LatestAsync(BackendRecipe recipe, string? version, int nodeId, CancellationToken cancellationToken) =>
+        string.IsNullOrEmpty(version) && recipe.Image.Length > 0 && nodes.Find(nodeId)?.Report is { } report && recipe.Runtimes.Any(report.Runtimes.Contains)
+            ? await releases.LatestAsync(cancellationToken) : "";
+
+    private void Launched(Deployment row)
+    {
+        LogCreated(row.Id, row.Uid, nodes.Find(row.NodeId)?.Report?.Hostname ?? $"{row.NodeId}");
+        routes.Announce(row.NodeId, row.ToRoute(null));
+        nodes.Wake(row.NodeId);
     }
+
+    private void Recorded(Deployment row) => LogRecorded(row.Id, row.Uid);
 
     [LoggerMessage(1001, LogLevel.Information, "Deployment {DeploymentId} ({DeploymentUid}) is wanted on node {Hostname}.")]
     private partial void LogCreated(int deploymentId, string deploymentUid, string hostname);
+
+    [LoggerMessage(1004, LogLevel.Information, "Deployment {DeploymentId} ({DeploymentUid}) was recorded; nothing is started for it.")]
+    private partial void LogRecorded(int deploymentId, string deploymentUid);
 }

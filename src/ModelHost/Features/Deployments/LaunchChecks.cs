@@ -1,0 +1,96 @@
+using Microsoft.EntityFrameworkCore;
+using ModelHost.Core;
+using ModelHost.Core.Backends;
+using ModelHost.Core.Deployments;
+using ModelHost.Core.Nodes;
+using ModelHost.Data;
+using ModelHost.Features.Nodes;
+using ModelHost.Protocol;
+
+namespace ModelHost.Features.Deployments;
+
+/// <summary>Where a launch goes.</summary>
+/// <param name="Node">The node.</param>
+/// <param name="Report">What it said last.</param>
+/// <param name="Runtime">The runtime on it that starts the backend.</param>
+internal sealed record LaunchSite(Node Node, NodeReport Report, string Runtime);
+
+/// <summary>An active deployment of a node: it holds its port, its names and its share of its GPUs.</summary>
+internal readonly record struct ActiveDeployment(int Id, LaunchSpec Spec);
+
+/// <summary>What every launch has to pass, and a plan asks about. Inside a transaction what it finds holds until the commit.</summary>
+internal sealed class LaunchChecks(NodeRegistry nodes)
+{
+    /// <summary>Finds the node, and a runtime on it for the backend.</summary>
+    /// <param name="db">The database.</param>
+    /// <param name="nodeId">The node.</param>
+    /// <param name="recipe">The backend.</param>
+    /// <param name="preferred">The runtime to take if it is there; null: the backend's best.</param>
+    /// <param name="cancellationToken">Gives up.</param>
+    public async Task<Result<LaunchSite>> SiteAsync(
+        ModelHostDbContext db, int nodeId, BackendRecipe recipe, string? preferred, CancellationToken cancellationToken)
+    {
+        var node = await db.Nodes.AsNoTracking().FirstOrDefaultAsync(n => n.Id == nodeId, cancellationToken);
+        if (node is null)
+            return DeploymentFailures.NodeNotFound(nodeId);
+        if (nodes.Find(node.Id)?.Report is not { } report)
+            return DeploymentFailures.NodeSilent(node.Hostname);
+        if (recipe.Runtimes.Where(report.Runtimes.Contains).OrderByDescending(name => name == preferred).FirstOrDefault() is not { } runtime)
+            return DeploymentFailures.NoRuntime(node.Hostname, recipe.Name, recipe.Runtimes, report.Runtimes);
+        return new LaunchSite(node, report, runtime);
+    }
+
+    /// <summary>The active deployments of a node.</summary>
+    /// <param name="db">The database.</param>
+    /// <param name="nodeId">The node.</param>
+    /// <param name="except">One that does not count.</param>
+    /// <param name="cancellationToken">Gives up.</param>
+    public static async Task<IReadOnlyList<ActiveDeployment>> ActiveAsync(ModelHostDbContext db, int nodeId, int? except, CancellationToken cancellationToken)
+    {
+        var rows = await db.Deployments.AsNoTracking().Where(d => d.ReservedPort != null && d.NodeId == nodeId && d.Id != except).ToListAsync(cancellationToken);
+        return [.. rows.Select(d => new ActiveDeployment(d.Id, d.ReadSpec()))];
+    }
+
+    /// <summary>Looks for who holds the port.</summary>
+    public static Failure? PortHeld(int port, Node node, IReadOnlyList<ActiveDeployment> active) =>
+        active.FirstOrDefault(d => d.Spec.Port == port) is { Spec: not null } holder
+            ? DeploymentFailures.PortTaken(port, node.Hostname, holder.Id, holder.Spec.ModelName) : null;
+
+    /// <summary>Looks for who holds one of the public names of a deployment.</summary>
+    public static async Task<Failure?> NameHeldAsync(ModelHostDbContext db, LaunchSpec spec, int? except, CancellationToken cancellationToken)
+    {
+        var names = Names(spec);
+        if (names.Distinct().Count() != names.Length)
+            return Failure.Invalid("lora_modules", "an adapter has the public name of the model");
+        var taken = await db.PublicNames.Where(n => names.Contains(n.Name) && n.DeploymentId != except).OrderBy(n => n.Name).FirstOrDefaultAsync(cancellationToken);
+        if (taken is null)
+            return null;
+        var owner = await db.Deployments.AsNoTracking().FirstAsync(d => d.Id == taken.DeploymentId, cancellationToken);
+        return DeploymentFailures.NameTaken(taken.Name, owner.Id, owner.ReadSpec().ModelName);
+    }
+
+    /// <summary>The names under which a deployment is public.</summary>
+    public static string[] Names(LaunchSpec spec) => [.. spec.LoraModules.Select(module => module.Name).Append(spec.PublicName)];
+
+    /// <summary>Chooses the GPUs.</summary>
+    public static Result<IReadOnlyList<int>> Place(LaunchSite site, PlacementRequest request, IEnumerable<ActiveDeployment> active) =>
+        // of a list that is not whole, GPUs whose figures are current may be used
+        site.Report.GpuError.Length > 0 && site.Report.Gpus.All(gpu => gpu.Stale.Length > 0)
+            ? DeploymentFailures.GpusUnknown(site.Node.Hostname, site.Report.GpuError)
+            : Placement.Choose(Capacities(site.Report, active), request);
+
+    /// <summary>The GPUs of a node as placement sees them.</summary>
+    public static IReadOnlyList<GpuCapacity> Capacities(NodeReport report, IEnumerable<ActiveDeployment> active)
+    {
+        var declared = active.SelectMany(d => d.Spec.GpuIds.Select(id => (id, d.Spec.GpuMemoryFraction)))
+            .GroupBy(use => use.id).ToDictionary(group => group.Key, group => group.Sum(use => use.GpuMemoryFraction));
+        return [.. report.Gpus.Select(gpu => new GpuCapacity(
+            gpu.Index, gpu.HasMemoryTotalBytes ? gpu.MemoryTotalBytes : null, gpu.HasMemoryUsedBytes ? gpu.MemoryUsedBytes : null,
+            declared.GetValueOrDefault(gpu.Index))
+        {
+            Stale = gpu.Stale.Length > 0 ? gpu.Stale : null,
+            Split = gpu.MigEnabled,
+            Unified = gpu.Source == "unified",
+        })];
+    }
+}

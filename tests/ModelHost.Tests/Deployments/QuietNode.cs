@@ -1,0 +1,118 @@
+using Google.Protobuf;
+using Microsoft.Extensions.DependencyInjection;
+using ModelHost.Core.Deployments;
+using ModelHost.Data;
+using ModelHost.Features.Deployments;
+using ModelHost.Features.Nodes;
+using ModelHost.Protocol;
+using ModelHost.TestKit;
+
+namespace ModelHost.Tests.Deployments;
+
+/// <summary>A second node that says what it is told to and does nothing: what is started on it stays as it was stored.</summary>
+internal sealed class QuietNode : INode
+{
+    private readonly ControlPlane _host;
+    private readonly NodeHandle _handle;
+
+    private QuietNode(ControlPlane host, int id)
+    {
+        _host = host;
+        Id = id;
+        _handle = new NodeHandle(id, this);
+        host.Services.GetRequiredService<NodeRegistry>().Add(_handle);
+    }
+
+    private static CancellationToken Ct => TestContext.Current.CancellationToken;
+
+    /// <summary>Id of the node in the API.</summary>
+    public int Id { get; }
+
+    /// <summary>The pieces of the log of every run.</summary>
+    public Func<IAsyncEnumerable<LogPiece>> Log { get; set; } = () => Pieces();
+
+    /// <summary>Runs whose end was asked for.</summary>
+    public List<string> Stopped { get; } = [];
+
+    /// <summary>Makes one with a process runtime and GPUs of 80 GB.</summary>
+    public static async Task<QuietNode> AddAsync(ControlPlane host, int gpus = 0)
+    {
+        await using var db = await host.Services.GetRequiredService<Database>().OpenAsync(Ct);
+        var row = new Node { Uid = Guid.NewGuid().ToString(), Hostname = "quiet", IpAddress = "127.0.0.2" };
+        db.Nodes.Add(row);
+        await db.SaveChangesAsync(Ct);
+        var node = new QuietNode(host, row.Id);
+        var report = new NodeReport { Hostname = "quiet", Runtimes = { "process" } };
+        for (var i = 0; i < gpus; i++)
+            report.Gpus.Add(new Gpu { Index = i, Name = $"GPU model {i}", MemoryTotalBytes = 80L << 30, MemoryUsedBytes = 0 });
+        node.Says(report);
+        return node;
+    }
+
+    /// <summary>Lets it report.</summary>
+    public void Says(NodeReport report) => _handle.Heard(report, DateTimeOffset.UnixEpoch);
+
+    /// <summary>Lets it be silent beyond the threshold.</summary>
+    public void FallsSilent()
+    {
+        for (var i = 0; i < NodeHandle.FailureThreshold; i++)
+            _handle.Silent();
+    }
+
+    /// <summary>Writes to a deployment's row, as reconciliation does.</summary>
+    public async Task ChangeAsync(int id, Action<Deployment> change)
+    {
+        await using var db = await _host.Services.GetRequiredService<Database>().OpenAsync(Ct);
+        var row = await db.Deployments.FindAsync([id], Ct);
+        change(row!);
+        row!.Version++;
+        if (!row.Status.IsActive())
+        {
+            row.ReservedPort = null;
+            db.PublicNames.RemoveRange(db.PublicNames.Where(name => name.DeploymentId == id));
+        }
+        await db.SaveChangesAsync(Ct);
+    }
+
+    /// <summary>Lets a deployment stand somewhere.</summary>
+    public Task SetAsync(int id, DeploymentStatus status) => ChangeAsync(id, row => (row.Status, row.Wanted) = (status, status switch
+    {
+        DeploymentStatus.Stopped or DeploymentStatus.Stopping => WantedState.Stopped,
+        DeploymentStatus.Expired => WantedState.Expired,
+        DeploymentStatus.Error => WantedState.Failed,
+        _ => WantedState.Running,
+    }));
+
+    /// <summary>A deployment's row as it is stored.</summary>
+    public async Task<Deployment> RowAsync(int id)
+    {
+        await using var db = await _host.Services.GetRequiredService<Database>().OpenAsync(Ct);
+        return (await db.Deployments.FindAsync([id], Ct))!;
+    }
+
+    /// <summary>Texts as pieces of a log.</summary>
+    public static async IAsyncEnumerable<LogPiece> Pieces(params string[] texts)
+    {
+        foreach (var text in texts)
+        {
+            await Task.Yield();
+            yield return new LogPiece { Data = ByteString.CopyFromUtf8(text) };
+        }
+    }
+
+    public Task<StartReply> StartAsync(StartRequest request, CancellationToken cancellationToken) => Task.FromResult(new StartReply());
+
+    public Task<StopReply> StopAsync(StopRequest request, CancellationToken cancellationToken)
+    {
+        Stopped.Add(request.RunId);
+        return Task.FromResult(new StopReply());
+    }
+
+    public Task<NodeReport> ReportAsync(ReportRequest request, CancellationToken cancellationToken) => Task.FromResult(_handle.LastReport!);
+
+    public Task<LogsReply> LogsAsync(LogsRequest request, CancellationToken cancellationToken) => Task.FromResult(new LogsReply());
+
+    public IAsyncEnumerable<LogPiece> LogFileAsync(LogsRequest request, CancellationToken cancellationToken) => Log();
+
+    public Task ChangedAsync(CancellationToken cancellationToken) => Task.Delay(Timeout.Infinite, cancellationToken);
+}
