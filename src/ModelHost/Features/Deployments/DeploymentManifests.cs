@@ -140,7 +140,7 @@ internal sealed class DeploymentManifests(Database database, NodeRegistry nodes,
             [("served_model_name", manifest.ServedModelName), ("revision", manifest.Revision), ("seed", manifest.Seed)])
         {
             if (copy is { ValueKind: not JsonValueKind.Null } given
-                && (manifest.EngineArgs?.TryGetValue(name, out var original) != true || !JsonElement.DeepEquals(given, original)))
+                && (manifest.EngineArgs?.TryGetValue(name, out var original) != true || given.GetRawText() != original.GetRawText()))
                 return Failure.Invalid($"{Root}.{name}", $"is not what engine_args.{name} says, which is what counts");
         }
         return null;

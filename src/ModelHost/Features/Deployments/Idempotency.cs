@@ -72,7 +72,7 @@ internal sealed class Idempotency(IDataProtectionProvider protection, IOptions<J
                 Hash(Encoding.UTF8.GetBytes($"{credential}\n{route}\n{key}")),
                 Hash(JsonSerializer.SerializeToUtf8Bytes(body, body.GetType(), json.Value.SerializerOptions)));
         }
-        catch (Exception e) when (e is InvalidOperationException or ArgumentException)
+        catch (Exception e) when (e is JsonException or InvalidOperationException or ArgumentException)
         {
             // half of a surrogate pair, somewhere where nobody has read it yet
             return Failure.Invalid("", "the body holds text that is not valid Unicode");
