@@ -33,6 +33,24 @@ public sealed partial class DocumentationTests
         await Deadline.UntilAsync(() => Directory.GetFiles(Path.Combine(node.Data, "engines")).Length == 0, what: "the engines to be gone");
     }
 
+    [Fact]
+    public async Task The_example_walks_through_the_whole_life_of_a_deployment()
+    {
+        using var node = new TestNode();
+        await using var host = await ModelHostProcess.ServeAsync(node, TestPorts.Free());
+        using (var client = new HttpClient { BaseAddress = host.Url })
+            await client.NodeAsync("process");
+        var script = Path.Combine(RealDocker.RepositoryRoot, "docs", "examples", "deployments.sh");
+        File.GetUnixFileMode(script).HasFlag(UnixFileMode.UserExecute).ShouldBeTrue();
+
+        var (exitCode, output) = await ShellAsync($"MODELHOST_URL=http://{host.Url.Authority} exec sh {script}");
+
+        exitCode.ShouldBe(0, output);
+        foreach (var step in (string[])["/start", "/served-name/check", "/plan", "/manifest", "/stop/", "/restart", "/extend", "/pin", "/from-manifest", "/logs?", "/logs/download", "DELETE "])
+            output.ShouldContain(step);
+        Directory.GetFiles(Path.Combine(node.Data, "engines")).ShouldBeEmpty();
+    }
+
     private static async Task<(int ExitCode, string Output)> ShellAsync(string script)
     {
         using var shell = Process.Start(new ProcessStartInfo("/bin/sh", ["-c", script]) { RedirectStandardOutput = true, RedirectStandardError = true })!;
