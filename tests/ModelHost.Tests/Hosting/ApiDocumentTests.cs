@@ -1,3 +1,4 @@
+using System.Net.Http.Json;
 using System.Text.Json;
 using Microsoft.AspNetCore.Routing;
 using Microsoft.Extensions.DependencyInjection;
@@ -51,6 +52,30 @@ public sealed class ApiDocumentTests
         var port = start.GetProperty("properties").GetProperty("port");
         (port.GetProperty("minimum").GetInt32(), port.GetProperty("maximum").GetInt32()).ShouldBe((1024, 65535));
         start.GetProperty("properties").EnumerateObject().ShouldAllBe(property => IsDescribed(property.Value));
+    }
+
+    [Fact]
+    public async Task Every_request_body_has_an_example_and_those_of_launches_work_as_they_stand()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        await host.Client.NodeAsync("process");
+        var paths = (await host.Client.JsonAsync("/openapi.json")).GetProperty("paths");
+        JsonElement Example(JsonElement operation) => operation.GetProperty("requestBody").GetProperty("content").GetProperty("application/json")
+            .GetProperty("examples").EnumerateObject().First().Value.GetProperty("value");
+
+        var bodies = paths.EnumerateObject().Where(path => path.Name.StartsWith("/api/deployments", StringComparison.Ordinal))
+            .SelectMany(path => path.Value.EnumerateObject().Select(operation => (path.Name, operation.Value)))
+            .Where(operation => operation.Value.TryGetProperty("requestBody", out _)).ToDictionary(operation => operation.Name, operation => Example(operation.Value));
+
+        bodies.Count.ShouldBe(7);
+        foreach (var path in (string[])["/api/deployments/plan", "/api/deployments", "/api/deployments/from-manifest"])
+        {
+            using var answer = await host.Client.PostAsJsonAsync(path, bodies[path], TestContext.Current.CancellationToken);
+            var body = await answer.Content.ReadFromJsonAsync<JsonElement>(TestContext.Current.CancellationToken);
+            answer.IsSuccessStatusCode.ShouldBeTrue($"{path}: {body}");
+            if (path.EndsWith("manifest", StringComparison.Ordinal))
+                await host.Client.StopModelAsync(body.GetProperty("id").GetInt32());
+        }
     }
 
     private static bool IsDescribed(JsonElement schema) => schema.TryGetProperty("description", out var text) && text.GetString()!.Length > 0;

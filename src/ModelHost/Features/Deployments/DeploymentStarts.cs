@@ -16,6 +16,8 @@ internal sealed partial class DeploymentStarts(
     Database database, NodeRegistry nodes, LaunchChecks checks, Idempotency idempotency, EnvironmentVault vault, ReleaseService releases,
     RouteSource routes, DeploymentReads reads, TimeProvider time, ILogger<DeploymentStarts> logger)
 {
+    private static readonly TimeSpan EndDeadline = TimeSpan.FromSeconds(10);
+
     /// <summary>
     /// Checks what can be checked at once, reserves port and names, and stores the wish. The pull and the start go on in the background
     /// and survive a restart.
@@ -71,10 +73,25 @@ internal sealed partial class DeploymentStarts(
             before = row.RunId;
             return await StoreAgainAsync(db, row, request, latest, cancellationToken);
         }, Launched, cancellationToken);
-        // what is left of a run that failed is looked after by nobody once the row names another
         if (answer.Failure is null && nodes.Find(known.NodeId) is { } node && node.Engine(before) is not null)
-            await node.Link.StopAsync(new StopRequest { RunId = before }, CancellationToken.None);
+            await EndAsync(node, before);
         return answer;
+    }
+
+    /// <summary>Ends what is left of a run that failed: once the row names another one, nobody looks after it.</summary>
+    private async Task EndAsync(NodeHandle node, string runId)
+    {
+        using var deadline = new CancellationTokenSource(EndDeadline, time);
+        try
+        {
+            await node.Link.StopAsync(new StopRequest { RunId = runId }, deadline.Token);
+        }
+#pragma warning disable CA1031 // the restart is stored and goes on, whatever the link throws
+        catch (Exception e)
+#pragma warning restore CA1031
+        {
+            LogLeft(e, runId, node.Id);
+        }
     }
 
     /// <summary>Stores a deployment and its key in one transaction, or finds what was stored with the key before.</summary>
@@ -207,6 +224,9 @@ internal sealed partial class DeploymentStarts(
 
     [LoggerMessage(1001, LogLevel.Information, "Deployment {DeploymentId} ({DeploymentUid}) is wanted on node {Hostname}.")]
     private partial void LogCreated(int deploymentId, string deploymentUid, string hostname);
+
+    [LoggerMessage(1007, LogLevel.Warning, "What is left of run {RunId} on node {NodeId} could not be ended; another run has taken its place.")]
+    private partial void LogLeft(Exception exception, string runId, int nodeId);
 
     [LoggerMessage(1004, LogLevel.Information, "Deployment {DeploymentId} ({DeploymentUid}) was recorded; nothing is started for it.")]
     private partial void LogRecorded(int deploymentId, string deploymentUid);
