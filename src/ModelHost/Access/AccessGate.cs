@@ -15,6 +15,11 @@ internal sealed class AccessGate(RequestDelegate next, IOptions<AccessOptions> a
     public Task InvokeAsync(HttpContext context)
     {
         var rule = context.GetEndpoint()?.Metadata.GetMetadata<AccessRule>() ?? AccessRule.Admin;
+        if (rule == AccessRule.AdminSocket && LoopbackGuard.IsFromForeignPage(context.Request))
+        {
+            return Problems.WriteAsync(context, StatusCodes.Status403Forbidden, "access.foreign_origin",
+                "Pages of another origin are not served here. Behind a proxy, --trusted-proxies lets ModelHost know its own origin.");
+        }
         return IsAllowed(context, rule) ? next(context) : RefuseAsync(context);
     }
 
@@ -24,7 +29,7 @@ internal sealed class AccessGate(RequestDelegate next, IOptions<AccessOptions> a
             return true;
         var given = context.Request.Headers.Authorization;
         // OpenAI SDKs always send some key; who sends a wrong one to an admin route has made a mistake and should hear of it
-        if ((given.Count == 0 || rule != AccessRule.Admin) && (_isOpen || guard.IsLocal(context)))
+        if ((given.Count == 0 || !rule.IsAdmin) && (_isOpen || guard.IsLocal(context)))
             return true;
         return given is [{ } header] && header.StartsWith(Bearer, StringComparison.OrdinalIgnoreCase) && adminKey.Matches(header[Bearer.Length..].Trim());
     }

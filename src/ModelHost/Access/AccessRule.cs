@@ -7,19 +7,28 @@ internal sealed class AccessRule
 {
     private readonly string _name;
 
-    private AccessRule(string name) => _name = name;
+    private AccessRule(string name, bool isAdmin = false) => (_name, IsAdmin) = (name, isAdmin);
 
     /// <summary>Everybody.</summary>
     public static AccessRule Public { get; } = new("public");
 
     /// <summary>Needs the admin key, or a request from this machine to a listener bound to loopback only.</summary>
-    public static AccessRule Admin { get; } = new("admin");
+    public static AccessRule Admin { get; } = new("admin", isAdmin: true);
+
+    /// <summary>
+    /// As <see cref="Admin"/>, and never for a page of another origin, whatever it sends: browsers open a WebSocket across origins without
+    /// asking the server first.
+    /// </summary>
+    public static AccessRule AdminSocket { get; } = new("admin socket", isAdmin: true);
 
     /// <summary>Inference: until API keys exist as <see cref="Admin"/>, but any key is taken from this machine.</summary>
     public static AccessRule Inference { get; } = new("inference");
 
     /// <summary>Scraping: as <see cref="Inference"/>.</summary>
     public static AccessRule Metrics { get; } = new("metrics");
+
+    /// <summary>Whether it is the administrator's, for whom a wrong key is an error even where none is needed.</summary>
+    public bool IsAdmin { get; }
 
     public override string ToString() => _name;
 }
@@ -42,6 +51,9 @@ internal static class AccessFeature
 
     /// <summary>Gives routes the rule <see cref="AccessRule.Admin"/>.</summary>
     public static T AdminOnly<T>(this T routes) where T : IEndpointConventionBuilder => routes.WithMetadata(AccessRule.Admin);
+
+    /// <summary>Gives routes the rule <see cref="AccessRule.AdminSocket"/>.</summary>
+    public static T AdminSocketOnly<T>(this T routes) where T : IEndpointConventionBuilder => routes.WithMetadata(AccessRule.AdminSocket);
 
     /// <summary>Gives routes the rule <see cref="AccessRule.Public"/>.</summary>
     public static T Public<T>(this T routes) where T : IEndpointConventionBuilder => routes.WithMetadata(AccessRule.Public);

@@ -33,10 +33,14 @@ internal sealed class LoopbackGuard(IServer server)
             && IsLocalName(request.Host)
             // as nginx speaks where it is not told to add headers
             && !HttpProtocol.IsHttp10(request.Protocol)
-            && (request.Headers.Origin.Count == 0 || IsOwnOrigin(request))
-            && request.Headers["Sec-Fetch-Site"].ToString() is "" or "none" or "same-origin"
+            && !IsFromForeignPage(request)
             && !IsForwarded(request.Headers);
     }
+
+    /// <summary>Whether a browser sends the request for a page of another origin.</summary>
+    public static bool IsFromForeignPage(HttpRequest request) =>
+        (request.Headers.Origin.Count > 0 && !IsOwnOrigin(request))
+        || request.Headers["Sec-Fetch-Site"].ToString() is not ("" or "none" or "same-origin");
 
     private bool IsLocalName(HostString host)
     {
