@@ -7,6 +7,7 @@ using Microsoft.Extensions.Options;
 using ModelHost.Access;
 using ModelHost.Agent;
 using ModelHost.Agent.Runtimes;
+using ModelHost.Features.Events;
 using ModelHost.Features.Releases;
 using ModelHost.Gateway;
 using ModelHost.Hosting;
@@ -23,6 +24,7 @@ internal static partial class CommandLine
     private static readonly Dictionary<string, string> Sections = new(StringComparer.Ordinal)
     {
         [nameof(AccessOptions)] = AccessOptions.Section,
+        [nameof(EventOptions)] = EventOptions.Section,
         [nameof(GatewayOptions)] = GatewayOptions.Section,
         [nameof(ListenerOptions)] = ListenerOptions.Section,
         [nameof(NodeOptions)] = NodeOptions.Section,

@@ -7,6 +7,7 @@ using ModelHost.Agent;
 using ModelHost.Common;
 using ModelHost.Data;
 using ModelHost.Features.Deployments;
+using ModelHost.Features.Events;
 using ModelHost.Features.Nodes;
 using ModelHost.Features.Releases;
 using ModelHost.Features.Welcome;
@@ -77,6 +78,7 @@ internal static partial class ServeHost
         services.AddProblems();
         services.AddData(folder);
         services.AddAccess();
+        services.AddEvents();
         services.AddNodes();
         services.AddReleases();
         services.AddDeployments();
@@ -118,6 +120,7 @@ internal static partial class ServeHost
         app.MapModelHostMetrics();
         app.MapApiDocument();
         app.MapGateway();
+        app.MapEvents();
         var api = app.MapGroup("/api");
         api.MapHealth("GetApiHealth");
         api.MapReleases("GetApiVllmVersion");

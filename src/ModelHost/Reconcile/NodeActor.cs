@@ -2,6 +2,7 @@ using Microsoft.EntityFrameworkCore;
 using ModelHost.Core.Deployments;
 using ModelHost.Data;
 using ModelHost.Features.Deployments;
+using ModelHost.Features.Events;
 using ModelHost.Features.Nodes;
 using ModelHost.Gateway;
 using ModelHost.Protocol;
@@ -13,12 +14,14 @@ namespace ModelHost.Reconcile;
 /// missed event costs one period; a lost answer is asked for again.
 /// </summary>
 internal sealed partial class NodeActor(
-    NodeHandle node, Database database, EnvironmentVault vault, RouteSource routes, TimeProvider time, ILogger<NodeActor> logger)
+    NodeHandle node, Database database, EnvironmentVault vault, RouteSource routes, ChangeFeed feed, TimeProvider time, ILogger<NodeActor> logger)
 {
     private static readonly TimeSpan Period = TimeSpan.FromSeconds(2);
     private static readonly TimeSpan Spacing = TimeSpan.FromMilliseconds(50);
     private static readonly TimeSpan CallDeadline = TimeSpan.FromSeconds(10);
     private static readonly TimeSpan MaxPause = TimeSpan.FromSeconds(30);
+
+    private string _nodeStatus = NodeService.Status(null);
 
     /// <summary>Runs until cancelled.</summary>
     public async Task RunAsync(CancellationToken cancellationToken)
@@ -105,6 +108,11 @@ internal sealed partial class NodeActor(
             node.Silent();
             LogSilent(node.Id, node.Failures, e.Message);
         }
+        if (NodeService.Status(node) is var status && status != _nodeStatus)
+        {
+            _nodeStatus = status;
+            feed.Publish(Change.Nodes);
+        }
     }
 
     private RunObservation Observe(Deployment row, LaunchSpec spec)
@@ -157,6 +165,8 @@ internal sealed partial class NodeActor(
             node.Wake();
             return null;
         }
+        if (row.Status != seen.Status || row.Detail != seen.Detail)
+            feed.Publish(Change.Deployments(row.Id));
         if (row.Status != seen.Status)
         {
             LogStatus(row.Id, seen.Status, row.Status);

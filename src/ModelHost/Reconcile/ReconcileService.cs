@@ -1,6 +1,7 @@
 using ModelHost.Agent;
 using ModelHost.Data;
 using ModelHost.Features.Deployments;
+using ModelHost.Features.Events;
 using ModelHost.Features.Nodes;
 using ModelHost.Gateway;
 using ModelHost.Hosting;
@@ -10,7 +11,7 @@ namespace ModelHost.Reconcile;
 /// <summary>Opens the database, links the nodes, and runs an actor for each.</summary>
 internal sealed class ReconcileService(
     Database database, NodeService nodeService, NodeRegistry registry, DataFolder folder, EnvironmentVault vault, RouteSource routes,
-    TimeProvider time, ILoggerFactory loggers, LocalNode? localNode = null) : BackgroundService
+    ChangeFeed feed, TimeProvider time, ILoggerFactory loggers, LocalNode? localNode = null) : BackgroundService
 {
     private readonly List<NodeActor> _actors = [];
 
@@ -22,7 +23,7 @@ internal sealed class ReconcileService(
             await localNode.OpenAsync(cancellationToken);
             var node = new NodeHandle(await nodeService.EnsureLocalAsync(folder.NodeId, cancellationToken), localNode);
             registry.Add(node);
-            _actors.Add(new NodeActor(node, database, vault, routes, time, loggers.CreateLogger<NodeActor>()));
+            _actors.Add(new NodeActor(node, database, vault, routes, feed, time, loggers.CreateLogger<NodeActor>()));
         }
         await base.StartAsync(cancellationToken);
     }

@@ -2,6 +2,7 @@ using Microsoft.EntityFrameworkCore;
 using ModelHost.Core;
 using ModelHost.Core.Deployments;
 using ModelHost.Data;
+using ModelHost.Features.Events;
 using ModelHost.Features.Nodes;
 using ModelHost.Protocol;
 
@@ -9,7 +10,7 @@ namespace ModelHost.Features.Deployments;
 
 /// <summary>Changes what is wanted of deployments that are there; reconciliation does the rest.</summary>
 internal sealed partial class DeploymentService(
-    Database database, NodeRegistry nodes, DeploymentReads reads, TimeProvider time, ILogger<DeploymentService> logger)
+    Database database, NodeRegistry nodes, DeploymentReads reads, ChangeFeed feed, TimeProvider time, ILogger<DeploymentService> logger)
 {
     private const int Attempts = 5;
 
@@ -67,6 +68,7 @@ internal sealed partial class DeploymentService(
         if (row is null || await db.Deployments.Where(d => d.Id == id).ExecuteDeleteAsync(cancellationToken) == 0)
             return DeploymentFailures.NotFound(id);
         LogDeleted(id);
+        feed.Publish(Change.Deployments(id));
         if (nodes.Find(row.NodeId) is { } node && node.Engine(row.RunId) is null or { Phase: EnginePhase.Preparing or EnginePhase.Failed })
             await node.Link.StopAsync(new StopRequest { RunId = row.RunId }, cancellationToken);
         nodes.Wake(row.NodeId);
@@ -96,6 +98,7 @@ internal sealed partial class DeploymentService(
             {
                 await db.SaveChangesAsync(cancellationToken);
                 changed(row.Id);
+                feed.Publish(Change.Deployments(row.Id));
                 nodes.Wake(row.NodeId);
                 return reads.Read(row);
             }

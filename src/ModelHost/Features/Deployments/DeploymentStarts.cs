@@ -4,6 +4,7 @@ using ModelHost.Core.Backends;
 using ModelHost.Core.Deployments;
 using ModelHost.Core.Nodes;
 using ModelHost.Data;
+using ModelHost.Features.Events;
 using ModelHost.Features.Nodes;
 using ModelHost.Features.Releases;
 using ModelHost.Gateway;
@@ -14,7 +15,7 @@ namespace ModelHost.Features.Deployments;
 /// <summary>Begins deployments: checks, reserves and stores the wish.</summary>
 internal sealed partial class DeploymentStarts(
     Database database, NodeRegistry nodes, LaunchChecks checks, Idempotency idempotency, EnvironmentVault vault, ReleaseService releases,
-    RouteSource routes, DeploymentReads reads, TimeProvider time, ILogger<DeploymentStarts> logger)
+    RouteSource routes, DeploymentReads reads, ChangeFeed feed, TimeProvider time, ILogger<DeploymentStarts> logger)
 {
     private static readonly TimeSpan EndDeadline = TimeSpan.FromSeconds(10);
 
@@ -217,10 +218,15 @@ internal sealed partial class DeploymentStarts(
     {
         LogCreated(row.Id, row.Uid, nodes.Find(row.NodeId)?.Report?.Hostname ?? $"{row.NodeId}");
         routes.Announce(row.NodeId, row.ToRoute(null));
+        feed.Publish(Change.Deployments(row.Id));
         nodes.Wake(row.NodeId);
     }
 
-    private void Recorded(Deployment row) => LogRecorded(row.Id, row.Uid);
+    private void Recorded(Deployment row)
+    {
+        LogRecorded(row.Id, row.Uid);
+        feed.Publish(Change.Deployments(row.Id));
+    }
 
     [LoggerMessage(1001, LogLevel.Information, "Deployment {DeploymentId} ({DeploymentUid}) is wanted on node {Hostname}.")]
     private partial void LogCreated(int deploymentId, string deploymentUid, string hostname);

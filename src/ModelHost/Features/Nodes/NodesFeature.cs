@@ -5,6 +5,7 @@ using ModelHost.Access;
 using ModelHost.Common;
 using ModelHost.Core;
 using ModelHost.Data;
+using ModelHost.Features.Events;
 
 namespace ModelHost.Features.Nodes;
 
@@ -33,7 +34,7 @@ internal static class NodesFeature
 }
 
 /// <summary>What can be asked of nodes.</summary>
-internal sealed class NodeService(Database database, NodeRegistry registry, TimeProvider time)
+internal sealed class NodeService(Database database, NodeRegistry registry, ChangeFeed feed, TimeProvider time)
 {
     private const double Gb = 1e9;
 
@@ -64,6 +65,7 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Time
     {
         await using var db = await database.OpenAsync(cancellationToken);
         var row = await db.Nodes.FirstOrDefaultAsync(n => n.Uid == uid, cancellationToken);
+        var isNew = row is null;
         if (row is null)
         {
             row = new Node { Uid = uid, Hostname = Dns.GetHostName(), IpAddress = "127.0.0.1", CreatedAt = time.GetUtcNow() };
@@ -71,6 +73,8 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Time
         }
         row.Hostname = Dns.GetHostName();
         await db.SaveChangesAsync(cancellationToken);
+        if (isNew)
+            feed.Publish(Change.Nodes);
         return row.Id;
     }
 
