@@ -9,6 +9,7 @@ using ModelHost.Agent;
 using ModelHost.Agent.Runtimes;
 using ModelHost.Features.Events;
 using ModelHost.Features.Releases;
+using ModelHost.Features.Settings;
 using ModelHost.Gateway;
 using ModelHost.Hosting;
 using ModelHost.Simulator;
@@ -29,6 +30,7 @@ internal static partial class CommandLine
         [nameof(ListenerOptions)] = ListenerOptions.Section,
         [nameof(NodeOptions)] = NodeOptions.Section,
         [nameof(ReleaseOptions)] = ReleaseOptions.Section,
+        [nameof(RuntimeSettings)] = RuntimeSettings.Section,
         ["Logging"] = "Logging",
         ["Kestrel"] = "Kestrel",
     };

@@ -52,6 +52,8 @@ internal static class OpenAiErrors
 
     public static OpenAiError NotJson() => new("The body must be JSON, with Content-Type: application/json.", InvalidRequest, null, "unsupported_media_type");
 
+    public static OpenAiError Disabled() => new("The gateway is switched off (setting gateway_enabled).", Upstream, null, "gateway_disabled");
+
     public static OpenAiError Internal() => new("Something went wrong inside ModelHost.", "server_error", null, "internal_error");
 
     public static OpenAiError BadBody(int status) =>

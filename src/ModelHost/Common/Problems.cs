@@ -28,6 +28,9 @@ internal static partial class Problems
             ? Invalid(new Dictionary<string, string[]> { [field] = [failure.Detail] }, failure.Code)
             : Make(failure.Kind.Status(), failure.Code, failure.Detail));
 
+    /// <summary>Several faults of one request, by the JSON names of their fields.</summary>
+    public static ProblemHttpResult ToProblem(IDictionary<string, string[]> errors) => TypedResults.Problem(Invalid(errors, "validation"));
+
     /// <summary>A result as an answer: 200 with the value, or the refusal.</summary>
     public static Results<Ok<T>, ProblemHttpResult> ToAnswer<T>(this Result<T> result) =>
         result.Match<Results<Ok<T>, ProblemHttpResult>>(value => TypedResults.Ok(value), failure => failure.ToProblem());

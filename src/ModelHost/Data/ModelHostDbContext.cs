@@ -2,6 +2,7 @@ using Microsoft.EntityFrameworkCore;
 using Microsoft.EntityFrameworkCore.Storage.ValueConversion;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Nodes;
+using ModelHost.Features.Settings;
 
 namespace ModelHost.Data;
 
@@ -15,6 +16,8 @@ internal abstract class ModelHostDbContext(DbContextOptions options) : DbContext
     public DbSet<PublicName> PublicNames => Set<PublicName>();
 
     public DbSet<IdempotencyRecord> IdempotencyRecords => Set<IdempotencyRecord>();
+
+    public DbSet<SettingValue> Settings => Set<SettingValue>();
 
     protected override void ConfigureConventions(ModelConfigurationBuilder configurationBuilder)
     {
@@ -49,6 +52,11 @@ internal abstract class ModelHostDbContext(DbContextOptions options) : DbContext
             record.HasKey(r => r.Scope);
             record.HasIndex(r => r.CreatedAt);
             record.Property(r => r.Body).HasMaxLength(1024);
+        });
+        modelBuilder.Entity<SettingValue>(setting =>
+        {
+            setting.HasKey(s => s.Key);
+            setting.Property(s => s.Value).HasMaxLength(16 * 1024);
         });
     }
 

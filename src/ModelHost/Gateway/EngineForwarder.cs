@@ -8,6 +8,7 @@ using Microsoft.Extensions.Options;
 using Microsoft.Extensions.Primitives;
 using ModelHost.Common;
 using ModelHost.Core.Routing;
+using ModelHost.Features.Settings;
 using Yarp.ReverseProxy.Forwarder;
 
 namespace ModelHost.Gateway;
@@ -25,17 +26,20 @@ internal sealed partial class EngineForwarder : IDisposable
     private readonly RouteSource _routes;
     private readonly IHttpForwarder _forwarder;
     private readonly GatewayOptions _options;
+    private readonly LiveSettings _settings;
     private readonly GatewayMeters _meters;
     private readonly TimeProvider _time;
     private readonly ILogger<EngineForwarder> _logger;
     private readonly HttpMessageInvoker _engines;
-    private readonly ForwarderRequestConfig _request;
+    private readonly ForwarderRequestConfig _stream;
+    private volatile WholeCall _whole;
     private readonly ConditionalWeakTable<ModelRoute, ToEngine> _transformers = [];
 
     public EngineForwarder(
-        RouteSource routes, IHttpForwarder forwarder, IOptions<GatewayOptions> options, GatewayMeters meters, TimeProvider time, ILogger<EngineForwarder> logger)
+        RouteSource routes, IHttpForwarder forwarder, IOptions<GatewayOptions> options, LiveSettings settings, GatewayMeters meters, TimeProvider time,
+        ILogger<EngineForwarder> logger)
     {
-        (_routes, _forwarder, _options, _meters, _time, _logger) = (routes, forwarder, options.Value, meters, time, logger);
+        (_routes, _forwarder, _options, _settings, _meters, _time, _logger) = (routes, forwarder, options.Value, settings, meters, time, logger);
         _engines = new HttpMessageInvoker(new SocketsHttpHandler
         {
             UseProxy = false,
@@ -46,7 +50,8 @@ internal sealed partial class EngineForwarder : IDisposable
             ConnectTimeout = ConnectTimeout,
             PooledConnectionIdleTimeout = IdleTimeout,
         });
-        _request = new ForwarderRequestConfig { ActivityTimeout = _options.ActivityTimeout, Version = HttpVersion.Version11, VersionPolicy = HttpVersionPolicy.RequestVersionExact };
+        _stream = Config(_options.ActivityTimeout);
+        _whole = WholeCall.Of(settings.Current.GatewayTimeoutSeconds);
     }
 
     /// <summary>Forwards a request to the engine that serves its model, or answers why not.</summary>
@@ -97,12 +102,35 @@ internal sealed partial class EngineForwarder : IDisposable
             }
             context.Request.Body = body;
             var toEngine = _transformers.GetValue(route, static route => new ToEngine(route));
-            var failure = await _forwarder.SendAsync(context, toEngine.Url, _engines, _request, toEngine);
-            if (failure != ForwarderError.None)
-                await FailedAsync(context, route, failure);
+            if (body.Streams)
+                await SendAsync(context, route, toEngine, _stream, null);
+            else
+            {
+                var whole = Whole();
+                using var deadline = new Deadline(whole.Timeout, _time);
+                context.Features.Set(deadline);
+                await SendAsync(context, route, toEngine, whole.Config, deadline);
+            }
             return route.PublicName;
         }
     }
+
+    private async Task SendAsync(HttpContext context, ModelRoute route, ToEngine toEngine, ForwarderRequestConfig config, Deadline? deadline)
+    {
+        var failure = await _forwarder.SendAsync(context, toEngine.Url, _engines, config, toEngine, deadline?.Token ?? CancellationToken.None);
+        if (failure != ForwarderError.None)
+            await FailedAsync(context, route, failure, isLate: failure == ForwarderError.RequestTimedOut || deadline is { IsCancellationRequested: true });
+    }
+
+    /// <summary>How calls that are not streamed are sent, by the setting of now.</summary>
+    private WholeCall Whole()
+    {
+        var (whole, seconds) = (_whole, _settings.Current.GatewayTimeoutSeconds);
+        return whole.Timeout.TotalSeconds == seconds ? whole : _whole = WholeCall.Of(seconds);
+    }
+
+    private static ForwarderRequestConfig Config(TimeSpan silence) =>
+        new() { ActivityTimeout = silence, Version = HttpVersion.Version11, VersionPolicy = HttpVersionPolicy.RequestVersionExact };
 
     // not every fault of a body is told as a bad request: a chunk longer than numbers go is not
     private static Task RefuseBadBodyAsync(HttpContext context, Exception? exception)
@@ -133,7 +161,7 @@ internal sealed partial class EngineForwarder : IDisposable
         return OpenAiErrors.WriteAsync(context, status, error);
     }
 
-    private async Task FailedAsync(HttpContext context, ModelRoute route, ForwarderError failure)
+    private async Task FailedAsync(HttpContext context, ModelRoute route, ForwarderError failure, bool isLate)
     {
         if (context.RequestAborted.IsCancellationRequested)
             return;
@@ -149,7 +177,7 @@ internal sealed partial class EngineForwarder : IDisposable
             return;
         }
         LogFailed(route.DeploymentId, failure, exception?.Message);
-        if (failure == ForwarderError.RequestTimedOut)
+        if (isLate)
             await OpenAiErrors.WriteAsync(context, StatusCodes.Status504GatewayTimeout, OpenAiErrors.Timeout(route.PublicName));
         else
             await OpenAiErrors.WriteAsync(context, StatusCodes.Status502BadGateway, OpenAiErrors.Unreachable(route.PublicName));
@@ -169,6 +197,19 @@ internal sealed partial class EngineForwarder : IDisposable
 
     [LoggerMessage(1301, LogLevel.Warning, "The engine of deployment {DeploymentId} failed a request: {Failure} ({Reason}).")]
     private partial void LogFailed(int deploymentId, ForwarderError failure, string? reason);
+
+    /// <summary>A call that is answered whole: an engine is silent until it has the answer, so that its silence says nothing.</summary>
+    private sealed record WholeCall(TimeSpan Timeout, ForwarderRequestConfig Config)
+    {
+        public static WholeCall Of(int seconds) => new(TimeSpan.FromSeconds(seconds), EngineForwarder.Config(TimeSpan.FromSeconds(seconds)));
+    }
+
+    /// <summary>The end of a call that is answered whole.</summary>
+    private sealed class Deadline(TimeSpan timeout, TimeProvider time) : CancellationTokenSource(timeout, time)
+    {
+        /// <summary>The answer is a stream after all: it may go on.</summary>
+        public void Lift() => CancelAfter(System.Threading.Timeout.InfiniteTimeSpan);
+    }
 
     /// <summary>What goes to the engine and what comes back: only headers that either side has a use for.</summary>
     private sealed class ToEngine(ModelRoute route) : HttpTransformer
@@ -219,6 +260,7 @@ internal sealed partial class EngineForwarder : IDisposable
             headers.Remove("Set-Cookie");
             if (proxyResponse.Content.Headers.ContentType?.MediaType == "text/event-stream")
             {
+                httpContext.Features.Get<Deadline>()?.Lift();
                 headers.CacheControl = "no-cache";
                 headers["X-Accel-Buffering"] = "no"; // nginx in front of us must not hold events back
                 httpContext.Features.Get<IHttpResponseBodyFeature>()?.DisableBuffering();

@@ -26,6 +26,9 @@ internal static class GatewayEndpoints
         return services.AddSingleton<RouteSource>().AddSingleton<EngineForwarder>().AddSingleton<GatewayMeters>();
     }
 
+    /// <summary>Lets the gateway be switched off; after routing.</summary>
+    public static void UseGatewaySwitch(this IApplicationBuilder app) => app.UseMiddleware<GatewaySwitch>();
+
     /// <summary>Maps <c>/v1</c>.</summary>
     public static void MapGateway(this IEndpointRouteBuilder routes)
     {

@@ -16,7 +16,10 @@ public sealed class GatewayOptions
     [Range(1024, 256 * 1024 * 1024)]
     public int MaxModelOffset { get; set; } = 64 * 1024 * 1024;
 
-    /// <summary>Longest silence of an engine, in the answer's headers or between two pieces of it. Default 10 min.</summary>
+    /// <summary>
+    /// Longest silence of an engine in a stream, before it or between two pieces of it. Default 10 min. Of a call that is not streamed the whole counts:
+    /// setting <c>gateway_timeout_seconds</c>.
+    /// </summary>
     [Range(typeof(TimeSpan), "00:00:01", "1.00:00:00")]
     public TimeSpan ActivityTimeout { get; set; } = TimeSpan.FromMinutes(10);
 

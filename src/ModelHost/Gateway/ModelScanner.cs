@@ -28,6 +28,7 @@ internal struct ModelScanner
     private JsonReaderState _state;
     private bool _started;
     private bool _valueIsModel;
+    private bool _valueIsStream;
     private int _depth;
     private JsonTokenType _lastToken;
 
@@ -35,6 +36,9 @@ internal struct ModelScanner
 
     /// <summary>The model asked for; null: not found yet.</summary>
     public string? Model { get; private set; }
+
+    /// <summary>Whether the body asks for a stream, as far as it has been scanned; of several such fields an engine takes the last.</summary>
+    public bool Streams { get; private set; }
 
     /// <summary>Where the body stopped being JSON.</summary>
     public string Error { get; private set; } = "";
@@ -67,11 +71,14 @@ internal struct ModelScanner
                         return ScanState.MissingModel;
                     Model = model;
                 }
-                else if (reader is { CurrentDepth: 1, TokenType: JsonTokenType.PropertyName } && reader.ValueTextEquals("model"u8))
+                else if (_valueIsStream)
+                    (_valueIsStream, Streams) = (false, reader.TokenType == JsonTokenType.True);
+                else if (reader is { CurrentDepth: 1, TokenType: JsonTokenType.PropertyName })
                 {
-                    if (Model is not null)
+                    _valueIsModel = reader.ValueTextEquals("model"u8);
+                    _valueIsStream = !_valueIsModel && reader.ValueTextEquals("stream"u8);
+                    if (_valueIsModel && Model is not null)
                         return ScanState.TwoModels;
-                    _valueIsModel = true;
                 }
             }
         }

@@ -32,6 +32,9 @@ internal sealed class RequestBody : Stream
     /// <summary>The model that the request asks for.</summary>
     public string Model => _scanner.Model!;
 
+    /// <summary>Whether it asks for a stream, as far as it was read.</summary>
+    public bool Streams => _scanner.Streams;
+
     /// <summary>Reads until the model is known and the body, if it is not large, is known to be whole.</summary>
     /// <returns>The body, or the status and error to answer with.</returns>
     public static async Task<(RequestBody? Body, int Status, OpenAiError? Error)> ReadAsync(

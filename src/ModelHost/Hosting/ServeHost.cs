@@ -10,6 +10,7 @@ using ModelHost.Features.Deployments;
 using ModelHost.Features.Events;
 using ModelHost.Features.Nodes;
 using ModelHost.Features.Releases;
+using ModelHost.Features.Settings;
 using ModelHost.Features.Welcome;
 using ModelHost.Gateway;
 using ModelHost.Observability;
@@ -79,6 +80,7 @@ internal static partial class ServeHost
         services.AddData(folder);
         services.AddAccess();
         services.AddEvents();
+        services.AddRuntimeSettings();
         services.AddNodes();
         services.AddReleases();
         services.AddDeployments();
@@ -114,6 +116,7 @@ internal static partial class ServeHost
             return Problems.WriteAsync(context, StatusCodes.Status400BadRequest, "request.invalid", "The header Transfer-Encoding comes more than once.");
         });
         app.UseRouting();
+        app.UseGatewaySwitch();
         app.UseAccess();
         app.MapWelcome();
         app.MapReleases("GetVllmVersion");
@@ -126,6 +129,7 @@ internal static partial class ServeHost
         api.MapReleases("GetApiVllmVersion");
         api.MapDeployments();
         api.MapNodes();
+        api.MapSettings();
     }
 
     // The level is decided before Serilog is asked: every library asks at every step of a request whether anybody listens.

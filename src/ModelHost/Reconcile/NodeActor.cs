@@ -4,6 +4,7 @@ using ModelHost.Data;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Events;
 using ModelHost.Features.Nodes;
+using ModelHost.Features.Settings;
 using ModelHost.Gateway;
 using ModelHost.Protocol;
 
@@ -14,12 +15,12 @@ namespace ModelHost.Reconcile;
 /// missed event costs one period; a lost answer is asked for again.
 /// </summary>
 internal sealed partial class NodeActor(
-    NodeHandle node, Database database, EnvironmentVault vault, RouteSource routes, ChangeFeed feed, TimeProvider time, ILogger<NodeActor> logger)
+    NodeHandle node, Database database, EnvironmentVault vault, RouteSource routes, ChangeFeed feed, LiveSettings settings, TimeProvider time,
+    ILogger<NodeActor> logger)
 {
-    private static readonly TimeSpan Period = TimeSpan.FromSeconds(2);
     private static readonly TimeSpan Spacing = TimeSpan.FromMilliseconds(50);
     private static readonly TimeSpan CallDeadline = TimeSpan.FromSeconds(10);
-    private static readonly TimeSpan MaxPause = TimeSpan.FromSeconds(30);
+    private const int MaxBackOffSeconds = 30;
 
     private string _nodeStatus = NodeService.Status(null);
 
@@ -32,6 +33,7 @@ internal sealed partial class NodeActor(
             using var waiting = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
             // asked for before the report is read: a change in between is not missed
             var changed = node.Link.ChangedAsync(waiting.Token);
+            var adjusted = settings.ChangedAsync(waiting.Token);
             try
             {
                 await PassAsync(cancellationToken);
@@ -47,12 +49,19 @@ internal sealed partial class NodeActor(
             {
                 LogPassFailed(e, node.Id, ++failures);
             }
-            var pause = Period * (1 << Math.Min(failures, 4));
-            await Task.WhenAny(changed, node.WokenAsync(waiting.Token), Task.Delay(pause < MaxPause ? pause : MaxPause, time, waiting.Token));
+            await Task.WhenAny(changed, adjusted, node.WokenAsync(waiting.Token), Task.Delay(Pause(failures), time, waiting.Token));
             await waiting.CancelAsync();
             // a pull reports many times a second
             await Task.Delay(Spacing, time, cancellationToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         }
+    }
+
+    private TimeSpan Pause(int failures)
+    {
+        var now = settings.Current;
+        // one call tells of the node and of its deployments, and one pass finds what has expired: the shortest of the intervals serves all
+        var seconds = Math.Min(Math.Min(now.NodesSyncIntervalSeconds, now.DeploymentsSyncIntervalSeconds), now.ExpiryCheckIntervalSeconds);
+        return TimeSpan.FromSeconds(Math.Max(seconds, Math.Min(seconds << Math.Min(failures, 4), MaxBackOffSeconds)));
     }
 
     private async Task PassAsync(CancellationToken cancellationToken)
@@ -105,7 +114,7 @@ internal sealed partial class NodeActor(
         catch (Exception e) when (!cancellationToken.IsCancellationRequested)
 #pragma warning restore CA1031
         {
-            node.Silent();
+            node.Silent(time.GetUtcNow());
             LogSilent(node.Id, node.Failures, e.Message);
         }
         if (NodeService.Status(node) is var status && status != _nodeStatus)

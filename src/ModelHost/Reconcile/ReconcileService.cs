@@ -3,6 +3,7 @@ using ModelHost.Data;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Events;
 using ModelHost.Features.Nodes;
+using ModelHost.Features.Settings;
 using ModelHost.Gateway;
 using ModelHost.Hosting;
 
@@ -11,19 +12,20 @@ namespace ModelHost.Reconcile;
 /// <summary>Opens the database, links the nodes, and runs an actor for each.</summary>
 internal sealed class ReconcileService(
     Database database, NodeService nodeService, NodeRegistry registry, DataFolder folder, EnvironmentVault vault, RouteSource routes,
-    ChangeFeed feed, TimeProvider time, ILoggerFactory loggers, LocalNode? localNode = null) : BackgroundService
+    ChangeFeed feed, LiveSettings settings, TimeProvider time, ILoggerFactory loggers, LocalNode? localNode = null) : BackgroundService
 {
     private readonly List<NodeActor> _actors = [];
 
     public override async Task StartAsync(CancellationToken cancellationToken)
     {
         await database.MigrateAsync(cancellationToken);
+        await settings.LoadAsync(cancellationToken);
         if (localNode is not null)
         {
             await localNode.OpenAsync(cancellationToken);
-            var node = new NodeHandle(await nodeService.EnsureLocalAsync(folder.NodeId, cancellationToken), localNode);
+            var node = new NodeHandle(await nodeService.EnsureLocalAsync(folder.NodeId, cancellationToken), localNode, settings);
             registry.Add(node);
-            _actors.Add(new NodeActor(node, database, vault, routes, feed, time, loggers.CreateLogger<NodeActor>()));
+            _actors.Add(new NodeActor(node, database, vault, routes, feed, settings, time, loggers.CreateLogger<NodeActor>()));
         }
         await base.StartAsync(cancellationToken);
     }

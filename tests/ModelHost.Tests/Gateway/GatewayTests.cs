@@ -295,12 +295,12 @@ public sealed class GatewayTests
     }
 
     [Fact]
-    public async Task An_engine_that_stays_silent_times_out()
+    public async Task An_engine_that_is_silent_in_a_stream_times_out()
     {
         await using var host = await ControlPlane.StartAsync(configuration: "Gateway:ActivityTimeout=00:00:01");
         await using var engine = await StandInEngine.StartAsync(host, context => Task.Delay(Timeout.Infinite, context.RequestAborted));
 
-        using var answer = await host.Client.PostAsync(Completions, Json("{\"model\":\"m\"}"), Ct);
+        using var answer = await host.Client.PostAsync(Completions, Json("{\"model\":\"m\",\"stream\":true}"), Ct);
 
         await answer.ShouldBeOpenAiErrorAsync(HttpStatusCode.GatewayTimeout, "deployment_timeout");
     }

@@ -5,6 +5,7 @@ using ModelHost.Core.Deployments;
 using ModelHost.Core.Nodes;
 using ModelHost.Data;
 using ModelHost.Features.Nodes;
+using ModelHost.Features.Settings;
 using ModelHost.Protocol;
 
 namespace ModelHost.Features.Deployments;
@@ -19,13 +20,13 @@ internal sealed record LaunchSite(Node Node, NodeReport Report, string Runtime);
 internal readonly record struct ActiveDeployment(int Id, LaunchSpec Spec);
 
 /// <summary>What every launch has to pass, and a plan asks about. Inside a transaction what it finds holds until the commit.</summary>
-internal sealed class LaunchChecks(NodeRegistry nodes)
+internal sealed class LaunchChecks(NodeRegistry nodes, LiveSettings settings)
 {
     /// <summary>Finds the node, and a runtime on it for the backend.</summary>
     /// <param name="db">The database.</param>
     /// <param name="nodeId">The node.</param>
     /// <param name="recipe">The backend.</param>
-    /// <param name="preferred">The runtime to take if it is there; null: the backend's best.</param>
+    /// <param name="preferred">The runtime to take if it is there; null: the one of the settings, else the backend's best.</param>
     /// <param name="cancellationToken">Gives up.</param>
     public async Task<Result<LaunchSite>> SiteAsync(
         ModelHostDbContext db, int nodeId, BackendRecipe recipe, string? preferred, CancellationToken cancellationToken)
@@ -35,7 +36,7 @@ internal sealed class LaunchChecks(NodeRegistry nodes)
             return DeploymentFailures.NodeNotFound(nodeId);
         if (nodes.Find(node.Id)?.Report is not { } report)
             return DeploymentFailures.NodeSilent(node.Hostname);
-        if (recipe.Runtimes.Where(report.Runtimes.Contains).OrderByDescending(name => name == preferred).FirstOrDefault() is not { } runtime)
+        if (RuntimeChoice.Choose(recipe.Runtimes, report.Runtimes, preferred ?? settings.Current.PreferredContainerRuntime) is not { } runtime)
             return DeploymentFailures.NoRuntime(node.Hostname, recipe.Name, recipe.Runtimes, report.Runtimes);
         return new LaunchSite(node, report, runtime);
     }

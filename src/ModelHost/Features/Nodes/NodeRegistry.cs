@@ -1,19 +1,17 @@
 using System.Collections.Concurrent;
 using System.Collections.Frozen;
 using System.Threading.Channels;
+using ModelHost.Features.Settings;
 using ModelHost.Protocol;
 
 namespace ModelHost.Features.Nodes;
 
 /// <summary>The link to a node and the last thing it said.</summary>
-internal sealed class NodeHandle(int id, INode link)
+internal sealed class NodeHandle(int id, INode link, LiveSettings settings)
 {
-    /// <summary>Failed calls in a row after which a node counts as unreachable.</summary>
-    public const int FailureThreshold = 3;
-
     // requests for a pass that come in together are one
     private readonly Channel<bool> _wake = Channel.CreateBounded<bool>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
-    private volatile State _state = new(null, FrozenDictionary<string, Engine>.Empty, null, 0);
+    private volatile State _state = new(null, FrozenDictionary<string, Engine>.Empty, null);
 
     /// <summary>Id of the node in the API.</summary>
     public int Id => id;
@@ -30,21 +28,28 @@ internal sealed class NodeHandle(int id, INode link)
     /// <summary>When it said that.</summary>
     public DateTimeOffset? ReportedAt => _state.At;
 
-    /// <summary>Calls that failed since.</summary>
-    public int Failures => _state.Failures;
+    /// <summary>Looks at its deployments that failed since; more calls than one in an interval are one look.</summary>
+    public int Failures => _state.Silence.Count;
 
-    /// <summary>Whether it has been silent beyond the threshold.</summary>
-    public bool IsUnreachable => Failures >= FailureThreshold;
+    /// <summary>Whether it has been silent so long that nothing is known of its deployments any more.</summary>
+    public bool IsUnreachable => Failures >= settings.Current.DeploymentFailureThreshold;
+
+    /// <summary>Whether it has been silent so long that something is wrong with the node.</summary>
+    public bool IsCritical => _state.NodeSilence.Count >= settings.Current.NodeFailureThreshold;
 
     /// <summary>What it says of a run; null: nothing.</summary>
     public Engine? Engine(string runId) => _state.Engines.GetValueOrDefault(runId);
 
     /// <summary>Takes a report.</summary>
     public void Heard(NodeReport report, DateTimeOffset at) =>
-        _state = new(report, report.Engines.ToFrozenDictionary(engine => engine.RunId), at, 0);
+        _state = new(report, report.Engines.ToFrozenDictionary(engine => engine.RunId), at);
 
     /// <summary>Counts a call that failed.</summary>
-    public void Silent() => _state = _state with { Failures = Failures + 1 };
+    public void Silent(DateTimeOffset at) => _state = _state with
+    {
+        Silence = _state.Silence.Next(at, TimeSpan.FromSeconds(settings.Current.DeploymentsSyncIntervalSeconds)),
+        NodeSilence = _state.NodeSilence.Next(at, TimeSpan.FromSeconds(settings.Current.NodesSyncIntervalSeconds)),
+    };
 
     /// <summary>Asks for a pass soon.</summary>
     public void Wake() => _wake.Writer.TryWrite(true);
@@ -52,7 +57,17 @@ internal sealed class NodeHandle(int id, INode link)
     /// <summary>Waits until a pass is asked for.</summary>
     public async Task WokenAsync(CancellationToken cancellationToken) => await _wake.Reader.ReadAsync(cancellationToken);
 
-    private sealed record State(NodeReport? Report, FrozenDictionary<string, Engine> Engines, DateTimeOffset? At, int Failures);
+    private sealed record State(
+        NodeReport? Report, FrozenDictionary<string, Engine> Engines, DateTimeOffset? At, Silence Silence = default, Silence NodeSilence = default);
+
+    /// <summary>Failed calls in a row, at most one of them counted in an interval: being asked often makes no node dead sooner.</summary>
+    private readonly record struct Silence(int Count, DateTimeOffset At)
+    {
+        // a timer of one interval may be early by less than this
+        private static readonly TimeSpan Early = TimeSpan.FromMilliseconds(50);
+
+        public Silence Next(DateTimeOffset now, TimeSpan interval) => Count == 0 || now - At >= interval - Early ? new(Count + 1, now) : this;
+    }
 }
 
 /// <summary>The nodes that are linked to this control plane.</summary>

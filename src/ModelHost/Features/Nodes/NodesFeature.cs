@@ -82,7 +82,7 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Chan
     public static string Status(NodeHandle? node) => node switch
     {
         null or { LastReport: null, Failures: 0 } => "unknown",
-        { IsUnreachable: true } => "critical",
+        { IsCritical: true } => "critical",
         { Failures: > 0 } => "degraded",
         { LastReport.Runtimes.Count: 0 } => "no-runtime",
         _ => "online",

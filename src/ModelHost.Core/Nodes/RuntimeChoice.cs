@@ -1,0 +1,16 @@
+namespace ModelHost.Core.Nodes;
+
+/// <summary>Which runtime of a node starts an engine.</summary>
+public static class RuntimeChoice
+{
+    /// <summary>Chooses one.</summary>
+    /// <param name="usable">Runtimes that can start the engine, best first.</param>
+    /// <param name="available">Runtimes that the node has.</param>
+    /// <param name="preferred">Decides where several are possible.</param>
+    /// <returns>The preferred one if it is possible, else the first that is; null: none is.</returns>
+    public static string? Choose(IEnumerable<string> usable, IEnumerable<string> available, string preferred)
+    {
+        var possible = usable.Intersect(available).ToArray();
+        return possible.Contains(preferred) ? preferred : possible.FirstOrDefault();
+    }
+}

@@ -1,0 +1,95 @@
+using System.Collections.Concurrent;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.DependencyInjection.Extensions;
+using Microsoft.Extensions.Logging;
+using ModelHost.Agent;
+using ModelHost.Data;
+using ModelHost.Features.Deployments;
+using ModelHost.Features.Events;
+using ModelHost.Features.Nodes;
+using ModelHost.Features.Settings;
+using ModelHost.Gateway;
+using ModelHost.Protocol;
+using ModelHost.Reconcile;
+using ModelHost.TestKit;
+
+namespace ModelHost.Tests.Reconcile;
+
+/// <summary>A node in place of the local one that does as a test says, linked as the local one is.</summary>
+internal sealed class ScriptedNode : INode, IAsyncDisposable
+{
+    private readonly ConcurrentDictionary<string, Engine> _engines = new();
+    private readonly CancellationTokenSource _ended = new();
+    private Task _actor = Task.CompletedTask;
+    private int _reports;
+
+    /// <summary>Its id in the API.</summary>
+    public int Id { get; private set; }
+
+    /// <summary>How often it was asked for a report.</summary>
+    public int Reports => Volatile.Read(ref _reports);
+
+    /// <summary>Whether it answers no more.</summary>
+    public bool IsSilent { get; set; }
+
+    /// <summary>Whether runs that are asked for begin, and are ready at once.</summary>
+    public bool Starts { get; set; } = true;
+
+    /// <summary>Leaves the local node out; for <see cref="ControlPlane.StartAsync"/>.</summary>
+    public static void WithoutLocalNode(IServiceCollection services) => services.RemoveAll<LocalNode>();
+
+    /// <summary>Links one.</summary>
+    public static async Task<ScriptedNode> LinkAsync(ControlPlane host, CancellationToken cancellationToken)
+    {
+        var services = host.Services;
+        var node = new ScriptedNode();
+        await using (var db = await services.GetRequiredService<Database>().OpenAsync(cancellationToken))
+        {
+            var row = new Node { Uid = Guid.NewGuid().ToString("N"), Hostname = "scripted", IpAddress = "127.0.0.1", CreatedAt = TimeProvider.System.GetUtcNow() };
+            db.Nodes.Add(row);
+            await db.SaveChangesAsync(cancellationToken);
+            node.Id = row.Id;
+        }
+        var handle = new NodeHandle(node.Id, node, services.GetRequiredService<LiveSettings>());
+        services.GetRequiredService<NodeRegistry>().Add(handle);
+        node._actor = new NodeActor(
+            handle, services.GetRequiredService<Database>(), services.GetRequiredService<EnvironmentVault>(), services.GetRequiredService<RouteSource>(),
+            services.GetRequiredService<ChangeFeed>(), services.GetRequiredService<LiveSettings>(), TimeProvider.System,
+            services.GetRequiredService<ILogger<NodeActor>>()).RunAsync(node._ended.Token);
+        return node;
+    }
+
+    public Task<StartReply> StartAsync(StartRequest request, CancellationToken cancellationToken)
+    {
+        if (Starts)
+            _engines[request.RunId] = new Engine { DeploymentUid = request.DeploymentUid, RunId = request.RunId, Phase = EnginePhase.Ready, EngineUrl = "http://127.0.0.1:9", Runtime = "process" };
+        return Task.FromResult(new StartReply());
+    }
+
+    public Task<StopReply> StopAsync(StopRequest request, CancellationToken cancellationToken)
+    {
+        _engines.TryRemove(request.RunId, out _);
+        return Task.FromResult(new StopReply());
+    }
+
+    public Task<NodeReport> ReportAsync(ReportRequest request, CancellationToken cancellationToken)
+    {
+        Interlocked.Increment(ref _reports);
+        if (IsSilent)
+            throw new IOException("silent");
+        var report = new NodeReport { NodeId = "scripted", Hostname = "scripted", Runtimes = { "process" } };
+        report.Engines.Add(_engines.Values);
+        return Task.FromResult(report);
+    }
+
+    public Task<LogsReply> LogsAsync(LogsRequest request, CancellationToken cancellationToken) => Task.FromResult(new LogsReply());
+
+    public Task ChangedAsync(CancellationToken cancellationToken) => Task.Delay(Timeout.Infinite, cancellationToken);
+
+    public async ValueTask DisposeAsync()
+    {
+        await _ended.CancelAsync();
+        await _actor;
+        _ended.Dispose();
+    }
+}
