@@ -1,5 +1,6 @@
 using Microsoft.EntityFrameworkCore;
 using Microsoft.EntityFrameworkCore.Storage.ValueConversion;
+using ModelHost.Features.Configs;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Nodes;
 using ModelHost.Features.Settings;
@@ -18,6 +19,8 @@ internal abstract class ModelHostDbContext(DbContextOptions options) : DbContext
     public DbSet<IdempotencyRecord> IdempotencyRecords => Set<IdempotencyRecord>();
 
     public DbSet<SettingValue> Settings => Set<SettingValue>();
+
+    public DbSet<SavedConfig> Configs => Set<SavedConfig>();
 
     protected override void ConfigureConventions(ModelConfigurationBuilder configurationBuilder)
     {
@@ -57,6 +60,12 @@ internal abstract class ModelHostDbContext(DbContextOptions options) : DbContext
         {
             setting.HasKey(s => s.Key);
             setting.Property(s => s.Value).HasMaxLength(16 * 1024);
+        });
+        modelBuilder.Entity<SavedConfig>(config =>
+        {
+            config.HasIndex(c => c.Name).IsUnique();
+            config.Property(c => c.Payload).HasMaxLength(1024 * 1024);
+            config.Property(c => c.EnvValues).HasMaxLength(1024 * 1024);
         });
     }
 

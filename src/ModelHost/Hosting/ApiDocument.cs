@@ -48,6 +48,7 @@ internal static class ApiDocument
         ("OpenAI", "What OpenAI's SDKs call: requests go to the engine that serves their model."),
         ("Deployments", "Models that are served: start, watch, stop."),
         ("Nodes", "The machines that run engines, with their GPUs."),
+        ("Configs", "Fields of deployments, saved under names."),
         ("Settings", "What can be changed while ModelHost runs."),
         ("Events", "What has changed, told at once."),
         ("Health", "Probes, and what there is to know about this host."),

@@ -6,6 +6,7 @@ using ModelHost.Access;
 using ModelHost.Agent;
 using ModelHost.Common;
 using ModelHost.Data;
+using ModelHost.Features.Configs;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Events;
 using ModelHost.Features.Nodes;
@@ -84,6 +85,7 @@ internal static partial class ServeHost
         services.AddNodes();
         services.AddReleases();
         services.AddDeployments();
+        services.AddConfigs();
         services.AddGateway();
         services.AddModelHostMetrics();
         services.AddApiDocument();
@@ -129,6 +131,7 @@ internal static partial class ServeHost
         api.MapReleases("GetApiVllmVersion");
         api.MapDeployments();
         api.MapNodes();
+        api.MapConfigs();
         api.MapSettings();
     }
 
