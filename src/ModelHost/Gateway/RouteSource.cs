@@ -9,6 +9,7 @@ internal sealed class RouteSource
     private readonly List<(int NodeId, ModelRoute Route, long Mark)> _announced = [];
     private readonly Lock _lock = new();
     private long _marks;
+    private long _forgotten;
     private volatile RouteTable _current = RouteTable.Empty;
 
     /// <summary>The table to route by now.</summary>
@@ -50,11 +51,26 @@ internal sealed class RouteSource
         var published = routes.ToArray();
         lock (_lock)
         {
+            if (mark < _forgotten)
+                return;
             var replaced = _announced.RemoveAll(announced => announced.NodeId == nodeId && announced.Mark < mark);
             if (replaced == 0 && _byNode.TryGetValue(nodeId, out var before)
                 && before.Count == published.Length && before.Zip(published).All(pair => Same(pair.First, pair.Second)))
                 return;
             _byNode[nodeId] = published;
+            Swap();
+        }
+    }
+
+    /// <summary>Drops every route; those that were read before are not taken any more.</summary>
+    public void Forget()
+    {
+        lock (_lock)
+        {
+            _forgotten = ++_marks;
+            _announced.Clear();
+            foreach (var nodeId in _byNode.Keys.ToArray())
+                _byNode[nodeId] = [];
             Swap();
         }
     }

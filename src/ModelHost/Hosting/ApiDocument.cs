@@ -51,6 +51,7 @@ internal static class ApiDocument
         ("Configs", "Fields of deployments, saved under names."),
         ("Settings", "What can be changed while ModelHost runs."),
         ("Events", "What has changed, told at once."),
+        ("Admin", "What only an administrator does, seldom."),
         ("Health", "Probes, and what there is to know about this host."),
         ("Metrics", "For Prometheus."),
     ];

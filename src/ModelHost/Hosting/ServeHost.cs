@@ -6,6 +6,7 @@ using ModelHost.Access;
 using ModelHost.Agent;
 using ModelHost.Common;
 using ModelHost.Data;
+using ModelHost.Features.Admin;
 using ModelHost.Features.Configs;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Events;
@@ -86,6 +87,7 @@ internal static partial class ServeHost
         services.AddReleases();
         services.AddDeployments();
         services.AddConfigs();
+        services.AddAdmin();
         services.AddGateway();
         services.AddModelHostMetrics();
         services.AddApiDocument();
@@ -133,6 +135,7 @@ internal static partial class ServeHost
         api.MapNodes();
         api.MapConfigs();
         api.MapSettings();
+        api.MapAdmin();
     }
 
     // The level is decided before Serilog is asked: every library asks at every step of a request whether anybody listens.

@@ -78,6 +78,28 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Chan
         return row.Id;
     }
 
+    /// <summary>
+    /// Deletes all records, in the transaction of the caller. Nodes that are linked register again at once, under the ids by which they are
+    /// known here.
+    /// </summary>
+    /// <returns>The number of records deleted.</returns>
+    public async Task<int> ForgetAsync(ModelHostDbContext db, CancellationToken cancellationToken)
+    {
+        var linked = registry.All.Select(node => node.Id).ToArray();
+        var again = await db.Nodes.AsNoTracking().Where(node => linked.Contains(node.Id)).ToListAsync(cancellationToken);
+        var deleted = await db.Nodes.ExecuteDeleteAsync(cancellationToken);
+        db.Nodes.AddRange(again.Select(node => new Node
+        {
+            Id = node.Id,
+            Uid = node.Uid,
+            Hostname = node.Hostname,
+            IpAddress = node.IpAddress,
+            CreatedAt = time.GetUtcNow(),
+        }));
+        await db.SaveChangesAsync(cancellationToken);
+        return deleted;
+    }
+
     /// <summary>The word of the API for how a node is.</summary>
     public static string Status(NodeHandle? node) => node switch
     {
