@@ -39,6 +39,18 @@ public sealed record BackendRecipe
     /// <summary>Names in <c>engine_args</c> that are no flags.</summary>
     public string[] ControlOptions { get; init; } = [];
 
+    /// <summary>Options that are known, by what follows them; one that is not is handed to the engine as it is.</summary>
+    public KnownOptions Options { get; init; } = new();
+
+    /// <summary>Options that not every release has.</summary>
+    public ReleaseOption[] ReleaseOptions { get; init; } = [];
+
+    /// <summary>The newest release whose options are known here; of a later one, values are not judged.</summary>
+    public string KnownRelease { get; init; } = "";
+
+    /// <summary>Values that an option may have, by its long name.</summary>
+    public Dictionary<string, string[]> Choices { get; init; } = [];
+
     /// <summary>Switches for which <c>false</c> means no flag; any other false becomes <c>--no-name</c>.</summary>
     public string[] OffByDefault { get; init; } = [];
 
@@ -71,6 +83,41 @@ public sealed record BackendRecipe
 
     /// <summary>Names of the engine's metrics by what they mean.</summary>
     public MetricNames Metrics { get; init; } = new();
+}
+
+/// <summary>Known options by what follows them: long ones without dashes, short ones with theirs.</summary>
+public sealed record KnownOptions
+{
+    /// <summary>Nothing follows; each long one has a <c>--no-</c> twin.</summary>
+    public string[] Switches { get; init; } = [];
+
+    /// <summary>One text or number.</summary>
+    public string[] Values { get; init; } = [];
+
+    /// <summary>One JSON text.</summary>
+    public string[] Json { get; init; } = [];
+
+    /// <summary>One or more texts.</summary>
+    public string[] Lists { get; init; } = [];
+
+    /// <summary>One text or nothing.</summary>
+    public string[] Optional { get; init; } = [];
+}
+
+/// <summary>An option that not every release has.</summary>
+public sealed record ReleaseOption
+{
+    /// <summary>Long name, without dashes.</summary>
+    public string Name { get; init; } = "";
+
+    /// <summary>No release before this one has it; empty: not known.</summary>
+    public string Since { get; init; } = "";
+
+    /// <summary>Neither this release nor a later one has it; empty: none is known.</summary>
+    public string Gone { get; init; } = "";
+
+    /// <summary>What to use in its place.</summary>
+    public string Instead { get; init; } = "";
 }
 
 /// <summary>A load phase.</summary>

@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text.Json;
+using System.Text.Json.Serialization;
 using ModelHost.Core.Deployments;
 
 namespace ModelHost.Core.Backends;
@@ -39,16 +40,18 @@ public static class EngineCommandLine
         foreach (var (name, value) in spec.EngineArgs.Where(arg => !recipe.ControlOptions.Contains(arg.Key)))
             arguments.AddRange(Option(recipe, name, value));
         if (spec.LoraModules.Count > 0)
-            arguments.AddRange([.. recipe.Lora, .. spec.LoraModules.Select(module => $"{module.Name}={module.Path}")]);
+            arguments.AddRange([.. recipe.Lora, .. spec.LoraModules.Select(module => JsonSerializer.Serialize(module, LoraJson.Default.LoraModule))]);
         arguments.AddRange(spec.ExtraArgs);
         return arguments;
     }
 
-    private static string[] Option(BackendRecipe recipe, string name, JsonElement value)
+    /// <summary>The arguments of one engine option; none for a value that is none.</summary>
+    internal static string[] Option(BackendRecipe recipe, string name, JsonElement value)
     {
         var flag = "--" + name.Replace('_', '-');
         return value.ValueKind switch
         {
+            JsonValueKind.Array when value.GetArrayLength() > 0 && OptionReader.Of(recipe).KindOf(flag) == OptionKind.Json => [flag, value.GetRawText()],
             JsonValueKind.True => [flag],
             JsonValueKind.False => recipe.OffByDefault.Contains(name.Replace('-', '_')) ? [] : ["--no-" + flag[2..]],
             JsonValueKind.String when value.GetString() is { Length: > 0 } text => Pair(flag, text),
@@ -62,3 +65,8 @@ public static class EngineCommandLine
     // a value that begins with a dash would be read as an option of its own
     private static string[] Pair(string flag, string value) => value.StartsWith('-') ? [$"{flag}={value}"] : [flag, value];
 }
+
+// as an object: a name or path may then hold anything
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower)]
+[JsonSerializable(typeof(LoraModule))]
+internal sealed partial class LoraJson : JsonSerializerContext;

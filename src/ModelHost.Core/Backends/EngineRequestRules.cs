@@ -37,6 +37,8 @@ public static partial class EngineRequestRules
             return Denied("engine_args", name);
         if (value.GetRawText().Length > MaxLength || HasControls(value))
             return Failure.Invalid("engine_args", $"the value of '{name}' is too long or holds control characters");
+        if (WrongKind(recipe, name, value) is { } wrong)
+            return Failure.Invalid("engine_args", $"'{name}' {wrong}");
         // each item of a list is an argument of its own, and one that begins with a dash would be read as an option
         return value.ValueKind == JsonValueKind.Array && value.EnumerateArray().Any(item =>
                 item.ValueKind is JsonValueKind.Array or JsonValueKind.Null
@@ -44,6 +46,18 @@ public static partial class EngineRequestRules
             ? Failure.Invalid("engine_args", $"a value in the list of '{name}' is null, a list, or begins with a dash")
             : null;
     }
+
+    /// <summary>What is left over after an option would be read as the name of another model.</summary>
+    private static string? WrongKind(BackendRecipe recipe, string name, JsonElement value) =>
+        value.ValueKind == JsonValueKind.Null ? null : OptionReader.Of(recipe).KindOf(OptionReader.NameOf("--" + name)) switch
+        {
+            OptionKind.Switch => value.ValueKind is JsonValueKind.True or JsonValueKind.False ? null : "is true or false and takes no other value",
+            OptionKind.Value => value.ValueKind is JsonValueKind.String or JsonValueKind.Number or JsonValueKind.Object ? null : "takes one text or number",
+            OptionKind.Json => value.ValueKind is JsonValueKind.True or JsonValueKind.False ? "takes JSON, and neither true nor false" : null,
+            OptionKind.List => value.ValueKind is JsonValueKind.True or JsonValueKind.False ? "takes texts, and neither true nor false" : null,
+            OptionKind.Optional => value.ValueKind == JsonValueKind.Array ? "takes one text" : null,
+            OptionKind.Unknown => null,
+        };
 
     private static Failure? ExtraArgs(BackendRecipe recipe, IReadOnlyList<string> arguments)
     {
@@ -56,8 +70,10 @@ public static partial class EngineRequestRules
             if (IsDenied(recipe, argument))
                 return Denied("extra_args", argument.Split('=')[0]);
         }
-        // the lists of names and adapters come before, and would take it in
-        return arguments.Count == 0 || arguments[0].StartsWith('-') ? null : Failure.Invalid("extra_args", "the first argument does not begin with a dash");
+        // before the first option it would add to the list of names, which comes before; after a switch it would be the model
+        OptionReader.Of(recipe).Read(arguments, out var stray);
+        return stray is null ? null : Failure.Invalid(
+            "extra_args", $"'{Shown(stray)}' is neither an option nor the value of the option before it: the engine would take it for a model. Options and values are arguments of their own");
     }
 
     private static Failure? Variable(BackendRecipe recipe, string name, string value)

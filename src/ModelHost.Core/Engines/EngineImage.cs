@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text.RegularExpressions;
 
 namespace ModelHost.Core.Engines;
@@ -57,6 +58,19 @@ public static partial class EngineImage
         return tag.Length > 1 && tag[0] == 'v' && char.IsAsciiDigit(tag[1]) ? tag[1..] : tag;
     }
 
+    /// <summary>
+    /// The release that a version or tag stands for; null where that is not to be seen: <c>latest</c>, <c>nightly</c>, a commit, a tag of
+    /// somebody's own. Pre-releases and variants (<c>0.18.0rc1</c>, <c>v0.18.0-cu129</c>) count as their release.
+    /// </summary>
+    public static Version? ReleaseOf(string version)
+    {
+        ArgumentNullException.ThrowIfNull(version);
+        var match = AnyRelease().Match(version);
+        return match.Success ? new Version(Number("major"), Number("minor"), Number("patch")) : null;
+
+        int Number(string part) => match.Groups[part].Success ? int.Parse(match.Groups[part].ValueSpan, CultureInfo.InvariantCulture) : 0;
+    }
+
     [GeneratedRegex(@"\A[0-9a-f]{40}\z")]
     private static partial Regex Commit();
 
@@ -69,6 +83,9 @@ public static partial class EngineImage
     [GeneratedRegex(@"\A(?:(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9a-fA-F:]{2,39}\])(?::[0-9]{1,5})?/)?"
         + @"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*)*\z", RegexOptions.NonBacktracking)]
     private static partial Regex Repository();
+
+    [GeneratedRegex(@"\Av?(?<major>[0-9]{1,6})\.(?<minor>[0-9]{1,6})(\.(?<patch>[0-9]{1,6}))?(\.?(post|rc|a|b)[0-9]{1,3})?(-(cu[0-9]{2,4}|x86_64|amd64|arm64|aarch64))?\z")]
+    private static partial Regex AnyRelease();
 
     [GeneratedRegex(@"\Av(?<v>[0-9]{1,6}\.[0-9]{1,6}(\.[0-9]{1,6})?)(-[a-z0-9]+)?\z")]
     private static partial Regex Release();

@@ -38,6 +38,15 @@ public sealed class EngineCommandLineTests
     });
 
     [Fact]
+    public void Adapters_and_a_model_on_the_node() => Matches("adapters.txt", Plain with
+    {
+        ModelName = "/srv/models/qwen3-8b",
+        EngineArgs = Arguments("""{"served_model_name": "chat", "max_loras": 2, "max_lora_rank": 64, "max_cpu_loras": 4}"""),
+        LoraModules = [new("sql", "/srv/adapters/sql"), new("it's-\"quoted\"-ü", "org/poems-lora")],
+        ExtraArgs = ["--shutdown-timeout", "30"],
+    });
+
+    [Fact]
     public void A_simulated_engine_gets_the_same_arguments() =>
         EngineCommandLine.Arguments(BackendCatalogue.BuiltIn["simulator"], Plain, 41000).ShouldBe(EngineCommandLine.Arguments(BackendCatalogue.BuiltIn["vllm"], Plain, 41000));
 

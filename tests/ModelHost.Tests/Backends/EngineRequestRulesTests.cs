@@ -65,11 +65,16 @@ public sealed class EngineRequestRulesTests
     [InlineData("other-name")]
     [InlineData("evil=org/lora")]
     [InlineData("")]
-    public void The_first_argument_may_not_add_to_the_list_before_it(string argument)
+    [InlineData("-1")]
+    [InlineData("--max-model-len 4096")]
+    public void An_argument_that_no_option_takes_is_refused(string argument)
     {
-        var failure = Extra(argument, "--enforce-eager").ShouldNotBeNull();
+        foreach (var arguments in (string[][])[[argument, "--enforce-eager"], ["--enforce-eager", argument], ["--seed", "1", argument], ["-q=awq", argument]])
+        {
+            var failure = Extra(arguments).ShouldNotBeNull();
 
-        (failure.Kind, failure.Code, failure.Field).ShouldBe((FailureKind.Invalid, "validation", "extra_args"));
+            (failure.Kind, failure.Code, failure.Field).ShouldBe((FailureKind.Invalid, "validation", "extra_args"));
+        }
     }
 
     [Fact]
@@ -102,6 +107,14 @@ public sealed class EngineRequestRulesTests
     [InlineData("""{"seed\n": 1}""")]
     [InlineData("""{"served_model_name": ["a", "b"]}""")]
     [InlineData("""{"served_model_name": 1}""")]
+    [InlineData("""{"enforce_eager": "org/another-model"}""")]
+    [InlineData("""{"enforce-eager": 1}""")]
+    [InlineData("""{"no_enforce_eager": ["org/another-model"]}""")]
+    [InlineData("""{"max_model_len": [4096, "org/another-model"]}""")]
+    [InlineData("""{"max_model_len": true}""")]
+    [InlineData("""{"max_model": false}""")]
+    [InlineData("""{"hf_overrides": true}""")]
+    [InlineData("""{"hf_token": ["a", "org/another-model"]}""")]
     public void Engine_options_of_a_wrong_form_are_refused(string json)
     {
         var failure = Options(json).ShouldNotBeNull();
