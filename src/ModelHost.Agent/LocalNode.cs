@@ -57,7 +57,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         _runtimes =
         [
             new DockerRuntime(_docker, options, identity, Path.GetFullPath(cache), time),
-            .. options.ProcessRuntime ? [new ProcessRuntime(identity, time)] : Array.Empty<IEngineRuntime>(),
+            .. options.ProcessRuntime ? [new ProcessRuntime(identity, options, time)] : Array.Empty<IEngineRuntime>(),
         ];
         _gpus = new GpuSampler(new SmiCommand(options.NvidiaSmi, options.NvidiaSmiTimeout, time), ReadSystemMemory, RunOf, time, _logger);
         _disk = new DiskSampler(identity.DataFolder, Path.GetFullPath(cache), time);
@@ -124,6 +124,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
             Disk = _disk.Current,
         };
         GpuReport.Write(_gpus.Current, report);
+        report.ModelFolders.AddRange(_options.AllowedModelFolders);
         lock (_lock)
         {
             // taken together: a runtime that answers has all its engines in the same report

@@ -1,4 +1,5 @@
 using System.ComponentModel.DataAnnotations;
+using ModelHost.Core.Deployments;
 using ModelHost.Core.Engines;
 
 namespace ModelHost.Agent;
@@ -52,6 +53,13 @@ public sealed class NodeOptions
     /// <summary>Folder mounted as the Hugging Face cache of every engine. Default <c>models/huggingface</c> in the data folder.</summary>
     public string HuggingFaceCache { get; set; } = "";
 
+    /// <summary>
+    /// Folders of this node from which models and adapters may be served by their path, separated by commas: absolute, without symbolic links,
+    /// blanks, <c>.</c> and <c>..</c>, and not the root. Everything below is shown to whoever may start deployments. Default: none.
+    /// </summary>
+    [ModelFolderList]
+    public string ModelFolders { get; set; } = "";
+
     /// <summary>How long an engine may take to end before it is killed. Default 30 s, 1 s to 10 min.</summary>
     [Range(typeof(TimeSpan), "00:00:01", "00:10:00")]
     public TimeSpan StopGrace { get; set; } = TimeSpan.FromSeconds(30);
@@ -63,6 +71,9 @@ public sealed class NodeOptions
     /// <summary>Bytes of log kept per run, in two files of half of it each. Default 64 MiB.</summary>
     [Range(64 * 1024, long.MaxValue)]
     public long LogBytes { get; set; } = 64L * 1024 * 1024;
+
+    /// <summary><see cref="ModelFolders"/>, one by one.</summary>
+    internal IReadOnlyList<string> AllowedModelFolders => ModelFolderListAttribute.Split(ModelFolders);
 }
 
 /// <summary>Lets through what names a repository, and nothing.</summary>
@@ -71,6 +82,18 @@ internal sealed class ImageRepositoryAttribute() : ValidationAttribute(
     "a repository is [host[:port]/]path in lower case, without scheme, tag, digest or login")
 {
     public override bool IsValid(object? value) => value is null or "" || (value is string text && EngineImage.IsValidRepository(text));
+}
+
+/// <summary>Lets through plain absolute paths, separated by commas, and nothing.</summary>
+[AttributeUsage(AttributeTargets.Property)]
+internal sealed class ModelFolderListAttribute() : ValidationAttribute(
+    "the folders are absolute paths separated by commas, of letters, digits and . _ @ + - between their slashes, without '.' and '..', and not the root")
+{
+    public static IReadOnlyList<string> Split(string folders) =>
+        [.. folders.Split(',', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries).Select(folder => folder.Length > 1 ? folder.TrimEnd('/') : folder)];
+
+    public override bool IsValid(object? value) =>
+        value is null || (value is string text && Split(text).All(folder => ModelSource.IsPath(folder) && ModelSource.Fault(folder) is null));
 }
 
 /// <summary>Who this node is and where it keeps its things.</summary>

@@ -50,6 +50,7 @@ internal sealed class DockerRuntime(DockerClient docker, NodeOptions options, No
 
     public async Task<EngineInstance> LaunchAsync(EngineLaunch launch, Action<LaunchProgress> progress, CancellationToken cancellationToken)
     {
+        new ModelFolders(options).Resolve(launch.Spec); // before hours of pulling
         var image = await _images.EnsureAsync(launch, progress, cancellationToken);
         var digest = await _images.DigestAsync(image, cancellationToken);
         progress(new LaunchProgress("starting container", Line: $"[modelhost] starting a container of {image}"));
@@ -69,7 +70,11 @@ internal sealed class DockerRuntime(DockerClient docker, NodeOptions options, No
                 [PortLabel] = launch.EnginePort.ToString(CultureInfo.InvariantCulture),
                 [ImageLabel] = image,
             },
-            Mounts = launch.Recipe.CacheMount.Length > 0 ? [new BindMount(cacheFolder, launch.Recipe.CacheMount, ReadOnly: false)] : [],
+            Mounts =
+            [
+                .. launch.Recipe.CacheMount.Length > 0 ? [new BindMount(cacheFolder, launch.Recipe.CacheMount, ReadOnly: false)] : Array.Empty<BindMount>(),
+                .. new ModelFolders(options).Resolve(launch.Spec).Select(path => new BindMount(path, path, ReadOnly: true)),
+            ],
             NetworkMode = "host",
             IpcMode = "host",
             // placement gives every engine on a node with GPUs some of them, so none means that there are none

@@ -9,7 +9,7 @@ using ModelHost.Core.Deployments;
 namespace ModelHost.Agent.Runtimes;
 
 /// <summary>Runs engines as processes of this machine that outlive the host. Only commands of recipes are started, never a shell.</summary>
-internal sealed class ProcessRuntime(NodeIdentity identity, TimeProvider time) : IEngineRuntime
+internal sealed class ProcessRuntime(NodeIdentity identity, NodeOptions options, TimeProvider time) : IEngineRuntime
 {
     private const int MaxLine = 16 * 1024;
     private const long MaxOutput = 32 * 1024 * 1024;
@@ -38,6 +38,7 @@ internal sealed class ProcessRuntime(NodeIdentity identity, TimeProvider time) :
 
     public async Task<EngineInstance> LaunchAsync(EngineLaunch launch, Action<LaunchProgress> progress, CancellationToken cancellationToken)
     {
+        new ModelFolders(options).Resolve(launch.Spec);
         progress(new LaunchProgress("starting process"));
         Directory.CreateDirectory(_folder, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
         var path = SidecarPath(launch.RunId);

@@ -29,7 +29,7 @@ public sealed record LaunchSpec
     /// <summary>Runtime that starts the engine: <c>docker</c> or <c>process</c>.</summary>
     public string Runtime { get; init => field = value ?? DefaultRuntime; } = DefaultRuntime;
 
-    /// <summary>Hugging Face id of the model.</summary>
+    /// <summary>Hugging Face id of the model, or its path on the node.</summary>
     public required string ModelName { get; init; }
 
     /// <summary>Public port of the deployment, held by the node proxy and never by the engine.</summary>
@@ -108,7 +108,7 @@ public sealed record LaunchSpec
 
 /// <summary>A LoRA adapter.</summary>
 /// <param name="Name">Public name under which requests ask for it.</param>
-/// <param name="Path">Hugging Face id of the adapter.</param>
+/// <param name="Path">Hugging Face id of the adapter, or its path on the node.</param>
 public sealed record LoraModule(string Name, string Path);
 
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, RespectNullableAnnotations = true, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]

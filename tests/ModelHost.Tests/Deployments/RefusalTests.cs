@@ -87,6 +87,13 @@ public sealed class RefusalTests(RefusalTests.Host shared) : IClassFixture<Refus
         { "lora_modules", "[{\"name\":\"a\",\"path\":\"o/x\"},{\"name\":\"a\",\"path\":\"o/y\"}]", "lora_modules" },
         { "lora_modules", "[{\"name\":\"demo/tiny-chat\",\"path\":\"o/x\"}]", "lora_modules" },
         { "lora_modules", "[null]", "lora_modules" },
+        { "lora_modules", "[{\"name\":\"a\",\"path\":\"file:///x\"}]", "lora_modules" },
+        { "model_name", "\"file:///etc/passwd\"", "model_name" },
+        { "model_name", "\"/srv/models/../secret\"", "model_name" },
+        { "model_name", "\"/srv/models/qwen\"", "model_name" },
+        { "extra_args", "[\"--enforce-eager\",\"org/another-model\"]", "extra_args" },
+        { "engine_args", "{\"enforce_eager\":\"org/another-model\"}", "engine_args" },
+        { "engine_args", "{\"max_loras\":0}", "engine_args" },
     };
 
     [Theory]
@@ -180,8 +187,8 @@ public sealed class RefusalTests(RefusalTests.Host shared) : IClassFixture<Refus
     [Theory]
     [InlineData("gpu_idz", "[0]", false)]
     [InlineData("skip_resource_chek", "true", false)]
-    [InlineData("extra_packages", "[\"peft\"]", false)]
-    [InlineData("extra_packages", "[]", true)]
+    [InlineData("extra_package", "[\"peft\"]", false)]
+    [InlineData("extra_package", "[]", true)]
     [InlineData("container_runtime", "null", true)]
     [InlineData("pip_packages", "\"\"", true)]
     public async Task A_field_that_there_is_not_is_refused_unless_it_is_empty(string field, string value, bool passes)
@@ -193,6 +200,22 @@ public sealed class RefusalTests(RefusalTests.Host shared) : IClassFixture<Refus
         var problem = await ProblemAsync(answer, passes ? HttpStatusCode.Conflict : HttpStatusCode.BadRequest, passes ? "node.no_runtime" : "validation");
         if (!passes)
             problem.GetProperty("errors").GetProperty(field)[0].GetString().ShouldBe("is no field of this request");
+    }
+
+    [Theory]
+    [InlineData("extra_args", "[\"--swap-space=4\"]", "extra_args", "deployment.option_unsupported")]
+    [InlineData("engine_args", "{\"swap_space\":4}", "engine_args.swap_space", "deployment.option_unsupported")]
+    public async Task What_the_engine_of_that_version_or_its_installer_would_not_take_is_named(string field, string value, string named, string code)
+    {
+        var request = Api.StartRequest(shared.NodeId, backend: "vllm", change: r =>
+        {
+            r["vllm_version"] = "0.28.0";
+            r[field] = System.Text.Json.Nodes.JsonNode.Parse(value);
+        });
+
+        using var answer = await shared.Client.PostAsync(Start, Json(request.ToJsonString()), Ct);
+
+        (await ProblemAsync(answer, HttpStatusCode.BadRequest, code)).GetProperty("errors").EnumerateObject().ShouldHaveSingleItem().Name.ShouldBe(named);
     }
 
     [Fact]

@@ -20,7 +20,7 @@ public abstract record DeploymentFields : StrictRequest
     [Required]
     public int? NodeId { get; init; }
 
-    /// <summary>Hugging Face model identifier, for example meta-llama/Meta-Llama-3-8B.</summary>
+    /// <summary>Hugging Face model identifier, for example meta-llama/Meta-Llama-3-8B, or an absolute path in a folder that the node allows.</summary>
     [Required, StringLength(255, MinimumLength = 1)]
     public string? ModelName { get; init; }
 

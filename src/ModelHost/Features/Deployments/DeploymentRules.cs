@@ -1,5 +1,4 @@
 using System.Text.Json;
-using System.Text.RegularExpressions;
 using ModelHost.Core;
 using ModelHost.Core.Backends;
 using ModelHost.Core.Deployments;
@@ -8,7 +7,7 @@ using ModelHost.Core.Engines;
 namespace ModelHost.Features.Deployments;
 
 /// <summary>What attributes cannot say about a request to start.</summary>
-internal static partial class DeploymentRules
+internal static class DeploymentRules
 {
     private const int MaxName = 255;
 
@@ -19,11 +18,30 @@ internal static partial class DeploymentRules
         var backend = request.Backend ?? "vllm";
         if (!BackendCatalogue.BuiltIn.TryGetValue(backend, out var recipe))
             return Failure.Invalid("backend", $"is none of {string.Join(", ", BackendCatalogue.BuiltIn.Keys.Order())}");
+        var engineArgs = request.EngineArgs ?? new Dictionary<string, JsonElement>();
         var fault = Unknown(request) ?? ModelName(request.ModelName!) ?? Version(request.VllmVersion) ?? Gpus(request.GpuIds) ?? Owner(request.Owner)
-            ?? Lora(request.LoraModules ?? []) ?? Masked(request.EnvVars ?? [])
-            ?? EngineRequestRules.Check(recipe, request.EngineArgs ?? new Dictionary<string, JsonElement>(), request.ExtraArgs ?? [], Variables(request.EnvVars ?? []))
+            ?? Masked(request.EnvVars ?? [])
+            ?? EngineRequestRules.Check(recipe, engineArgs, request.ExtraArgs ?? [], Variables(request.EnvVars ?? []))
+            ?? LoraRules.Check(request.ModelName!, request.LoraModules ?? [], engineArgs) ?? CheckRelease(request, recipe, request.VllmVersion ?? "")
             ?? ServedName(request.EngineArgs);
         return fault is null ? recipe : fault;
+    }
+
+    /// <summary>Checks the options of a request against the release that it will run on.</summary>
+    /// <param name="request">The request.</param>
+    /// <param name="recipe">Knows the options.</param>
+    /// <param name="version">The release; empty: not known yet, and the node checks it at the start.</param>
+    public static Failure? CheckRelease(DeploymentFields request, BackendRecipe recipe, string version) =>
+        EngineReleaseRules.Check(recipe, version, request.EngineArgs ?? new Dictionary<string, JsonElement>(), request.ExtraArgs ?? []);
+
+    /// <summary>Checks the paths of a request against the folders that its node allows; whether they are there, the node sees at the start.</summary>
+    public static Failure? CheckPaths(DeploymentFields request, string hostname, IReadOnlyCollection<string> folders)
+    {
+        var outside = (request.LoraModules ?? []).Select(module => (Field: "lora_modules", module.Path)).Prepend((Field: "model_name", Path: request.ModelName!))
+            .FirstOrDefault(source => ModelSource.IsPath(source.Path) && !folders.Any(folder => ModelSource.IsWithin(source.Path, folder)));
+        return outside.Path is null ? null : Failure.Invalid(outside.Field, folders.Count == 0
+            ? $"{outside.Path} is a path, and node {hostname} allows none (Node:ModelFolders)"
+            : $"{outside.Path} is in none of the folders that node {hostname} allows (Node:ModelFolders: {string.Join(", ", folders)})");
     }
 
     /// <summary>The variables as pairs; a missing item, name or value shows as null.</summary>
@@ -41,8 +59,7 @@ internal static partial class DeploymentRules
         || (value.ValueKind == JsonValueKind.Object && !value.EnumerateObject().Any());
 
     private static Failure? ModelName(string name) =>
-        HubId().IsMatch(name) && !name.Contains("..", StringComparison.Ordinal) ? null
-        : Failure.Invalid("model_name", "is no Hugging Face identifier such as organisation/model; paths are not taken");
+        ModelSource.Fault(name) is { } fault ? Failure.Invalid("model_name", fault) : null;
 
     private static Failure? Version(string? version) =>
         string.IsNullOrEmpty(version) || EngineImage.IsValidVersion(version) ? null
@@ -69,26 +86,6 @@ internal static partial class DeploymentRules
             ? Failure.Invalid("env_vars", $"the value of '{key[..Math.Min(key.Length, 64)]}' is the mask that answers show; give the value itself") : null;
 
     private static Failure? ServedName(IReadOnlyDictionary<string, JsonElement>? arguments) =>
-        arguments?.GetValueOrDefault("served_model_name") is { ValueKind: JsonValueKind.String } name && !IsPublicName(name.GetString()!)
+        arguments?.GetValueOrDefault("served_model_name") is { ValueKind: JsonValueKind.String } name && !LoraRules.IsPublicName(name.GetString()!)
             ? Failure.Invalid("engine_args", "served_model_name is empty, too long, begins with a dash, or holds blanks or control characters") : null;
-
-    private static Failure? Lora(IReadOnlyList<LoraModule> modules)
-    {
-        foreach (var module in modules)
-        {
-            if (module is null || module.Name is null || module.Path is null)
-                return Failure.Invalid("lora_modules", "every module needs a name and a path");
-            if (!IsPublicName(module.Name) || module.Name.Contains('=', StringComparison.Ordinal))
-                return Failure.Invalid("lora_modules", "a name is empty, too long, begins with a dash, or holds '=', blanks or control characters");
-            if (!HubId().IsMatch(module.Path) || module.Path.Contains("..", StringComparison.Ordinal))
-                return Failure.Invalid("lora_modules", "a path is no Hugging Face identifier");
-        }
-        return modules.Select(module => module.Name).Distinct().Count() == modules.Count ? null : Failure.Invalid("lora_modules", "names a module twice");
-    }
-
-    private static bool IsPublicName(string name) =>
-        name.Length is > 0 and <= MaxName && name[0] != '-' && !name.Any(c => char.IsControl(c) || char.IsWhiteSpace(c));
-
-    [GeneratedRegex(@"\A[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._:-]{0,95})?\z")]
-    private static partial Regex HubId();
 }
