@@ -32,6 +32,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     private readonly ILogger _logger;
     private readonly IEngineRuntime[] _runtimes;
     private readonly DockerClient _docker;
+    private readonly PackageImages _packages;
     private readonly GpuSampler _gpus;
     private readonly DiskSampler _disk;
     private readonly EngineProbe _probe = new();
@@ -54,9 +55,10 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         _logger = loggers.CreateLogger<LocalNode>();
         var cache = options.HuggingFaceCache.Length > 0 ? options.HuggingFaceCache : Path.Combine(identity.DataFolder, "models", "huggingface");
         _docker = new DockerClient(new Uri(options.DockerHost));
+        _packages = new PackageImages(_docker, options, identity, time);
         _runtimes =
         [
-            new DockerRuntime(_docker, options, identity, Path.GetFullPath(cache), time),
+            new DockerRuntime(_docker, _packages, options, identity, Path.GetFullPath(cache), time),
             .. options.ProcessRuntime ? [new ProcessRuntime(identity, options, time)] : Array.Empty<IEngineRuntime>(),
         ];
         _gpus = new GpuSampler(new SmiCommand(options.NvidiaSmi, options.NvidiaSmiTimeout, time), ReadSystemMemory, RunOf, time, _logger);
@@ -179,6 +181,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
             engines = [.. _engines.Values];
         await Task.WhenAll(engines.Select(engine => engine.DisposeAsync().AsTask()));
         _probe.Dispose();
+        _packages.Dispose();
         _docker.Dispose();
         _shutdown.Dispose();
     }

@@ -54,6 +54,26 @@ public sealed class NodeOptions
     public string HuggingFaceCache { get; set; } = "";
 
     /// <summary>
+    /// Folder of this node with Python wheels that deployments may name in <c>extra_packages</c>, and in which what these require is looked up.
+    /// Links in it count as absent. Default: none.
+    /// </summary>
+    public string WheelFolder { get; set; } = "";
+
+    /// <summary>Whether extra packages come from <see cref="WheelFolder"/> alone, without any index. Default false.</summary>
+    public bool PackageNoIndex { get; set; }
+
+    /// <summary>
+    /// Package index (PEP 503) that extra packages come from: an http or https address without login, which would stay in the images. Default: the
+    /// installer's.
+    /// </summary>
+    [PackageIndex]
+    public string PackageIndexUrl { get; set; } = "";
+
+    /// <summary>How long the installation of extra packages may take. Default 15 min, 1 s to 6 h.</summary>
+    [Range(typeof(TimeSpan), "00:00:01", "06:00:00")]
+    public TimeSpan PackageTimeout { get; set; } = TimeSpan.FromMinutes(15);
+
+    /// <summary>
     /// Folders of this node from which models and adapters may be served by their path, separated by commas: absolute, without symbolic links,
     /// blanks, <c>.</c> and <c>..</c>, and not the root. Everything below is shown to whoever may start deployments. Default: none.
     /// </summary>
@@ -94,6 +114,15 @@ internal sealed class ModelFolderListAttribute() : ValidationAttribute(
 
     public override bool IsValid(object? value) =>
         value is null || (value is string text && Split(text).All(folder => ModelSource.IsPath(folder) && ModelSource.Fault(folder) is null));
+}
+
+/// <summary>Lets through the address of a package index, and nothing.</summary>
+[AttributeUsage(AttributeTargets.Property)]
+internal sealed class PackageIndexAttribute() : ValidationAttribute("the index is an http or https address without login and without blanks")
+{
+    public override bool IsValid(object? value) => value is null or ""
+        || (value is string text && Uri.TryCreate(text, UriKind.Absolute, out var url) && url.Scheme is "http" or "https" && url.UserInfo.Length == 0
+            && !text.Any(c => char.IsControl(c) || char.IsWhiteSpace(c)));
 }
 
 /// <summary>Who this node is and where it keeps its things.</summary>

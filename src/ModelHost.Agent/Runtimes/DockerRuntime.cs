@@ -10,7 +10,8 @@ using ModelHost.Docker;
 namespace ModelHost.Agent.Runtimes;
 
 /// <summary>Runs engines as containers of a Docker engine. The containers' labels are all it needs to find them again.</summary>
-internal sealed class DockerRuntime(DockerClient docker, NodeOptions options, NodeIdentity identity, string cacheFolder, TimeProvider time) : IEngineRuntime
+internal sealed class DockerRuntime(
+    DockerClient docker, PackageImages packages, NodeOptions options, NodeIdentity identity, string cacheFolder, TimeProvider time) : IEngineRuntime
 {
     internal const string ClusterLabel = "modelhost.cluster";
     internal const string DeploymentLabel = "modelhost.deployment";
@@ -52,13 +53,14 @@ internal sealed class DockerRuntime(DockerClient docker, NodeOptions options, No
     {
         new ModelFolders(options).Resolve(launch.Spec); // before hours of pulling
         var image = await _images.EnsureAsync(launch, progress, cancellationToken);
-        var digest = await _images.DigestAsync(image, cancellationToken);
-        progress(new LaunchProgress("starting container", Line: $"[modelhost] starting a container of {image}"));
+        var derived = await packages.EnsureAsync(launch, image, progress, cancellationToken);
+        var digest = await _images.DigestAsync(derived, cancellationToken);
+        progress(new LaunchProgress("starting container", Line: $"[modelhost] starting a container of {derived}"));
         Directory.CreateDirectory(cacheFolder);
         var specJson = launch.Spec.ToJson();
         var spec = new ContainerSpec
         {
-            Image = image,
+            Image = derived,
             Command = EngineCommandLine.Arguments(launch.Recipe, launch.Spec, launch.EnginePort),
             Env = new Dictionary<string, string>(launch.Env) { [launch.Recipe.KeyVariable] = launch.EngineKey },
             Labels = new Dictionary<string, string>
@@ -68,7 +70,7 @@ internal sealed class DockerRuntime(DockerClient docker, NodeOptions options, No
                 [RunLabel] = launch.RunId,
                 [SpecLabel] = specJson,
                 [PortLabel] = launch.EnginePort.ToString(CultureInfo.InvariantCulture),
-                [ImageLabel] = image,
+                [ImageLabel] = image, // the engine's own: its tag tells the version
             },
             Mounts =
             [

@@ -30,6 +30,9 @@ public sealed record BackendRecipe
     /// <summary>Flags before the list of adapters.</summary>
     public string[] Lora { get; init; } = [];
 
+    /// <summary>Program and first arguments that install Python packages into the image; empty: it takes none.</summary>
+    public string[] InstallPackages { get; init; } = [];
+
     /// <summary>Variable that gives the engine the key of its run.</summary>
     public string KeyVariable { get; init; } = "";
 

@@ -60,6 +60,9 @@ public sealed record LaunchSpec
     /// <summary>Engine options by name, as they were given.</summary>
     public IReadOnlyDictionary<string, JsonElement> EngineArgs { get; init => field = value ?? NoArgs; } = NoArgs;
 
+    /// <summary>Python packages installed into the engine's image before the start, as they were given.</summary>
+    public IReadOnlyList<string> ExtraPackages { get; init => field = value ?? []; } = [];
+
     /// <summary>LoRA adapters served beside the base model.</summary>
     public IReadOnlyList<LoraModule> LoraModules { get; init => field = value ?? []; } = [];
 

@@ -22,6 +22,7 @@ public sealed class LaunchSpecTests
             EnvVarKeys = ["HF_TOKEN"],
             EngineVersion = "0.9.1",
             EngineArgs = Arguments("""{"max_model_len": 4096, "Odd-Name": {"a": [1, null, "x"]}, "served_model_name": "chat", "seed": 1.50}"""),
+            ExtraPackages = ["peft>=0.1", "a-1-py3-none-any.whl"],
             LoraModules = [new("sql", "org/sql-lora")],
             MaxFailedRestarts = 3,
             Owner = "team ü",
@@ -40,8 +41,10 @@ public sealed class LaunchSpecTests
             ExtraArgs = spec.ExtraArgs,
             EnvVarKeys = spec.EnvVarKeys,
             EngineArgs = spec.EngineArgs,
+            ExtraPackages = spec.ExtraPackages,
             LoraModules = spec.LoraModules,
         }).ShouldBe(spec);
+        read.ExtraPackages.ShouldBe(spec.ExtraPackages);
         read.GpuIds.ShouldBe(spec.GpuIds);
         read.ExtraArgs.ShouldBe(spec.ExtraArgs);
         read.EnvVarKeys.ShouldBe(spec.EnvVarKeys);

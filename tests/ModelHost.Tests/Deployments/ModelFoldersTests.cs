@@ -91,11 +91,23 @@ public sealed class ModelFoldersTests : IDisposable
     [InlineData("Node:ModelFolders=/srv/../etc")]
     [InlineData("Node:ModelFolders=/srv/models,~/models")]
     [InlineData("Node:ModelFolders=/srv/my models")]
+    [InlineData("Node:PackageIndexUrl=ftp://x")]
+    [InlineData("Node:PackageIndexUrl=index.example/simple")]
+    [InlineData("Node:PackageTimeout=00:00:00")]
     public async Task A_setting_that_cannot_be_is_refused_at_start(string setting)
     {
         var failure = await Should.ThrowAsync<OptionsValidationException>(ControlPlane.StartAsync(configuration: setting));
 
         failure.Message.ShouldContain(setting);
+    }
+
+    [Fact]
+    public async Task The_login_of_an_index_is_refused_and_not_shown()
+    {
+        var failure = await Should.ThrowAsync<OptionsValidationException>(ControlPlane.StartAsync(configuration: "Node:PackageIndexUrl=https://me:s3cret@index.example/simple"));
+
+        failure.Message.ShouldContain("Node:PackageIndexUrl");
+        failure.Message.ShouldNotContain("s3cret");
     }
 
     private IReadOnlyList<string> Resolve(string model, params string[] adapters) =>

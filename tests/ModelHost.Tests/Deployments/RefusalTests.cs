@@ -94,6 +94,9 @@ public sealed class RefusalTests(RefusalTests.Host shared) : IClassFixture<Refus
         { "extra_args", "[\"--enforce-eager\",\"org/another-model\"]", "extra_args" },
         { "engine_args", "{\"enforce_eager\":\"org/another-model\"}", "engine_args" },
         { "engine_args", "{\"max_loras\":0}", "engine_args" },
+        { "extra_packages", "[\"peft\"]", "extra_packages" },
+        { "extra_packages", "[7]", "extra_packages[0]" },
+        { "extra_packages", "\"peft\"", "extra_packages" },
     };
 
     [Theory]
@@ -205,6 +208,8 @@ public sealed class RefusalTests(RefusalTests.Host shared) : IClassFixture<Refus
     [Theory]
     [InlineData("extra_args", "[\"--swap-space=4\"]", "extra_args", "deployment.option_unsupported")]
     [InlineData("engine_args", "{\"swap_space\":4}", "engine_args.swap_space", "deployment.option_unsupported")]
+    [InlineData("extra_packages", "[\"--index-url=http://x\"]", "extra_packages", "validation")]
+    [InlineData("extra_packages", "[null]", "extra_packages", "validation")]
     public async Task What_the_engine_of_that_version_or_its_installer_would_not_take_is_named(string field, string value, string named, string code)
     {
         var request = Api.StartRequest(shared.NodeId, backend: "vllm", change: r =>

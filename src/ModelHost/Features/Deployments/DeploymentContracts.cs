@@ -54,6 +54,9 @@ public abstract record DeploymentFields : StrictRequest
     /// <summary>Engine options by name: max_model_len, dtype, quantization, served_model_name and so on.</summary>
     public IReadOnlyDictionary<string, JsonElement>? EngineArgs { get; init; }
 
+    /// <summary>Python packages to install into the engine's image: name[extra]>=1.2 and the like, or file names of wheels on the node.</summary>
+    public IReadOnlyList<string>? ExtraPackages { get; init; }
+
     /// <summary>LoRA adapters served alongside the base model.</summary>
     [MaxLength(64)]
     public IReadOnlyList<LoraModule>? LoraModules { get; init; }
@@ -119,6 +122,7 @@ internal sealed record DeploymentRead
     public IReadOnlyList<EnvironmentVariable>? EnvVars { get; init; }
     public string? VllmVersion { get; init; }
     public IReadOnlyDictionary<string, JsonElement>? EngineArgs { get; init; }
+    public IReadOnlyList<string>? ExtraPackages { get; init; }
     public IReadOnlyList<LoraModule>? LoraModules { get; init; }
     public int? MaxFailedRestarts { get; init; }
     public string? Owner { get; init; }

@@ -3,6 +3,7 @@ using ModelHost.Core;
 using ModelHost.Core.Backends;
 using ModelHost.Core.Deployments;
 using ModelHost.Core.Engines;
+using ModelHost.Core.Packages;
 
 namespace ModelHost.Features.Deployments;
 
@@ -23,7 +24,7 @@ internal static class DeploymentRules
             ?? Masked(request.EnvVars ?? [])
             ?? EngineRequestRules.Check(recipe, engineArgs, request.ExtraArgs ?? [], Variables(request.EnvVars ?? []))
             ?? LoraRules.Check(request.ModelName!, request.LoraModules ?? [], engineArgs) ?? CheckRelease(request, recipe, request.VllmVersion ?? "")
-            ?? ServedName(request.EngineArgs);
+            ?? ServedName(request.EngineArgs) ?? Packages(recipe, request.ExtraPackages ?? []);
         return fault is null ? recipe : fault;
     }
 
@@ -84,6 +85,10 @@ internal static class DeploymentRules
     private static Failure? Masked(IReadOnlyList<EnvironmentVariable> variables) =>
         variables.FirstOrDefault(variable => variable?.Value == EnvironmentVariable.Mask) is { Key: { } key }
             ? Failure.Invalid("env_vars", $"the value of '{key[..Math.Min(key.Length, 64)]}' is the mask that answers show; give the value itself") : null;
+
+    private static Failure? Packages(BackendRecipe recipe, IReadOnlyList<string> packages) =>
+        packages.Count > 0 && recipe.InstallPackages.Length == 0 ? Failure.Invalid("extra_packages", $"backend '{recipe.Name}' takes no packages")
+        : PackageSpec.ParseAll(packages).Failure;
 
     private static Failure? ServedName(IReadOnlyDictionary<string, JsonElement>? arguments) =>
         arguments?.GetValueOrDefault("served_model_name") is { ValueKind: JsonValueKind.String } name && !LoraRules.IsPublicName(name.GetString()!)
