@@ -100,11 +100,8 @@ internal sealed partial class RunLog : IDisposable
 
     public void Dispose() => Write(() =>
     {
-        if (_file.CanWrite)
-        {
-            _file.Flush();
-            WriteMark();
-        }
+        _file.Flush();
+        WriteMark();
         _file.Dispose();
     });
 
@@ -115,7 +112,9 @@ internal sealed partial class RunLog : IDisposable
         {
             try
             {
-                write();
+                // whoever asks for the last lines may come a moment after the end
+                if (_file.CanWrite)
+                    write();
             }
             catch (IOException)
             {

@@ -41,6 +41,20 @@ public sealed class RunLogTests : IDisposable
     }
 
     [Fact]
+    public void The_last_lines_can_be_read_after_the_end()
+    {
+        var log = Open();
+        log.Append("the last words", null, "1");
+        log.Dispose();
+
+        log.Append("too late", null, "2");
+        log.Mark();
+        log.Dispose();
+
+        log.Tail(10).ShouldHaveSingleItem().ShouldEndWith("] the last words");
+    }
+
+    [Fact]
     public void No_line_of_a_secret_of_several_lines_is_written()
     {
         using var log = Open("-----BEGIN KEY-----\nMIIEvQIBADANBg\r\nkqhkiG9w0BAQEF\n");
