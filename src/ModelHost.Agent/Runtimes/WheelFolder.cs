@@ -11,19 +11,20 @@ internal sealed partial class WheelFolder : IAsyncDisposable
     private const int MaxFiles = 10_000;
     private const int MaxMetadata = 1024 * 1024;
 
-    private readonly List<(WheelFile Wheel, FileStream Content)> _wheels = [];
+    private readonly List<WheelFile> _wheels = [];
+    private readonly List<FileStream> _contents = [];
 
     private WheelFolder()
     {
     }
 
     /// <summary>The wheels.</summary>
-    public IReadOnlyList<WheelFile> Wheels => [.. _wheels.Select(wheel => wheel.Wheel)];
+    public IReadOnlyList<WheelFile> Wheels => _wheels;
 
     /// <summary>The wheels with their bytes, from the beginning.</summary>
     public IEnumerable<(string FileName, Stream Content)> Contents()
     {
-        foreach (var (wheel, content) in _wheels)
+        foreach (var (wheel, content) in _wheels.Zip(_contents))
         {
             content.Position = 0;
             yield return (wheel.FileName, content);
@@ -44,7 +45,9 @@ internal sealed partial class WheelFolder : IAsyncDisposable
             foreach (var named in packages.Where(package => package.IsWheel))
             {
                 if (!files.Contains(named.Text))
-                    throw Failed(folder.Length == 0 ? $"{named.Text} is a wheel, and the node has no folder of them (Node:WheelFolder)." : $"there is no {named.Text} in the node's folder of wheels (Node:WheelFolder).");
+                    throw Failed(folder.Length == 0
+                        ? $"{named.Text} is a wheel, and the node has no folder of them (Node:WheelFolder)."
+                        : $"there is no {named.Text} in the node's folder of wheels (Node:WheelFolder).");
             }
             var byProject = files.ToLookup(file => PackageSpec.ProjectOfWheel(file)!);
             // of a project whose wheel is named, no other wheel is wanted
@@ -53,10 +56,8 @@ internal sealed partial class WheelFolder : IAsyncDisposable
             while (wanted.TryDequeue(out var file))
             {
                 var content = new FileStream(Path.Combine(folder, file), FileMode.Open, FileAccess.Read, FileShare.Read | FileShare.Delete);
-                var hash = "";
-                open._wheels.Add((new WheelFile(file, hash), content));
-                hash = Convert.ToHexStringLower(await SHA256.HashDataAsync(content, cancellationToken));
-                open._wheels[^1] = (new WheelFile(file, hash), content);
+                open._contents.Add(content);
+                open._wheels.Add(new WheelFile(file, Convert.ToHexStringLower(await SHA256.HashDataAsync(content, cancellationToken))));
                 foreach (var required in Required(content).Where(seen.Add).SelectMany(project => byProject[project]))
                     wanted.Enqueue(required);
             }
@@ -76,7 +77,7 @@ internal sealed partial class WheelFolder : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
-        foreach (var (_, content) in _wheels)
+        foreach (var content in _contents)
             await content.DisposeAsync();
     }
 
@@ -85,9 +86,9 @@ internal sealed partial class WheelFolder : IAsyncDisposable
     {
         if (folder.Length == 0)
             return [];
-        var files = new DirectoryInfo(folder).EnumerateFiles("*.whl").Take(MaxFiles + 1)
-            .Where(file => file.LinkTarget is null && PackageSpec.ProjectOfWheel(file.Name) is not null).Select(file => file.Name).ToHashSet();
-        return files.Count <= MaxFiles ? files : throw Failed($"the node's folder of wheels has more than {MaxFiles} of them.");
+        var files = new DirectoryInfo(folder).EnumerateFiles("*.whl").Take(MaxFiles + 1).ToArray();
+        return files.Length > MaxFiles ? throw Failed($"the node's folder of wheels has more than {MaxFiles} of them.")
+            : [.. files.Where(file => file.LinkTarget is null && PackageSpec.ProjectOfWheel(file.Name) is not null).Select(file => file.Name)];
     }
 
     /// <summary>Projects that a wheel requires, whatever for: which of them it needs here, the installer finds out.</summary>

@@ -17,7 +17,8 @@ public static partial class PackageFailures
     /// <returns>Code <c>disk_full</c>, or <c>packages_failed</c>.</returns>
     public static EngineFailure Classify(string baseImage, IReadOnlyCollection<string> lines, string engineMessage)
     {
-        var errors = lines.Where(line => line.StartsWith("ERROR: ", StringComparison.Ordinal) || line.Contains(": No module named ", StringComparison.Ordinal))
+        // the engine's builder colours what comes on the standard error, a piece at a time
+        var errors = lines.Select(line => Colour().Replace(line, "")).Where(line => line.StartsWith("ERROR: ", StringComparison.Ordinal) || line.Contains(": No module named ", StringComparison.Ordinal))
             .TakeLast(ShownLines).ToArray();
         var said = string.Join(' ', (errors.Length > 0 ? errors : [engineMessage]).Select(line => line.Length <= ShownLength ? line : line[..ShownLength] + "…"));
         return errors.Append(engineMessage).Any(DiskFull().IsMatch)
@@ -31,6 +32,9 @@ public static partial class PackageFailures
 
     /// <summary>The failure of a build that could not begin.</summary>
     public static EngineFailure Because(string reason) => new(Code, $"extra_packages: {reason}");
+
+    [GeneratedRegex(@"\x1b\[[0-9;]*m")]
+    private static partial Regex Colour();
 
     [GeneratedRegex("no space left on device|disk quota exceeded", RegexOptions.IgnoreCase | RegexOptions.CultureInvariant | RegexOptions.NonBacktracking)]
     private static partial Regex DiskFull();

@@ -62,8 +62,9 @@ public sealed class PackageImageTests
     {
         string[] lines =
         [
-            "Step 5/5 : RUN [\"python3\"]", "Looking in links: /tmp/modelhost-wheels", "ERROR: Could not find a version that satisfies the requirement nope==1 (from versions: none)",
-            "ERROR: No matching distribution found for nope==1",
+            "Step 5/5 : RUN [\"python3\"]", "Looking in links: /tmp/modelhost-wheels",
+            // as an engine's builder writes the standard error: in red, a piece at a time
+            "\e[91mERROR: Could not find a version that satisfies the requirement nope==1 (from versions: none)", "\e[0m\e[91mERROR: No matching distribution found for nope==1", "\e[0m",
         ];
 
         var failure = PackageFailures.Classify("vllm/vllm-openai:v0.28.0", lines, "The command '...' returned a non-zero code: 1");
@@ -73,6 +74,7 @@ public sealed class PackageImageTests
         failure.Code.ShouldBe("packages_failed");
         failure.Message.ShouldContain("vllm/vllm-openai:v0.28.0");
         failure.Message.ShouldContain("No matching distribution found for nope==1");
+        failure.Message.ShouldNotContain("\e");
         without.Message.ShouldContain("executable file not found");
         full.Code.ShouldBe("disk_full");
     }
