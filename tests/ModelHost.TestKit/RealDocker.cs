@@ -12,14 +12,19 @@ public sealed class RealDocker : IAsyncDisposable
     /// <summary>Repository and tag of the simulator's image.</summary>
     public const string SimulatorRepository = "vllm/vllm-openai", SimulatorTag = "v0.28.0";
 
+    /// <summary>Repository of the simulator's image with a Python and its pip, under the same tag.</summary>
+    public const string PythonRepository = "modelhost-test/engine-python";
+
     private readonly Uri? _endpoint;
     private readonly string? _ownFolder;
     private readonly Lazy<Task> _simulator;
+    private readonly Lazy<Task<string?>> _python;
 
     private RealDocker(Uri? endpoint, string? ownFolder, string? skipReason)
     {
         (_endpoint, _ownFolder, SkipReason) = (endpoint, ownFolder, skipReason);
         _simulator = new(MakeSimulatorAsync);
+        _python = new(MakePythonAsync);
     }
 
     /// <summary>Why there is no engine; null when there is one.</summary>
@@ -81,6 +86,10 @@ public sealed class RealDocker : IAsyncDisposable
     /// <summary>Makes the simulator's image from the built product, under the name by which the product pulls vLLM; once for all callers.</summary>
     public Task NeedSimulatorAsync() => _simulator.Value;
 
+    /// <summary>Makes the simulator's image with a Python and its pip; once for all callers.</summary>
+    /// <returns>Why this machine cannot; null: it is there.</returns>
+    public Task<string?> NeedPythonAsync() => _python.Value;
+
     /// <summary>Ends the engine if it was started here, with its containers and images.</summary>
     public async ValueTask DisposeAsync()
     {
@@ -95,6 +104,21 @@ public sealed class RealDocker : IAsyncDisposable
         var product = Path.Combine(RepositoryRoot, "src", "ModelHost", "bin", output.Parent!.Name, output.Name);
         var environment = new Dictionary<string, string> { ["DOCKER_HOST"] = Endpoint.OriginalString, ["MODELHOST_PUBLISH_DIR"] = product };
         await RunAsync(Path.Combine(Bench, "make-simulator-image"), [$"{SimulatorRepository}:{SimulatorTag}"], environment, CancellationToken.None);
+    }
+
+    private async Task<string?> MakePythonAsync()
+    {
+        await NeedSimulatorAsync();
+        try
+        {
+            await RunAsync(Path.Combine(Bench, "make-python-image"), [$"{PythonRepository}:{SimulatorTag}"],
+                new Dictionary<string, string> { ["DOCKER_HOST"] = Endpoint.OriginalString }, CancellationToken.None);
+            return null;
+        }
+        catch (InvalidOperationException e) when (e.Message.Contains(" ended with 3: ", StringComparison.Ordinal))
+        {
+            return e.Message;
+        }
     }
 
     private static async Task StopAsync(string folder) =>
