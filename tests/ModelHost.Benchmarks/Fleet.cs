@@ -73,7 +73,7 @@ internal static class Fleet
             db.PublicNames.AddRange(rows.Select(row => new PublicName { Name = row.ReadSpec().PublicName, DeploymentId = row.Id }));
             await db.SaveChangesAsync();
             var link = new FleetNode(node.Hostname, rows);
-            var handle = new NodeHandle(node.Id, link);
+            var handle = ActivatorUtilities.CreateInstance<NodeHandle>(host.Services, node.Id, link);
             registry.Add(handle);
             links.Add((handle, link));
         }

@@ -1,5 +1,6 @@
 using ModelHost.Core.Backends;
 using ModelHost.Simulator.Flags;
+using ModelHost.Simulator.Options;
 
 namespace ModelHost.Tests.Backends;
 
@@ -52,7 +53,7 @@ public sealed class OptionReaderTests
     [Fact]
     public void What_follows_an_option_is_what_the_simulated_engine_takes()
     {
-        foreach (var (name, (flag, _)) in FlagTable.ByName)
+        foreach (var (name, (flag, _)) in new FlagTable(new Release(Release.Default)).ByName)
         {
             Reader.KindOf(name).ShouldBe(flag.Kind switch
             {

@@ -4,6 +4,7 @@ using ModelHost.Core.Deployments;
 using ModelHost.Data;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Nodes;
+using ModelHost.Features.Settings;
 using ModelHost.Protocol;
 using ModelHost.TestKit;
 
@@ -19,7 +20,7 @@ internal sealed class QuietNode : INode
     {
         _host = host;
         Id = id;
-        _handle = new NodeHandle(id, this);
+        _handle = new NodeHandle(id, this, host.Services.GetRequiredService<LiveSettings>());
         host.Services.GetRequiredService<NodeRegistry>().Add(_handle);
     }
 
@@ -55,8 +56,8 @@ internal sealed class QuietNode : INode
     /// <summary>Lets it be silent beyond the threshold.</summary>
     public void FallsSilent()
     {
-        for (var i = 0; i < NodeHandle.FailureThreshold; i++)
-            _handle.Silent();
+        for (var i = 0; !_handle.IsUnreachable; i++)
+            _handle.Silent(DateTimeOffset.UnixEpoch.AddHours(i));
     }
 
     /// <summary>Writes to a deployment's row, as reconciliation does.</summary>

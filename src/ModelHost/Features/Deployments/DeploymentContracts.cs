@@ -122,7 +122,6 @@ internal sealed record DeploymentRead
     public IReadOnlyList<EnvironmentVariable>? EnvVars { get; init; }
     public string? VllmVersion { get; init; }
     public IReadOnlyDictionary<string, JsonElement>? EngineArgs { get; init; }
-    public IReadOnlyList<string>? ExtraPackages { get; init; }
     public IReadOnlyList<LoraModule>? LoraModules { get; init; }
     public int? MaxFailedRestarts { get; init; }
     public string? Owner { get; init; }

@@ -55,7 +55,7 @@ internal sealed class DeploymentManifests(Database database, NodeRegistry nodes,
             Backend = spec.Backend,
             EngineArgs = spec.EngineArgs,
             ExtraArgs = spec.ExtraArgs,
-            ExtraPackages = [],
+            ExtraPackages = spec.ExtraPackages,
             LoraModules = spec.LoraModules,
             EnvVarKeys = spec.EnvVarKeys,
             Gpu = new ManifestGpu
@@ -93,6 +93,7 @@ internal sealed class DeploymentManifests(Database database, NodeRegistry nodes,
             Backend = manifest.Backend,
             EngineArgs = manifest.EngineArgs,
             ExtraArgs = manifest.ExtraArgs,
+            ExtraPackages = manifest.ExtraPackages,
             LoraModules = manifest.LoraModules,
             GpuMemoryFraction = manifest.Gpu!.MemoryFraction,
             GpuIds = manifest.Gpu.Ids is { Count: > 0 } ids ? ids : null,
@@ -128,8 +129,6 @@ internal sealed class DeploymentManifests(Database database, NodeRegistry nodes,
             return Missing("gpu");
         if (manifest.Gpu.MemoryFraction is null)
             return Missing("gpu.memory_fraction");
-        if (manifest.ExtraPackages is { Count: > 0 })
-            return Failure.Invalid($"{Root}.extra_packages", "is not supported");
         return Contradiction(manifest) is { } contradiction ? contradiction : manifest;
     }
 

@@ -19,6 +19,8 @@ internal sealed class DeploymentPlans(Database database, LaunchChecks checks)
             return refusal.Kind == FailureKind.Conflict ? new DeploymentPlan { Fits = false, BlockedReason = refusal.Detail } : refusal;
         var active = await LaunchChecks.ActiveAsync(db, site.Node.Id, except: null, cancellationToken);
         var spec = LaunchSpecs.From(request, recipe, site.Runtime);
+        if (LaunchChecks.Unsupported(site, spec, recipe, latest: "") is { } unsupported)
+            return unsupported;
         var wish = new PlacementRequest(spec.GpuMemoryFraction, request.GpuIds, request.TensorParallelSize, request.SkipResourceCheck);
         var placed = LaunchChecks.Place(site, wish, active);
         var blocks = new[]

@@ -118,6 +118,7 @@ internal sealed class DeploymentReads(Database database, NodeRegistry nodes)
             EnvVars = [.. spec.EnvVarKeys.Select(key => new EnvironmentVariable { Key = key, Value = EnvironmentVariable.Mask })],
             VllmVersion = row.EngineVersion is { Length: > 0 } ? row.EngineVersion : spec.EngineVersion,
             EngineArgs = spec.EngineArgs,
+            ExtraPackages = spec.ExtraPackages,
             LoraModules = spec.LoraModules,
             MaxFailedRestarts = spec.MaxFailedRestarts,
             Owner = spec.Owner.Length > 0 ? spec.Owner : null,

@@ -35,10 +35,10 @@ internal static class DeploymentRules
     public static Failure? CheckRelease(DeploymentFields request, BackendRecipe recipe, string version) =>
         EngineReleaseRules.Check(recipe, version, request.EngineArgs ?? new Dictionary<string, JsonElement>(), request.ExtraArgs ?? []);
 
-    /// <summary>Checks the paths of a request against the folders that its node allows; whether they are there, the node sees at the start.</summary>
-    public static Failure? CheckPaths(DeploymentFields request, string hostname, IReadOnlyCollection<string> folders)
+    /// <summary>Checks the paths of a launch against the folders that its node allows; whether they are there, the node sees at the start.</summary>
+    public static Failure? CheckPaths(LaunchSpec spec, string hostname, IReadOnlyCollection<string> folders)
     {
-        var outside = (request.LoraModules ?? []).Select(module => (Field: "lora_modules", module.Path)).Prepend((Field: "model_name", Path: request.ModelName!))
+        var outside = spec.LoraModules.Select(module => (Field: "lora_modules", module.Path)).Prepend((Field: "model_name", Path: spec.ModelName))
             .FirstOrDefault(source => ModelSource.IsPath(source.Path) && !folders.Any(folder => ModelSource.IsWithin(source.Path, folder)));
         return outside.Path is null ? null : Failure.Invalid(outside.Field, folders.Count == 0
             ? $"{outside.Path} is a path, and node {hostname} allows none (Node:ModelFolders)"

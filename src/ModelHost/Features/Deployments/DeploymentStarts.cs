@@ -127,6 +127,8 @@ internal sealed partial class DeploymentStarts(
         if (!(await checks.SiteAsync(db, request.NodeId!.Value, recipe, preferred: null, cancellationToken)).TryGet(out var site, out var refusal))
             return refusal;
         var spec = LaunchSpecs.From(request, recipe, site.Runtime);
+        if (LaunchChecks.Unsupported(site, spec, recipe, latest) is { } unsupported)
+            return unsupported;
         var wish = new PlacementRequest(spec.GpuMemoryFraction, request.GpuIds, request.TensorParallelSize, request.SkipResourceCheck);
         if (!(await ReserveAsync(db, site, spec, wish, except: null, cancellationToken)).TryGet(out var placed, out refusal))
             return refusal;
@@ -153,6 +155,8 @@ internal sealed partial class DeploymentStarts(
         if (!(await checks.SiteAsync(db, row.NodeId, recipe, spec.Runtime, cancellationToken)).TryGet(out var site, out refusal))
             return refusal;
         spec = spec with { DeploymentId = row.Id, Runtime = site.Runtime, Owner = request.Owner!, DurationSeconds = request.DurationSeconds };
+        if (LaunchChecks.Unsupported(site, spec, recipe, latest) is { } unsupported)
+            return unsupported;
         var wish = new PlacementRequest(spec.GpuMemoryFraction, spec.GpusChosen ? null : spec.GpuIds, spec.TensorParallelSize, SkipMemoryCheck: false);
         if (!(await ReserveAsync(db, site, spec, wish, except: row.Id, cancellationToken)).TryGet(out var placed, out refusal))
             return refusal;

@@ -1,15 +1,16 @@
 using ModelHost.Core;
 using ModelHost.Core.Deployments;
+using ModelHost.Features.Settings;
 
 namespace ModelHost.Features.Deployments;
 
 /// <summary>Waits until a launch has come to something. Whoever waits changes nothing: leaving cancels nothing.</summary>
-internal sealed class DeploymentWaits(DeploymentReads reads, IHostApplicationLifetime lifetime, TimeProvider time)
+internal sealed class DeploymentWaits(DeploymentReads reads, LiveSettings settings, IHostApplicationLifetime lifetime, TimeProvider time)
 {
     private static readonly TimeSpan Poll = TimeSpan.FromMilliseconds(100);
 
-    /// <summary>How long at most; then the deployment is answered as it stands. Default 1800 s, as long as a start may take.</summary>
-    public TimeSpan Limit { get; set; } = TimeSpan.FromSeconds(1800);
+    /// <summary>How long at most; then the deployment is answered as it stands. Default: as long as a start may take.</summary>
+    public TimeSpan Limit { get => field > TimeSpan.Zero ? field : TimeSpan.FromSeconds(settings.Current.StartTimeoutSeconds); set; }
 
     /// <summary>Waits while a deployment is on its way to running.</summary>
     /// <returns>The deployment as it stands then.</returns>

@@ -41,6 +41,15 @@ internal sealed class LaunchChecks(NodeRegistry nodes, LiveSettings settings)
         return new LaunchSite(node, report, runtime);
     }
 
+    /// <summary>Checks the options against the release that will run, and the paths against the folders that the node allows.</summary>
+    /// <param name="site">Where the launch goes.</param>
+    /// <param name="spec">What is launched.</param>
+    /// <param name="recipe">Knows the options.</param>
+    /// <param name="latest">The release that runs if none is asked for; empty: not known, and the node checks it at the start.</param>
+    public static Failure? Unsupported(LaunchSite site, LaunchSpec spec, BackendRecipe recipe, string latest) =>
+        DeploymentRules.CheckPaths(spec, site.Node.Hostname, site.Report.ModelFolders)
+        ?? EngineReleaseRules.Check(recipe, spec.EngineVersion ?? latest, spec.EngineArgs, spec.ExtraArgs);
+
     /// <summary>The active deployments of a node.</summary>
     /// <param name="db">The database.</param>
     /// <param name="nodeId">The node.</param>

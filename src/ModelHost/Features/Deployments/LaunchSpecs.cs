@@ -25,6 +25,7 @@ internal static class LaunchSpecs
         EnvVarKeys = [.. request.Variables().Keys],
         EngineVersion = request.VllmVersion is { Length: > 0 } version ? version : null,
         EngineArgs = request.EngineArgs ?? new Dictionary<string, JsonElement>(),
+        ExtraPackages = request.ExtraPackages ?? [],
         LoraModules = request.LoraModules ?? [],
         MaxFailedRestarts = request.MaxFailedRestarts,
         Owner = request.Owner ?? "",
