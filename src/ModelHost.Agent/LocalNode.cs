@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using System.Diagnostics.CodeAnalysis;
 using System.Net;
 using System.Net.Sockets;
 using System.Security.Cryptography;
@@ -20,6 +21,9 @@ namespace ModelHost.Agent;
 /// </summary>
 public sealed partial class LocalNode : INode, IAsyncDisposable
 {
+    // runs of a deployment whose logs are kept, as many as the control plane keeps records of
+    private const int KeptRuns = 5;
+    private static readonly TimeSpan LeasePeriod = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan ScanPeriod = TimeSpan.FromSeconds(5);
     private static readonly TimeSpan ScanDeadline = TimeSpan.FromSeconds(10);
     // a hung runtime must not keep the engines of the others from being served
@@ -36,7 +40,10 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     private readonly GpuSampler _gpus;
     private readonly DiskSampler _disk;
     private readonly EngineProbe _probe = new();
+    private readonly RunRecords _records;
     private readonly SupervisorContext _context;
+    // of the time before this process: those whose engines are found, or not, are taken out
+    private readonly Dictionary<string, RunRecord> _kept;
     private readonly ConcurrentDictionary<string, bool> _answering = new();
     private readonly Dictionary<string, EngineSupervisor> _engines = [];
     // runs whose end was asked for: a start that is still on its way must not bring them back
@@ -63,7 +70,9 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         ];
         _gpus = new GpuSampler(new SmiCommand(options.NvidiaSmi, options.NvidiaSmiTimeout, time), ReadSystemMemory, RunOf, time, _logger);
         _disk = new DiskSampler(identity.DataFolder, Path.GetFullPath(cache), time);
-        _context = new SupervisorContext(options, LogPath, _probe, time, _logger, SignalChange);
+        _records = new RunRecords(identity.DataFolder);
+        _kept = _records.ReadAll().ToDictionary(record => record.RunId);
+        _context = new SupervisorContext(options, LogPath, _probe, _records, time, _logger, SignalChange);
     }
 
     /// <summary>Finds the engines that are there, and begins to watch the machine.</summary>
@@ -71,7 +80,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     {
         var scans = _runtimes.Select(runtime => ScanAsync(runtime, _shutdown.Token)).ToArray();
         _loops = Task.WhenAll(
-            [_gpus.RunAsync(SignalChange, _shutdown.Token), _disk.RunAsync(_shutdown.Token), .. _runtimes.Select((runtime, i) => ScanForeverAsync(runtime, scans[i]))]);
+            [_gpus.RunAsync(SignalChange, _shutdown.Token), _disk.RunAsync(_shutdown.Token), EnforceLeasesAsync(), .. _runtimes.Select((runtime, i) => ScanForeverAsync(runtime, scans[i]))]);
         // a first request to start something should find the GPUs; a card that wakes slowly must not hold up everything else
         await Task.WhenAll(
             Task.WhenAny(Task.WhenAll(scans), Task.Delay(OpenDeadline, _time, cancellationToken)),
@@ -91,27 +100,63 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         {
             if (!_engines.ContainsKey(request.RunId) && !_ended.Contains(request.RunId))
             {
-                var key = Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(24));
-                var launch = new EngineLaunch(request.DeploymentUid, request.RunId, spec, recipe,
-                    new Dictionary<string, string>(request.Env), request.LatestVersion, FreePort(), key);
-                Track(EngineSupervisor.Start(_context, runtime, launch));
+                var lease = Lease.FromJson(request.Lease) ?? new Lease(0, null, spec.DurationSeconds);
+                Launch(runtime, recipe, spec, request.DeploymentUid, request.RunId, lease, request.LatestVersion, new Dictionary<string, string>(request.Env));
             }
         }
         SignalChange();
         return Task.FromResult(new StartReply());
     }
 
+    private void Launch(
+        IEngineRuntime runtime, BackendRecipe recipe, LaunchSpec spec, string deploymentUid, string runId, Lease lease, string latestVersion,
+        IReadOnlyDictionary<string, string> env)
+    {
+        var key = Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(24));
+        _kept.Remove(runId);
+        RunLog.DeleteOlder(Path.GetDirectoryName(LogPath(deploymentUid, runId))!, KeptRuns - 1);
+        Track(EngineSupervisor.Start(
+            _context, runtime, new EngineLaunch(deploymentUid, runId, spec, recipe, env, latestVersion, FreePort(), key, lease)));
+    }
+
     /// <inheritdoc/>
     public Task<StopReply> StopAsync(StopRequest request, CancellationToken cancellationToken)
     {
         ArgumentNullException.ThrowIfNull(request);
+        EngineSupervisor? engine;
         lock (_lock)
         {
             _ended.Add(request.RunId);
-            if (_engines.TryGetValue(request.RunId, out var engine))
-                engine.Stop();
+            engine = _engines.GetValueOrDefault(request.RunId);
         }
+        engine?.Stop();
         return Task.FromResult(new StopReply());
+    }
+
+    /// <inheritdoc/>
+    public Task<UpdateReply> UpdateAsync(UpdateRequest request, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        if (LaunchSpec.FromJson(request.LaunchSpec) is null || Lease.FromJson(request.Lease) is not { } lease)
+            throw new ArgumentException("the launch spec or the lease is of an unknown version", nameof(request));
+        Watched(request.RunId)?.Update(request.LaunchSpec, lease);
+        return Task.FromResult(new UpdateReply());
+    }
+
+    /// <inheritdoc/>
+    public Task<EnvironmentReply> EnvironmentAsync(EnvironmentRequest request, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        var reply = new EnvironmentReply();
+        if (Watched(request.RunId) is { } engine)
+            reply.Env.Add(engine.Environment().ToDictionary());
+        return Task.FromResult(reply);
+    }
+
+    private EngineSupervisor? Watched(string runId)
+    {
+        lock (_lock)
+            return _engines.GetValueOrDefault(runId);
     }
 
     /// <inheritdoc/>
@@ -141,9 +186,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     {
         ArgumentNullException.ThrowIfNull(request);
         var count = Math.Clamp(request.Tail, 1, 2000);
-        EngineSupervisor? engine;
-        lock (_lock)
-            engine = _engines.Values.FirstOrDefault(e => e.RunId == request.RunId);
+        var engine = Watched(request.RunId);
         var reply = new LogsReply();
         reply.Lines.AddRange(engine is not null && !engine.IsGone ? engine.Tail(count)
             : Guid.TryParse(request.DeploymentUid, out _) && Guid.TryParse(request.RunId, out _) ? RunLog.ReadTail(LogPath(request.DeploymentUid, request.RunId), count)
@@ -212,12 +255,11 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
             {
                 foreach (var instance in instances.Where(instance => !_engines.ContainsKey(instance.RunId)))
                 {
-                    if (LaunchSpec.FromJson(instance.SpecJson) is { } spec && BackendCatalogue.BuiltIn.TryGetValue(spec.Backend, out var recipe))
-                    {
-                        LogAdopted(instance.RunId, instance.DeploymentUid, runtime.Name);
-                        Track(EngineSupervisor.Adopt(_context, runtime, recipe, instance));
-                    }
+                    if (IsOurs(instance, out var recipe))
+                        Adopt(runtime, recipe, instance);
                 }
+                foreach (var record in _kept.Values.Where(record => record.Runtime == runtime.Name).ToArray())
+                    TakeUp(runtime, record);
             }
             if (!_answering.GetValueOrDefault(runtime.Name))
                 LogRuntimeAnswers(runtime.Name);
@@ -233,6 +275,62 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
             if (_answering.GetValueOrDefault(runtime.Name, true))
                 LogRuntimeSilent(runtime.Name, deadline.IsCancellationRequested ? $"no answer within {ScanDeadline.TotalSeconds:0} s" : e.Message);
             SetAnswering(runtime, false);
+        }
+    }
+
+    private static bool IsOurs(EngineInstance instance, [NotNullWhen(true)] out BackendRecipe? recipe)
+    {
+        recipe = LaunchSpec.FromJson(instance.SpecJson) is { } spec ? BackendCatalogue.BuiltIn.GetValueOrDefault(spec.Backend) : null;
+        // the ids name files; labels can be written by anybody who may start containers
+        return recipe is not null && Guid.TryParse(instance.RunId, out _) && Guid.TryParse(instance.DeploymentUid, out _);
+    }
+
+    private void Adopt(IEngineRuntime runtime, BackendRecipe recipe, EngineInstance instance)
+    {
+        _kept.Remove(instance.RunId, out var record);
+        LogAdopted(instance.RunId, instance.DeploymentUid, runtime.Name);
+        Track(EngineSupervisor.Adopt(_context, runtime, recipe, instance, record));
+        if (record is not null && instance.IsEnded && record.BootId != _records.BootId)
+            Relaunch(runtime, recipe, record);
+    }
+
+    /// <summary>Goes on with a run that was wanted when the machine went down, as another one; the control plane takes it over from the report.</summary>
+    private void Relaunch(IEngineRuntime runtime, BackendRecipe recipe, RunRecord record)
+    {
+        if (record.Ending != RunEnding.None || record.Lease.ExpiresAt <= _time.GetUtcNow() || LaunchSpec.FromJson(record.Spec) is not { } spec)
+            return;
+        var next = Guid.NewGuid().ToString("N");
+        LogRelaunched(record.RunId, next, record.DeploymentUid);
+        Watched(record.RunId)?.Stop();
+        Launch(runtime, recipe, spec, record.DeploymentUid, next, record.Lease, record.LatestVersion, _records.Open(record.Environment));
+    }
+
+    /// <summary>Goes on with a run that left no engine behind: one that was being prepared, or whose lease ended it.</summary>
+    private void TakeUp(IEngineRuntime runtime, RunRecord record)
+    {
+        _kept.Remove(record.RunId);
+        var spec = LaunchSpec.FromJson(record.Spec);
+        var recipe = BackendCatalogue.BuiltIn.GetValueOrDefault(spec?.Backend ?? "");
+        if (recipe is null || _engines.ContainsKey(record.RunId))
+            return;
+        if (record.Ending == RunEnding.Expired)
+            Track(EngineSupervisor.Recall(_context, runtime, recipe, record));
+        else if (record is { Ending: RunEnding.None, StartedAt: null })
+            Launch(runtime, recipe, spec!, record.DeploymentUid, record.RunId, record.Lease, record.LatestVersion, _records.Open(record.Environment));
+        else
+            _records.Delete(record.RunId); // it is gone, and whoever wants another is the control plane
+    }
+
+    private async Task EnforceLeasesAsync()
+    {
+        while (!_shutdown.IsCancellationRequested)
+        {
+            await Task.Delay(LeasePeriod, _time, _shutdown.Token);
+            EngineSupervisor[] engines;
+            lock (_lock)
+                engines = [.. _engines.Values];
+            foreach (var engine in engines)
+                engine.ExpireIfDue(_time.GetUtcNow());
         }
     }
 
@@ -319,6 +417,9 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
 
     [LoggerMessage(2201, LogLevel.Information, "Run {RunId} of deployment {DeploymentUid} was found on {Runtime} and is watched again.")]
     private partial void LogAdopted(string runId, string deploymentUid, string runtime);
+
+    [LoggerMessage(2204, LogLevel.Information, "Run {RunId} of deployment {DeploymentUid} ended with the machine; run {NextRunId} goes on for it.")]
+    private partial void LogRelaunched(string runId, string nextRunId, string deploymentUid);
 
     [LoggerMessage(2202, LogLevel.Information, "Runtime {Runtime} answers.")]
     private partial void LogRuntimeAnswers(string runtime);

@@ -10,6 +10,12 @@ public interface INode
     /// <summary>Begins the end of a run and the removal of its container or process.</summary>
     Task<StopReply> StopAsync(StopRequest request, CancellationToken cancellationToken);
 
+    /// <summary>Replaces what the node keeps of a run: its spec and its lease. One that it does not know, or knows a later lease of, changes nothing.</summary>
+    Task<UpdateReply> UpdateAsync(UpdateRequest request, CancellationToken cancellationToken);
+
+    /// <summary>The values of a run's variables; of one that the node does not know, none.</summary>
+    Task<EnvironmentReply> EnvironmentAsync(EnvironmentRequest request, CancellationToken cancellationToken);
+
     /// <summary>Everything the node knows now.</summary>
     Task<NodeReport> ReportAsync(ReportRequest request, CancellationToken cancellationToken);
 

@@ -1,6 +1,7 @@
 using Microsoft.Extensions.Logging;
 using ModelHost.Agent.Runtimes;
 using ModelHost.Core.Backends;
+using ModelHost.Core.Deployments;
 using ModelHost.Core.Engines;
 using ModelHost.Protocol;
 
@@ -8,14 +9,14 @@ namespace ModelHost.Agent.Engines;
 
 /// <summary>What every supervisor needs of its node.</summary>
 internal sealed record SupervisorContext(
-    NodeOptions Options, Func<string, string, string> LogPath, EngineProbe Probe, TimeProvider Time, ILogger Logger, Action Changed);
+    NodeOptions Options, Func<string, string, string> LogPath, EngineProbe Probe, RunRecords Records, TimeProvider Time, ILogger Logger, Action Changed);
 
 /// <summary>
 /// One run of a deployment, from the start of its engine to its removal. One task does everything; others ask it to stop and read
 /// snapshots.
 /// <code>
 /// preparing -> loading -> ready -> failed (until told to stop)
-///      \__________\_________\________\-> stopping -> gone
+///      \__________\_________\________\-> stopping -> gone, or expired (until told to stop)
 /// </code>
 /// When the host shuts down, the task ends and the engine goes on.
 /// </summary>
@@ -32,6 +33,8 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
     private readonly IEngineRuntime _runtime;
     private readonly BackendRecipe _recipe;
     private readonly CancellationTokenSource _stop = new();
+    // the lease ran out: the engine ends, and what is known of it stays
+    private readonly CancellationTokenSource _expire = new();
     private readonly CancellationTokenSource _shutdown = new();
     private readonly Lock _lock = new();
     private readonly Engine _engine;
@@ -40,13 +43,16 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
     // set when the engine's last counters have been reported
     private readonly TaskCompletionSource _endSeen = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private EngineInstance? _instance;
+    private RunRecord _record;
     private int _disposed;
     private Task _task = Task.CompletedTask;
 
     private EngineSupervisor(
-        SupervisorContext context, IEngineRuntime runtime, BackendRecipe recipe, Engine engine, int port, string key, IReadOnlyList<string> secrets)
+        SupervisorContext context, IEngineRuntime runtime, BackendRecipe recipe, RunRecord record, int port, string key, IEnumerable<string> secrets)
     {
-        (_context, _logger, _runtime, _recipe, _engine, EnginePort) = (context, context.Logger, runtime, recipe, engine, port);
+        var engine = new Engine { DeploymentUid = record.DeploymentUid, RunId = record.RunId, Runtime = runtime.Name };
+        (_context, _logger, _runtime, _recipe, _engine, _record, EnginePort) = (context, context.Logger, runtime, recipe, engine, record, port);
+        Show(record);
         engine.EngineUrl = $"http://127.0.0.1:{port}";
         engine.EngineKey = key;
         _redactor = new Redactor([.. secrets, key]);
@@ -68,28 +74,57 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
     /// <summary>Begins a new run.</summary>
     public static EngineSupervisor Start(SupervisorContext context, IEngineRuntime runtime, EngineLaunch launch)
     {
-        var engine = new Engine
+        var record = new RunRecord
         {
             DeploymentUid = launch.DeploymentUid,
             RunId = launch.RunId,
-            Phase = EnginePhase.Preparing,
-            Detail = "preparing image",
-            LaunchSpec = launch.Spec.ToJson(),
             Runtime = runtime.Name,
+            Spec = launch.Spec.ToJson(),
+            Lease = launch.Lease,
+            LatestVersion = launch.LatestVersion,
+            Environment = context.Records.Seal(launch.Env),
+            BootId = context.Records.BootId,
         };
-        var secrets = launch.Env.Where(variable => Redactor.IsSecretName(variable.Key)).Select(variable => variable.Value).ToArray();
-        var supervisor = new EngineSupervisor(context, runtime, launch.Recipe, engine, launch.EnginePort, launch.EngineKey, secrets);
+        var secrets = launch.Env.Where(variable => Redactor.IsSecretName(variable.Key)).Select(variable => variable.Value);
+        var supervisor = new EngineSupervisor(context, runtime, launch.Recipe, record, launch.EnginePort, launch.EngineKey, secrets);
+        (supervisor._engine.Phase, supervisor._engine.Detail) = (EnginePhase.Preparing, "preparing image");
+        supervisor.Write(record);
         supervisor._task = Task.Run(() => supervisor.RunAsync(launch));
         return supervisor;
     }
 
     /// <summary>Takes over a run that outlived the host.</summary>
-    public static EngineSupervisor Adopt(SupervisorContext context, IEngineRuntime runtime, BackendRecipe recipe, EngineInstance instance)
+    /// <param name="context">What every supervisor needs.</param>
+    /// <param name="runtime">Where its engine was found.</param>
+    /// <param name="recipe">The recipe of its backend.</param>
+    /// <param name="instance">Its engine.</param>
+    /// <param name="known">What the node kept of it; null: nothing, then its labels have to do.</param>
+    public static EngineSupervisor Adopt(SupervisorContext context, IEngineRuntime runtime, BackendRecipe recipe, EngineInstance instance, RunRecord? known)
     {
-        var engine = new Engine { DeploymentUid = instance.DeploymentUid, RunId = instance.RunId, LaunchSpec = instance.SpecJson, Runtime = runtime.Name };
-        var supervisor = new EngineSupervisor(context, runtime, recipe, engine, instance.EnginePort, instance.EngineKey, instance.Secrets);
+        var record = known ?? new RunRecord
+        {
+            DeploymentUid = instance.DeploymentUid,
+            RunId = instance.RunId,
+            Runtime = runtime.Name,
+            Spec = instance.SpecJson,
+            Lease = instance.Lease ?? new Lease(0, null, LaunchSpec.FromJson(instance.SpecJson)?.DurationSeconds),
+            Environment = context.Records.Seal(instance.Env),
+            BootId = context.Records.BootId,
+        };
+        var supervisor = new EngineSupervisor(context, runtime, recipe, record, instance.EnginePort, instance.EngineKey, instance.Secrets);
         supervisor.Started(instance);
+        supervisor.Resume(record.Ending);
         supervisor._task = Task.Run(() => supervisor.RunAsync(null));
+        return supervisor;
+    }
+
+    /// <summary>Shows a run whose lease ended while nobody could be told.</summary>
+    public static EngineSupervisor Recall(SupervisorContext context, IEngineRuntime runtime, BackendRecipe recipe, RunRecord record)
+    {
+        var supervisor = new EngineSupervisor(context, runtime, recipe, record, 0, "", []);
+        supervisor._engine.Phase = EnginePhase.Expired;
+        supervisor._task = Task.Run(supervisor.EndAsync);
+        supervisor._expire.Cancel();
         return supervisor;
     }
 
@@ -98,7 +133,7 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
     {
         lock (_lock)
         {
-            if (_engine.Phase == EnginePhase.Stopping)
+            if (_engine.Phase is EnginePhase.Stopping or EnginePhase.Expired)
                 _endSeen.TrySetResult();
             return _engine.Clone();
         }
@@ -114,7 +149,39 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
     public IReadOnlyList<FileStream> OpenLog() => _log.OpenParts();
 
     /// <summary>Asks for the end of the run; cancels a pull.</summary>
-    public void Stop() => _stop.Cancel();
+    public void Stop()
+    {
+        Keep(record => record with { Ending = RunEnding.Told });
+        _stop.Cancel();
+    }
+
+    /// <summary>Takes what is stored of the deployment now, unless a later lease is known.</summary>
+    public void Update(string spec, Lease lease) => Keep(record => lease.Version < record.Lease.Version ? record : record with
+    {
+        Spec = spec,
+        Lease = record.ReadyAt is { } readyAt ? lease.CountedFrom(readyAt) : lease,
+    });
+
+    /// <summary>Ends the engine if its lease is over; nobody has to be asked.</summary>
+    public void ExpireIfDue(DateTimeOffset now)
+    {
+        lock (_lock)
+        {
+            if (_record.Ending != RunEnding.None || !(_record.Lease.ExpiresAt <= now))
+                return;
+        }
+        LogExpired(RunId);
+        Say("[modelhost] the lease is over");
+        Keep(record => record with { Ending = RunEnding.Expired });
+        _expire.Cancel();
+    }
+
+    /// <summary>The values of its variables.</summary>
+    public IReadOnlyDictionary<string, string> Environment()
+    {
+        lock (_lock)
+            return _context.Records.Open(_record.Environment);
+    }
 
     /// <summary>Ends the supervision and leaves the engine as it is.</summary>
     public async ValueTask DisposeAsync()
@@ -125,12 +192,13 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
         await _task;
         _log.Dispose();
         _stop.Dispose();
+        _expire.Dispose();
         _shutdown.Dispose();
     }
 
     private async Task RunAsync(EngineLaunch? launch)
     {
-        using var working = CancellationTokenSource.CreateLinkedTokenSource(_stop.Token, _shutdown.Token);
+        using var working = CancellationTokenSource.CreateLinkedTokenSource(_stop.Token, _expire.Token, _shutdown.Token);
         try
         {
             if (launch is not null)
@@ -152,9 +220,8 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
             LogBroken(e, RunId);
             Failed(new EngineFailure("internal", "The supervision of this run broke off; the control plane's log says why."), null);
         }
-        if (_shutdown.IsCancellationRequested && !_stop.IsCancellationRequested)
-            return;
-        await StoppedAsync();
+        if (!_shutdown.IsCancellationRequested || _stop.IsCancellationRequested || _expire.IsCancellationRequested)
+            await EndAsync();
     }
 
     private async Task<EngineInstance> LaunchAsync(EngineLaunch launch, CancellationToken cancellationToken)
@@ -174,13 +241,36 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
         }
     }
 
-    /// <summary>Waits until the end of the run is asked for, ends the engine and removes what is left.</summary>
-    private async Task StoppedAsync()
+    /// <summary>Waits until the run is to end, ends the engine, removes what is left, and is gone once it is told to stop.</summary>
+    private async Task EndAsync()
     {
-        using var told = CancellationTokenSource.CreateLinkedTokenSource(_stop.Token, _shutdown.Token);
-        await Task.Delay(Timeout.InfiniteTimeSpan, _context.Time, told.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-        if (!_stop.IsCancellationRequested)
+        if (!await AnyAsync(_stop.Token, _expire.Token) || !await RemoveAsync())
             return;
+        if (!_stop.IsCancellationRequested)
+        {
+            Change(engine => (engine.Phase, engine.Detail) = (EnginePhase.Expired, ""));
+            if (!await AnyAsync(_stop.Token))
+                return;
+        }
+        Say("[modelhost] stopped");
+        if (_engine.Metrics is not null)
+            await Task.WhenAny(_endSeen.Task, Task.Delay(EndSeenDeadline, _context.Time, _shutdown.Token));
+        _context.Records.Delete(RunId);
+        IsGone = true;
+        _context.Changed();
+    }
+
+    /// <summary>Waits until one of these is cancelled; false: the host shuts down.</summary>
+    private async Task<bool> AnyAsync(params CancellationToken[] tokens)
+    {
+        using var told = CancellationTokenSource.CreateLinkedTokenSource([.. tokens, _shutdown.Token]);
+        await Task.Delay(Timeout.InfiniteTimeSpan, _context.Time, told.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        return tokens.Any(token => token.IsCancellationRequested);
+    }
+
+    /// <summary>Ends the engine and removes what is left of it; false: the host shuts down.</summary>
+    private async Task<bool> RemoveAsync()
+    {
         while (_instance is not null)
         {
             try
@@ -188,11 +278,11 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
                 await CountLastAsync(_instance);
                 Change(engine => (engine.Phase, engine.Detail) = (EnginePhase.Stopping, "stopping"));
                 await _runtime.RemoveAsync(_instance, _context.Options.StopGrace, _shutdown.Token);
-                break;
+                _instance = null;
             }
             catch (OperationCanceledException) when (_shutdown.IsCancellationRequested)
             {
-                return;
+                return false;
             }
 #pragma warning disable CA1031 // whatever it is, the engine may still hold its GPUs: it is tried until it is gone
             catch (Exception e)
@@ -200,14 +290,10 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
             {
                 LogStopFailed(e, RunId);
                 if (!await PauseAsync(RetryDelay))
-                    return;
+                    return false;
             }
         }
-        Say("[modelhost] stopped");
-        if (_engine.Metrics is not null)
-            await Task.WhenAny(_endSeen.Task, Task.Delay(EndSeenDeadline, _context.Time, _shutdown.Token));
-        IsGone = true;
-        _context.Changed();
+        return true;
     }
 
     /// <summary>Reads the counters of a serving engine once more: they end with it.</summary>
@@ -253,7 +339,7 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
             LogVanished(RunId);
             Say("[modelhost] the engine is gone");
             _instance = null;
-            _stop.Cancel(); // nothing to report but its absence
+            Stop(); // nothing to report but its absence
             return;
         }
         Say($"[modelhost] the engine ended with exit code {exit.ExitCode?.ToString(System.Globalization.CultureInfo.InvariantCulture) ?? "unknown"}");
@@ -324,11 +410,9 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
         {
             while (!await _context.Probe.IsReadyAsync(_recipe, instance.EnginePort, cancellationToken))
                 await ready.WaitAsync(LoadingPoll, cancellationToken);
-            Change(engine =>
-            {
-                (engine.Phase, engine.Detail) = (EnginePhase.Ready, "");
-                engine.ReadyAt = _context.Time.GetUtcNow().ToUnixTimeMilliseconds() / 1000.0;
-            });
+            var now = _context.Time.GetUtcNow();
+            Keep(record => record.ReadyAt is null ? record with { ReadyAt = now, Lease = record.Lease.CountedFrom(now) } : record);
+            Change(engine => (engine.Phase, engine.Detail) = (EnginePhase.Ready, ""));
             LogReady(RunId);
             var meter = new EngineRateMeter();
             var began = _context.Time.GetTimestamp();
@@ -375,6 +459,8 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
     private void Started(EngineInstance instance)
     {
         _instance = instance;
+        var now = _context.Time.GetUtcNow();
+        Keep(record => record.StartedAt is null ? record with { StartedAt = now } : record);
         Change(engine =>
         {
             (engine.Phase, engine.Detail) = (EnginePhase.Loading, "");
@@ -412,6 +498,7 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
         {
             // its counters stay: the control plane may not have seen the last ones
             (engine.Phase, engine.Detail, engine.FailureCode, engine.Failure) = (EnginePhase.Failed, "", failure.Code, failure.Message);
+            engine.FailureIsFinal = failure.IsFinal;
             if (exitCode is { } code)
                 engine.ExitCode = code;
         });
@@ -422,6 +509,51 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
     {
         _log.Append(line, null, null);
         _log.Mark();
+    }
+
+    /// <summary>Goes on with an end that was begun before the host was ended.</summary>
+    private void Resume(RunEnding ending)
+    {
+        if (ending == RunEnding.Told)
+            _stop.Cancel();
+        else if (ending == RunEnding.Expired)
+            _expire.Cancel();
+    }
+
+    /// <summary>Changes what is kept of the run. A full disk costs what a restart would have known, and never an engine.</summary>
+    private void Keep(Func<RunRecord, RunRecord> change)
+    {
+        lock (_lock)
+        {
+            var changed = change(_record);
+            if (changed == _record)
+                return;
+            _record = changed;
+            Show(changed);
+            Write(changed);
+        }
+        _context.Changed();
+    }
+
+    private void Write(RunRecord record)
+    {
+        try
+        {
+            _context.Records.Write(record);
+        }
+        catch (IOException e)
+        {
+            LogNotKept(RunId, e.Message);
+        }
+    }
+
+    private void Show(RunRecord record)
+    {
+        (_engine.LaunchSpec, _engine.Lease) = (record.Spec, record.Lease.ToJson());
+        if (record.StartedAt is { } startedAt)
+            _engine.StartedAt = startedAt.ToUnixTimeMilliseconds() / 1000.0;
+        if (record.ReadyAt is { } readyAt)
+            _engine.ReadyAt = readyAt.ToUnixTimeMilliseconds() / 1000.0;
     }
 
     private void Change(Action<Engine> change)
@@ -448,6 +580,12 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
 
     [LoggerMessage(2104, LogLevel.Warning, "The engine of run {RunId} could not be ended; it is tried again.")]
     private partial void LogStopFailed(Exception exception, string runId);
+
+    [LoggerMessage(2106, LogLevel.Information, "The lease of run {RunId} is over.")]
+    private partial void LogExpired(string runId);
+
+    [LoggerMessage(2107, LogLevel.Warning, "What is known of run {RunId} could not be written down: {Reason}")]
+    private partial void LogNotKept(string runId, string reason);
 
     [LoggerMessage(2105, LogLevel.Error, "The supervision of run {RunId} broke off.")]
     private partial void LogBroken(Exception exception, string runId);

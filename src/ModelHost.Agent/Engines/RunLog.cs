@@ -74,6 +74,18 @@ internal sealed partial class RunLog : IDisposable
         return lines.Count < count ? [.. LastLines(Older(path), count - lines.Count), .. lines] : lines;
     }
 
+    /// <summary>Deletes the logs of all runs in a deployment's folder but the newest.</summary>
+    public static void DeleteOlder(string folder, int kept)
+    {
+        if (!Directory.Exists(folder))
+            return;
+        foreach (var log in new DirectoryInfo(folder).EnumerateFiles("*.log").OrderByDescending(file => file.LastWriteTimeUtc).Skip(kept).ToArray())
+        {
+            foreach (var path in (string[])[log.FullName, Older(log.FullName), log.FullName + ".pos"])
+                File.Delete(path);
+        }
+    }
+
     /// <summary>Opens the files of the log, older first; they stay what they are when the log is rotated.</summary>
     public IReadOnlyList<FileStream> OpenParts()
     {

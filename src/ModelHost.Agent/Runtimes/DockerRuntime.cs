@@ -19,6 +19,7 @@ internal sealed class DockerRuntime(
     internal const string SpecLabel = "modelhost.spec";
     private const string PortLabel = "modelhost.engine_port";
     private const string ImageLabel = "modelhost.image";
+    private const string LeaseLabel = "modelhost.lease";
 
     private static readonly TimeSpan CreateDeadline = TimeSpan.FromSeconds(60);
 
@@ -44,7 +45,11 @@ internal sealed class DockerRuntime(
             var image = details.Labels.GetValueOrDefault(ImageLabel, details.ImageName);
             instances.Add(new EngineInstance(details.Id, uid, run, details.Labels[SpecLabel], port, variables[recipe.KeyVariable].LastOrDefault(""),
                 image, await _images.DigestAsync(details.Image, cancellationToken), VersionOf(image),
-                [.. variables.Where(pair => Redactor.IsSecretName(pair.Key)).SelectMany(pair => pair)]));
+                [.. variables.Where(pair => Redactor.IsSecretName(pair.Key)).SelectMany(pair => pair)])
+            {
+                Env = EngineInstance.Named(details.Labels[SpecLabel], name => variables[name].LastOrDefault()),
+                Lease = Lease.FromJson(details.Labels.GetValueOrDefault(LeaseLabel)),
+            });
         }
         return instances;
     }
@@ -71,6 +76,7 @@ internal sealed class DockerRuntime(
                 [SpecLabel] = specJson,
                 [PortLabel] = launch.EnginePort.ToString(CultureInfo.InvariantCulture),
                 [ImageLabel] = image, // the engine's own: its tag tells the version
+                [LeaseLabel] = launch.Lease.ToJson(), // as at the launch: what came later stands in the node's own record
             },
             Mounts =
             [

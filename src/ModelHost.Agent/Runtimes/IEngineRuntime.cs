@@ -41,7 +41,7 @@ internal interface IEngineRuntime
 /// <summary>What to start.</summary>
 internal sealed record EngineLaunch(
     string DeploymentUid, string RunId, LaunchSpec Spec, BackendRecipe Recipe, IReadOnlyDictionary<string, string> Env, string LatestVersion,
-    int EnginePort, string EngineKey);
+    int EnginePort, string EngineKey, Lease Lease);
 
 /// <summary>How far a launch is.</summary>
 internal sealed record LaunchProgress(string Detail, PullProgress? Pull = null, string? Line = null);
@@ -49,7 +49,22 @@ internal sealed record LaunchProgress(string Detail, PullProgress? Pull = null, 
 /// <summary>An engine that a runtime started.</summary>
 internal sealed record EngineInstance(
     string Id, string DeploymentUid, string RunId, string SpecJson, int EnginePort, string EngineKey, string Image, string ImageDigest,
-    string EngineVersion, IReadOnlyList<string> Secrets);
+    string EngineVersion, IReadOnlyList<string> Secrets)
+{
+    /// <summary>Of one that was found: the values of the variables that its spec names.</summary>
+    public IReadOnlyDictionary<string, string> Env { get; init; } = new Dictionary<string, string>();
+
+    /// <summary>Of one that was found: the lease it was started with, where the runtime keeps it.</summary>
+    public Lease? Lease { get; init; }
+
+    /// <summary>Of one that was found: whether it has ended, as far as the runtime knows at once.</summary>
+    public bool IsEnded { get; init; }
+
+    /// <summary>The values of the variables that a spec names.</summary>
+    public static Dictionary<string, string> Named(string specJson, Func<string, string?> value) =>
+        (LaunchSpec.FromJson(specJson)?.EnvVarKeys ?? []).Distinct().Select(key => (key, value: value(key))).Where(pair => pair.value is not null)
+            .ToDictionary(pair => pair.key, pair => pair.value!);
+}
 
 /// <summary>How an engine ended.</summary>
 internal sealed record EngineExit(int? ExitCode, bool OomKilled = false, string? Message = null);

@@ -206,8 +206,13 @@ internal sealed class ProcessRuntime(NodeIdentity identity, NodeOptions options,
     {
         var variables = Libc.Environment(sidecar.IsAlive ? sidecar.Pid!.Value : 0);
         var recipe = BackendCatalogue.BuiltIn.GetValueOrDefault(LaunchSpec.FromJson(sidecar.Spec)?.Backend ?? "");
-        return Instance(sidecar, variables.GetValueOrDefault(recipe?.KeyVariable ?? "", ""),
+        var found = Instance(sidecar, variables.GetValueOrDefault(recipe?.KeyVariable ?? "", ""),
             [.. variables.Where(variable => Redactor.IsSecretName(variable.Key)).Select(variable => variable.Value)]);
+        return found with
+        {
+            Env = EngineInstance.Named(sidecar.Spec, variables.GetValueOrDefault),
+            IsEnded = !sidecar.IsAlive,
+        };
     }
 
     private static EngineInstance Instance(ProcessSidecar sidecar, string key, IReadOnlyList<string> secrets) => new(

@@ -144,6 +144,9 @@ public sealed record FailureRule
 
     /// <summary>What happened and what helps.</summary>
     public string Message { get; init; } = "";
+
+    /// <summary>Whether another run would fail in the same way; then none is tried. Default false.</summary>
+    public bool Final { get; init; }
 }
 
 /// <summary>Names of metrics, each the sum over all label sets of the first name that the engine has.</summary>

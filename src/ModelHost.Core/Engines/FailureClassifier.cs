@@ -7,7 +7,8 @@ namespace ModelHost.Core.Engines;
 /// <summary>Why an engine ended.</summary>
 /// <param name="Code">Stable name of the cause.</param>
 /// <param name="Message">What happened, what helps, and the last lines of the log.</param>
-public sealed record EngineFailure(string Code, string Message);
+/// <param name="IsFinal">Whether another run would fail as this one did.</param>
+public sealed record EngineFailure(string Code, string Message, bool IsFinal = false);
 
 /// <summary>Finds the cause of an engine's end in its log.</summary>
 public static class FailureClassifier
@@ -35,17 +36,17 @@ public static class FailureClassifier
             : oomKilled || exitCode == 137 ? ("killed", "The engine was killed (exit code 137), most likely because the node ran out of memory.")
             : exitCode is { } known ? ("engine_exited", $"The engine ended with exit code {known}.")
             : ("engine_exited", "The engine ended.");
-        return new EngineFailure(code, message + Tail(searched));
+        return new EngineFailure(code, message + Tail(searched), found is { Final: true });
     }
 
-    /// <summary>Why an engine could not even be started.</summary>
+    /// <summary>Why an engine could not even be started. What a runtime refuses it refuses again.</summary>
     /// <param name="recipe">Holds the rules, some of which are texts of the runtime.</param>
     /// <param name="message">What the runtime said.</param>
     public static EngineFailure ClassifyLaunch(BackendRecipe recipe, string message)
     {
         ArgumentNullException.ThrowIfNull(recipe);
         var rule = recipe.Failures.FirstOrDefault(rule => rule.Patterns.Any(pattern => Compiled(pattern).IsMatch(message)));
-        return rule is null ? new EngineFailure("launch_failed", message) : new EngineFailure(rule.Code, $"{rule.Message} ({message})");
+        return rule is null ? new EngineFailure("launch_failed", message, IsFinal: true) : new EngineFailure(rule.Code, $"{rule.Message} ({message})", IsFinal: true);
     }
 
     private static Regex Compiled(string pattern) =>

@@ -4,7 +4,7 @@ namespace ModelHost.Core.Engines;
 
 /// <summary>
 /// Finds the cause of a failed image pull in what the container engine said. Docker, with either image store, and Podman word it
-/// differently.
+/// differently. All of them are final: the container engine tries again by itself before it gives up.
 /// </summary>
 public static partial class PullFailures
 {
@@ -39,8 +39,8 @@ public static partial class PullFailures
         var said = Shown(engineMessage);
         var rule = Rules.FirstOrDefault(rule => rule.Pattern.IsMatch(engineMessage));
         return rule.Code is null
-            ? new("pull_failed", Named("Image {image} could not be pulled from registry {registry}.", image) + $" ({said})")
-            : new(rule.Code, Named(rule.Message, image) + $" ({said})");
+            ? new("pull_failed", Named("Image {image} could not be pulled from registry {registry}.", image) + $" ({said})", IsFinal: true)
+            : new(rule.Code, Named(rule.Message, image) + $" ({said})", IsFinal: true);
     }
 
     /// <summary>The failure of a pull in which nothing moved for too long.</summary>
@@ -50,7 +50,7 @@ public static partial class PullFailures
     public static EngineFailure Stalled(string image, TimeSpan silence, string lastWords) => new(
         Unreachable,
         Named("Registry {registry} sent nothing more of image {image}", image) + $" for {silence.TotalSeconds:0.#} s (Node:PullStallTimeout), and the pull was given up."
-        + " Check the network between it and the node." + (lastWords.Length > 0 ? $" (last: {Shown(lastWords)})" : ""));
+        + " Check the network between it and the node." + (lastWords.Length > 0 ? $" (last: {Shown(lastWords)})" : ""), IsFinal: true);
 
     private static string Named(string message, string image) =>
         message.Replace("{registry}", EngineImage.RegistryOf(image), StringComparison.Ordinal).Replace("{image}", image, StringComparison.Ordinal);
