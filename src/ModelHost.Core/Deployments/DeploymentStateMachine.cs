@@ -1,57 +1,12 @@
 namespace ModelHost.Core.Deployments;
 
-/// <summary>What is known of the run on its node.</summary>
-public enum RunObservation
-{
-    /// <summary>The node has not said anything yet, or its answer does not cover this run's runtime.</summary>
-    Unknown,
-    /// <summary>The node has been silent beyond the threshold.</summary>
-    NodeUnreachable,
-    /// <summary>The node's complete answer does not name the run.</summary>
-    Absent,
-    /// <summary>Nothing of the run exists yet but the node works on it.</summary>
-    Preparing,
-    /// <summary>Its engine runs and does not answer yet.</summary>
-    Loading,
-    /// <summary>Its engine answers.</summary>
-    Ready,
-    /// <summary>Its engine is being ended.</summary>
-    Stopping,
-    /// <summary>Its engine ended by itself or could not be started.</summary>
-    Failed,
-}
-
-/// <summary>What the node is to be asked.</summary>
-public enum NodeAction
-{
-    /// <summary>Nothing.</summary>
-    None,
-    /// <summary>To begin the run; asking again is harmless.</summary>
-    Start,
-    /// <summary>To end the run and remove what is left of it; asking again is harmless.</summary>
-    Stop,
-}
-
-/// <summary>What is stored of a deployment and matters for the next step.</summary>
-/// <param name="Wanted">What is asked of it.</param>
-/// <param name="Status">Where it stood.</param>
-/// <param name="RunSeen">Whether its engine has been seen to exist in this run.</param>
-/// <param name="ExpiresAt">End of its lease; null: not counted yet, or none.</param>
-/// <param name="Duration">Length of its lease from the first ready moment; null: none.</param>
-public sealed record DeploymentState(WantedState Wanted, DeploymentStatus Status, bool RunSeen, DateTimeOffset? ExpiresAt, TimeSpan? Duration);
-
-/// <summary>The next step.</summary>
-/// <param name="State">What to store.</param>
-/// <param name="Action">What to ask of the node once that is stored.</param>
-/// <param name="Vanished">Whether the status is an error because an engine that was there is gone.</param>
-public sealed record DeploymentStep(DeploymentState State, NodeAction Action, bool Vanished = false);
-
 /// <summary>
 /// Decides a deployment's status and what to ask of its node, from what is wanted, what is observed and the time. Pure: asked
 /// again with what it answered, it answers the same.
 /// <code>
 /// starting -> loading -> running -> stopping -> stopped | expired
-///     \___________\_________\____ -> error (the run failed or vanished; a stop makes it stopped)
+///     ^\__________\_________\______-> starting: a run that ended by itself is followed by another, after a pause
+///      \___________\_______________-> error: it cannot succeed, was not ready in time, or failed too often in a row
 /// any active status -> unreachable (the node is silent) -> as observed when it is back
 /// </code>
 /// </summary>
@@ -59,51 +14,112 @@ public sealed record DeploymentStep(DeploymentState State, NodeAction Action, bo
 public static class DeploymentStateMachine
 {
     /// <summary>The next step of a deployment.</summary>
-    public static DeploymentStep Next(DeploymentState state, RunObservation observed, DateTimeOffset now)
+    public static DeploymentStep Next(DeploymentState state, Observed observed, LifecyclePolicy policy)
     {
-        state = Expire(state, now);
-        return observed switch
+        ArgumentNullException.ThrowIfNull(state);
+        ArgumentNullException.ThrowIfNull(policy);
+        state = Expire(Count(state, observed), observed.Now);
+        var step = observed.Run switch
         {
             RunObservation.Unknown => new(state, NodeAction.None),
             RunObservation.NodeUnreachable =>
                 new(state.Status.IsActive() ? state with { Status = DeploymentStatus.Unreachable } : state, NodeAction.None),
-            RunObservation.Absent => Absent(state),
-            RunObservation.Preparing or RunObservation.Loading or RunObservation.Ready or RunObservation.Stopping or RunObservation.Failed =>
-                Present(state with { RunSeen = state.RunSeen || observed is not RunObservation.Preparing }, observed, now),
+            _ when state.Wanted != WantedState.Running => Unwanted(state, observed.Run),
+            _ => Wanted(state with { BeginsAt = state.BeginsAt ?? observed.Now }, observed, policy),
         };
+        return Warn(step, observed.Now, policy);
     }
+
+    /// <summary>A lease begins at the first ready moment, and goes on over the runs that follow.</summary>
+    private static DeploymentState Count(DeploymentState state, Observed observed) =>
+        state is { Wanted: WantedState.Running, ExpiresAt: null, Duration: { } length } && observed.Run == RunObservation.Ready
+            ? state with { ExpiresAt = ReadyAt(state, observed) + length } : state;
+
+    // a node whose clock is ahead has nothing ready in the future
+    private static DateTimeOffset ReadyAt(DeploymentState state, Observed observed) =>
+        state.ReadyAt ?? (observed.ReadyAt < observed.Now ? observed.ReadyAt.Value : observed.Now);
 
     private static DeploymentState Expire(DeploymentState state, DateTimeOffset now) =>
         state.Wanted == WantedState.Running && state.ExpiresAt <= now ? state with { Wanted = WantedState.Expired } : state;
 
-    private static DeploymentStep Absent(DeploymentState state) => state.Wanted switch
+    private static DeploymentStep Warn(DeploymentStep step, DateTimeOffset now, LifecyclePolicy policy) =>
+        step.State is { Wanted: WantedState.Running, ExpiresAt: { } end } && end != step.State.WarnedOf && end - now <= policy.ExpiryWarning
+            ? step with { State = step.State with { WarnedOf = end }, Warn = true } : step;
+
+    /// <summary>What is not to run ends, and what is known of its runs is of the past.</summary>
+    private static DeploymentStep Unwanted(DeploymentState state, RunObservation observed)
     {
-        WantedState.Running when !state.RunSeen => new(state with { Status = DeploymentStatus.Starting }, NodeAction.Start),
-        WantedState.Running =>
-            new(state with { Wanted = WantedState.Failed, Status = DeploymentStatus.Error }, NodeAction.None, Vanished: true),
-        WantedState.Stopped => new(state with { Status = DeploymentStatus.Stopped }, NodeAction.None),
-        WantedState.Expired => new(state with { Status = DeploymentStatus.Expired }, NodeAction.None),
-        WantedState.Failed => new(state with { Status = DeploymentStatus.Error }, NodeAction.None),
+        var (end, atRest) = state.Wanted switch
+        {
+            WantedState.Stopped => (RunEnd.Stopped, DeploymentStatus.Stopped),
+            WantedState.Expired => (RunEnd.Expired, DeploymentStatus.Expired),
+            WantedState.Failed or WantedState.Running => (RunEnd.None, DeploymentStatus.Error),
+        };
+        var present = observed is not RunObservation.Absent;
+        var status = present && end != RunEnd.None ? DeploymentStatus.Stopping : atRest;
+        // an earlier run is ended as such
+        var action = present && observed != RunObservation.Clearing ? NodeAction.Stop : NodeAction.None;
+        var over = state with { Status = status, BeginsAt = null, ReadyAt = null, FailedStarts = 0 };
+        return new(over, action, present || state.Status == status ? RunEnd.None : end);
+    }
+
+    private static DeploymentStep Wanted(DeploymentState state, Observed observed, LifecyclePolicy policy) => observed.Run switch
+    {
+        RunObservation.Absent when state.RunSeen => Over(state, observed, policy, RunEnd.Vanished),
+        RunObservation.Failed => Over(state with { RunSeen = true }, observed, policy, RunEnd.Failed),
+        RunObservation.Refused => new(Fail(state) with { RunSeen = true }, NodeAction.Stop, RunEnd.Failed),
+        // its lease was extended while the node could not be told
+        RunObservation.Expired => Again(state, observed.Now, RunEnd.Expired),
+        RunObservation.Ready => new(Ready(state, observed, policy), NodeAction.None),
+        RunObservation.Stopping => new(state with { Status = DeploymentStatus.Stopping, RunSeen = true }, NodeAction.None),
+        RunObservation.Absent or RunObservation.Clearing or RunObservation.Preparing or RunObservation.Loading => NotReady(state, observed, policy),
+        RunObservation.Unknown or RunObservation.NodeUnreachable => throw new InvalidOperationException($"{observed.Run} is silence"),
     };
 
-    private static DeploymentStep Present(DeploymentState state, RunObservation observed, DateTimeOffset now) => state.Wanted switch
+    private static DeploymentStep NotReady(DeploymentState state, Observed observed, LifecyclePolicy policy)
     {
-        WantedState.Running => observed switch
+        if (state.ReadyAt is null && observed.Now - state.BeginsAt >= policy.StartTimeout)
+            return new(Fail(state), observed.Run is RunObservation.Absent or RunObservation.Clearing ? NodeAction.None : NodeAction.Stop, RunEnd.TimedOut);
+        return observed.Run switch
         {
-            RunObservation.Preparing => new(state with { Status = DeploymentStatus.Starting }, NodeAction.None),
+            RunObservation.Absent when observed.Now < state.BeginsAt => new(state with { Status = DeploymentStatus.Starting }, NodeAction.None),
+            RunObservation.Absent => new(state with { Status = DeploymentStatus.Starting }, NodeAction.Start),
             // an engine that served does not load again in the same run: it is being asked anew, after a restart of the control plane
             RunObservation.Loading => new(
-                state.Status == DeploymentStatus.Running ? state : state with { Status = DeploymentStatus.Loading }, NodeAction.None),
-            RunObservation.Ready => new(
-                state with { Status = DeploymentStatus.Running, ExpiresAt = state.ExpiresAt ?? now + state.Duration }, NodeAction.None),
-            RunObservation.Stopping => new(state with { Status = DeploymentStatus.Stopping }, NodeAction.None),
-            // the cause is stored before the node is asked to forget the run
-            RunObservation.Failed => new(state with { Wanted = WantedState.Failed, Status = DeploymentStatus.Error }, NodeAction.Stop),
-            RunObservation.Unknown or RunObservation.NodeUnreachable or RunObservation.Absent => throw NotPresent(observed),
-        },
-        WantedState.Stopped or WantedState.Expired => new(state with { Status = DeploymentStatus.Stopping }, NodeAction.Stop),
-        WantedState.Failed => new(state with { Status = DeploymentStatus.Error }, NodeAction.Stop),
-    };
+                state with { Status = state.Status == DeploymentStatus.Running ? DeploymentStatus.Running : DeploymentStatus.Loading, RunSeen = true }, NodeAction.None),
+            _ => new(state with { Status = DeploymentStatus.Starting }, NodeAction.None),
+        };
+    }
 
-    private static InvalidOperationException NotPresent(RunObservation observed) => new($"{observed} is not a present run");
+    private static DeploymentState Ready(DeploymentState state, Observed observed, LifecyclePolicy policy)
+    {
+        var readyAt = ReadyAt(state, observed);
+        return state with
+        {
+            Status = DeploymentStatus.Running,
+            RunSeen = true,
+            ReadyAt = readyAt,
+            FailedStarts = IsStable(readyAt, observed.Now, policy) ? 0 : state.FailedStarts,
+        };
+    }
+
+    /// <summary>A run ended by itself: another follows, until too many in a row have failed.</summary>
+    private static DeploymentStep Over(DeploymentState state, Observed observed, LifecyclePolicy policy, RunEnd end)
+    {
+        // the cause is stored before the node is asked to forget the run
+        var forget = end == RunEnd.Failed ? NodeAction.Stop : NodeAction.None;
+        var failed = IsStable(state.ReadyAt, observed.Now, policy) ? 0 : state.FailedStarts + 1;
+        return failed >= policy.MaxFailedStarts
+            ? new(Fail(state), forget, end) { GaveUpAfter = failed }
+            : Again(state with { FailedStarts = failed }, observed.Now + policy.Pause(failed, observed.Jitter), end) with { Action = forget };
+    }
+
+    private static DeploymentStep Again(DeploymentState state, DateTimeOffset beginsAt, RunEnd end) => new(
+        state with { Status = DeploymentStatus.Starting, RunSeen = false, ReadyAt = null, BeginsAt = beginsAt },
+        end == RunEnd.Expired ? NodeAction.Stop : NodeAction.None, end) { NewRun = true };
+
+    private static DeploymentState Fail(DeploymentState state) =>
+        state with { Wanted = WantedState.Failed, Status = DeploymentStatus.Error, BeginsAt = null, ReadyAt = null, FailedStarts = 0 };
+
+    private static bool IsStable(DateTimeOffset? readyAt, DateTimeOffset now, LifecyclePolicy policy) => readyAt is { } since && now - since >= policy.StableAfter;
 }

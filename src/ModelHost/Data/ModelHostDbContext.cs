@@ -22,6 +22,10 @@ internal abstract class ModelHostDbContext(DbContextOptions options) : DbContext
 
     public DbSet<SavedConfig> Configs => Set<SavedConfig>();
 
+    public DbSet<Run> Runs => Set<Run>();
+
+    public DbSet<Tombstone> Tombstones => Set<Tombstone>();
+
     protected override void ConfigureConventions(ModelConfigurationBuilder configurationBuilder)
     {
         // SQLite can neither sort nor compare a DateTimeOffset
@@ -44,7 +48,14 @@ internal abstract class ModelHostDbContext(DbContextOptions options) : DbContext
             deployment.Property(d => d.EnvValues).HasMaxLength(1024 * 1024);
             deployment.Property(d => d.LastError).HasMaxLength(16 * 1024);
             deployment.Property(d => d.ImageDigest).HasMaxLength(512);
+            deployment.Property(d => d.Conflict).HasMaxLength(1024);
         });
+        modelBuilder.Entity<Run>(run =>
+        {
+            run.HasOne<Deployment>().WithMany().HasForeignKey(r => r.DeploymentId).OnDelete(DeleteBehavior.Cascade);
+            run.Property(r => r.Error).HasMaxLength(16 * 1024);
+        });
+        modelBuilder.Entity<Tombstone>().HasKey(tombstone => tombstone.Uid);
         modelBuilder.Entity<PublicName>(name =>
         {
             name.HasKey(n => n.Name);

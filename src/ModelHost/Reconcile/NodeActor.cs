@@ -15,9 +15,11 @@ namespace ModelHost.Reconcile;
 /// missed event costs one period; a lost answer is asked for again.
 /// </summary>
 internal sealed partial class NodeActor(
-    NodeHandle node, Database database, EnvironmentVault vault, RouteSource routes, ChangeFeed feed, LiveSettings settings, TimeProvider time,
-    ILogger<NodeActor> logger)
+    NodeHandle node, Database database, EnvironmentVault vault, LifecyclePolicySource policies, RouteSource routes, ChangeFeed feed, LiveSettings settings,
+    TimeProvider time, Random random, ILogger<NodeActor> logger)
 {
+    private readonly Adoption _adoption = new(node, database, vault, time, logger);
+
     private static readonly TimeSpan Spacing = TimeSpan.FromMilliseconds(50);
     private static readonly TimeSpan CallDeadline = TimeSpan.FromSeconds(10);
     private const int MaxBackOffSeconds = 30;
@@ -68,14 +70,21 @@ internal sealed partial class NodeActor(
     {
         await HearAsync(cancellationToken);
         var mark = routes.Mark();
-        var advanced = new List<(Deployment Row, NodeAction Action)>();
-        foreach (var row in await UnsettledAsync(cancellationToken))
+        var rows = await UnsettledAsync(cancellationToken);
+        var (superseded, adopted) = await _adoption.SortAsync(Unaccounted(rows), cancellationToken);
+        if (adopted)
+        {
+            rows = await UnsettledAsync(cancellationToken);
+            feed.Publish(Change.Deployments([.. rows.Select(row => row.Id)]));
+        }
+        var steps = new List<Step>();
+        foreach (var row in rows)
         {
             // what could not be stored goes on being served as it is: a full disk must not take a model away
-            var step = (Row: row, Action: NodeAction.None);
+            var step = new Step(row, NodeAction.None, row.RunId);
             try
             {
-                step = await AdvanceAsync(row, cancellationToken) ?? step;
+                step = await AdvanceAsync(row, superseded, cancellationToken) ?? step;
             }
 #pragma warning disable CA1031 // one row that cannot be read or written must not hold up the others of its node
             catch (Exception e) when (!cancellationToken.IsCancellationRequested)
@@ -83,12 +92,21 @@ internal sealed partial class NodeActor(
             {
                 LogRowFailed(e, row.Id);
             }
-            advanced.Add(step);
+            steps.Add(step);
         }
-        routes.Publish(node.Id, advanced.Where(step => step.Row.Status.IsActive()).Select(step => step.Row.ToRoute(node.Engine(step.Row.RunId))), mark);
-        foreach (var (row, action) in advanced)
-            await ActAsync(row, action, cancellationToken);
+        routes.Publish(node.Id, steps.Select(step => step.Row).Where(row => row.Status.IsActive() && !row.NamesTaken).Select(row => row.ToRoute(node.Engine(row.RunId))), mark);
+        foreach (var step in steps)
+            await ActAsync(step, cancellationToken);
+        foreach (var run in superseded)
+            await AskAsync(NodeAction.Stop, null, token => node.Link.StopAsync(new StopRequest { RunId = run }, token), cancellationToken);
     }
+
+    /// <summary>A deployment as it is stored now, and what to ask about the run that was observed.</summary>
+    private sealed record Step(Deployment Row, NodeAction Action, string RunId);
+
+    /// <summary>The engines reported that are the current run of none of these.</summary>
+    private Engine[] Unaccounted(List<Deployment> rows) =>
+        node.Report?.Engines.ExceptBy(rows.Select(row => row.RunId), engine => engine.RunId).ToArray() ?? [];
 
     /// <summary>The deployments that have something left to do: all but those at rest of whose run the node says nothing.</summary>
     private async Task<List<Deployment>> UnsettledAsync(CancellationToken cancellationToken)
@@ -124,123 +142,158 @@ internal sealed partial class NodeActor(
         }
     }
 
-    private RunObservation Observe(Deployment row, LaunchSpec spec)
+    private RunObservation Observe(Deployment row, LaunchSpec spec, HashSet<string> superseded)
     {
         if (node.IsUnreachable)
             return RunObservation.NodeUnreachable;
         if (node.Report is not { } report)
             return RunObservation.Unknown;
         if (node.Engine(row.RunId) is not { } engine)
-            return report.Runtimes.Contains(spec.Runtime) ? RunObservation.Absent : RunObservation.Unknown;
+        {
+            return report.Engines.Any(other => other.DeploymentUid == row.Uid && superseded.Contains(other.RunId)) ? RunObservation.Clearing
+                : report.Runtimes.Contains(spec.Runtime) ? RunObservation.Absent : RunObservation.Unknown;
+        }
         return engine.Phase switch
         {
             EnginePhase.Preparing => RunObservation.Preparing,
             EnginePhase.Loading => RunObservation.Loading,
             EnginePhase.Ready => RunObservation.Ready,
             EnginePhase.Stopping => RunObservation.Stopping,
-            EnginePhase.Failed => RunObservation.Failed,
+            EnginePhase.Failed => engine.FailureIsFinal ? RunObservation.Refused : RunObservation.Failed,
+            EnginePhase.Expired => RunObservation.Expired,
             _ => RunObservation.Unknown,
         };
     }
 
     /// <summary>Stores the next step of one deployment.</summary>
     /// <returns>The row as stored and what to ask of the node; null: the row was changed or deleted in between.</returns>
-    private async Task<(Deployment Row, NodeAction Action)?> AdvanceAsync(Deployment seen, CancellationToken cancellationToken)
+    private async Task<Step?> AdvanceAsync(Deployment seen, HashSet<string> superseded, CancellationToken cancellationToken)
     {
         var now = time.GetUtcNow();
-        var spec = LaunchSpec.FromJson(seen.Spec) ?? throw new InvalidDataException("its launch spec was written by a newer version");
-        var observed = Observe(seen, spec);
-        var step = DeploymentStateMachine.Next(
-            new DeploymentState(seen.Wanted, seen.Status, seen.RunSeen, seen.ExpiresAt,
-                spec.DurationSeconds is { } seconds ? TimeSpan.FromSeconds(seconds) : null),
-            observed, now);
         await using var db = await database.OpenAsync(cancellationToken);
         var row = (Deployment)db.Entry(seen).CurrentValues.ToObject();
         db.Attach(row);
-        Apply(row, step, observed == RunObservation.NodeUnreachable ? null : node.Engine(row.RunId), now);
-        if (!db.ChangeTracker.HasChanges())
-            return (row, step.Action);
-        row.Version++;
+        var engine = node.IsUnreachable ? null : node.Engine(row.RunId);
+        TakeLease(row, engine);
+        var spec = LaunchSpec.FromJson(row.Spec) ?? throw new InvalidDataException("its launch spec was written by a newer version");
+        var policy = policies.For(spec);
+        var state = new DeploymentState(row.Wanted, row.Status, row.RunSeen, row.ExpiresAt, spec.DurationSeconds is { } seconds ? TimeSpan.FromSeconds(seconds) : null)
+        {
+            BeginsAt = row.BeginsAt,
+            ReadyAt = row.ReadyAt,
+            FailedStarts = row.FailedStarts,
+            WarnedOf = row.WarnedOf,
+        };
+        var readyAt = engine is { HasReadyAt: true } ? Run.FromSeconds(engine.ReadyAt) : (DateTimeOffset?)null;
+        var step = DeploymentStateMachine.Next(state, new Observed(Observe(row, spec, superseded), now, readyAt, random.NextDouble()), policy);
+        RunBook.Apply(row, step, engine, policy, now);
+        var result = new Step(row, step.Action, seen.RunId);
+        if (!db.ChangeTracker.HasChanges() && row.Conflict is null)
+            return result;
         try
         {
-            await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
-            await db.SaveChangesAsync(cancellationToken);
-            if (row.ReservedPort is null)
-                await db.PublicNames.Where(name => name.DeploymentId == row.Id).ExecuteDeleteAsync(cancellationToken);
-            await transaction.CommitAsync(cancellationToken);
+            await StoreAsync(db, seen, row, spec, step, engine, now, cancellationToken);
         }
         catch (DbUpdateConcurrencyException)
         {
             node.Wake();
             return null;
         }
+        Tell(seen, row, step, now);
+        return result;
+    }
+
+    private static async Task StoreAsync(
+        ModelHostDbContext db, Deployment seen, Deployment row, LaunchSpec spec, DeploymentStep step, Engine? engine, DateTimeOffset now,
+        CancellationToken cancellationToken)
+    {
+        await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
+        if (row.Conflict is not null)
+            await DeploymentClaims.ClaimAsync(db, row, spec, cancellationToken); // whoever held it may be gone
+        await RunBook.NoteAsync(db, seen, row, step, engine, now, cancellationToken);
+        if (!db.ChangeTracker.HasChanges())
+            return;
+        row.Version++;
+        await db.SaveChangesAsync(cancellationToken);
+        if (!row.Status.IsActive())
+            await db.PublicNames.Where(name => name.DeploymentId == row.Id).ExecuteDeleteAsync(cancellationToken);
+        await transaction.CommitAsync(cancellationToken);
+    }
+
+    /// <summary>The node may know of a later lease than the database, after an older copy of that was put back.</summary>
+    private static void TakeLease(Deployment row, Engine? engine)
+    {
+        if (row.Wanted != WantedState.Running || engine is null || Lease.FromJson(engine.Lease) is not { } lease || lease.Version < row.LeaseVersion)
+            return;
+        if (lease.Version > row.LeaseVersion && LaunchSpec.FromJson(engine.LaunchSpec) is { } spec)
+        {
+            row.Spec = (spec with { DurationSeconds = lease.DurationSeconds, DeploymentId = row.Id }).ToJson();
+            (row.LeaseVersion, row.ExpiresAt) = (lease.Version, lease.ExpiresAt);
+        }
+        else if (engine.Phase == EnginePhase.Expired)
+            row.ExpiresAt ??= lease.ExpiresAt; // counted by the node while nobody was there
+    }
+
+    private void Tell(Deployment seen, Deployment row, DeploymentStep step, DateTimeOffset now)
+    {
         if (row.Status != seen.Status || row.Detail != seen.Detail)
             feed.Publish(Change.Deployments(row.Id));
         if (row.Status != seen.Status)
-        {
             LogStatus(row.Id, seen.Status, row.Status);
-            if (row.Status == DeploymentStatus.Error)
-                LogFailed(row.Id, row.LastError?.Split('\n')[0]);
-        }
-        return (row, step.Action);
+        if (row.Status == DeploymentStatus.Error && seen.Status != DeploymentStatus.Error)
+            LogFailed(row.Id, row.ErrorCode, row.LastError?.Split('\n')[0]);
+        else if (step.NewRun)
+            LogAgain(row.Id, row.ErrorCode, row.FailedStarts, row.BeginsAt);
+        if (step.Warn)
+            LogExpiring(row.Id, row.ExpiresAt, Math.Max(1, (int)(row.ExpiresAt!.Value - now).TotalMinutes));
     }
 
-    private static void Apply(Deployment row, DeploymentStep step, Engine? engine, DateTimeOffset now)
+    private async Task ActAsync(Step step, CancellationToken cancellationToken)
     {
-        var before = row.Status;
-        (row.Wanted, row.Status, row.RunSeen, row.ExpiresAt) = (step.State.Wanted, step.State.Status, step.State.RunSeen, step.State.ExpiresAt);
-        if (row.Status != before)
-            row.StatusChangedAt = now;
-        if (!row.Status.IsActive())
-            row.ReservedPort = null;
-        row.Detail = row.Status is DeploymentStatus.Starting or DeploymentStatus.Loading && engine is { Detail.Length: > 0 } ? engine.Detail : null;
-        row.LastError = row.Status switch
+        var row = step.Row;
+        if (step.Action == NodeAction.Start)
         {
-            DeploymentStatus.Error when engine is { Failure.Length: > 0 } => engine.Failure,
-            DeploymentStatus.Error when step.Vanished => "The engine is gone from its node, and nobody told ModelHost to end it.",
-            DeploymentStatus.Starting or DeploymentStatus.Loading or DeploymentStatus.Running or DeploymentStatus.Stopped => null,
-            _ => row.LastError,
-        };
-        if (engine is null)
-            return;
-        row.EngineVersion = engine.EngineVersion.Length > 0 ? engine.EngineVersion : row.EngineVersion;
-        row.ImageDigest = engine.ImageDigest.Length > 0 ? engine.ImageDigest : row.ImageDigest;
-        if (engine.Metrics is { } metrics)
-            Count(row, metrics);
+            await AskAsync(step.Action, row.Id, async token =>
+            {
+                var request = new StartRequest
+                {
+                    DeploymentUid = row.Uid,
+                    RunId = step.RunId,
+                    LaunchSpec = row.Spec,
+                    LatestVersion = row.LatestVersion,
+                    Lease = row.ReadLease().ToJson(),
+                };
+                request.Env.Add(vault.Open(row.EnvValues));
+                await node.Link.StartAsync(request, token);
+            }, cancellationToken);
+        }
+        else if (step.Action == NodeAction.Stop)
+            await AskAsync(step.Action, row.Id, token => node.Link.StopAsync(new StopRequest { RunId = step.RunId }, token), cancellationToken);
+        else if (row.Wanted == WantedState.Running && node is { IsUnreachable: false } && node.Engine(row.RunId) is { } engine && IsOutdated(row, engine))
+        {
+            var request = new UpdateRequest { RunId = row.RunId, LaunchSpec = row.Spec, Lease = row.ReadLease().ToJson() };
+            await AskAsync(step.Action, row.Id, token => node.Link.UpdateAsync(request, token), cancellationToken);
+        }
     }
 
-    /// <summary>Adds what the run's counters grew by since they were stored last; a counter that fell began anew.</summary>
-    private static void Count(Deployment row, EngineMetrics metrics)
-    {
-        static long Grown(double now, double counted) => (long)(now >= counted ? now - counted : now);
-        row.TotalPromptTokens += Grown(metrics.PromptTokens, row.CountedPromptTokens);
-        row.TotalCompletionTokens += Grown(metrics.GenerationTokens, row.CountedCompletionTokens);
-        row.TotalRequests += Grown(metrics.Requests, row.CountedRequests);
-        (row.CountedPromptTokens, row.CountedCompletionTokens, row.CountedRequests) = (metrics.PromptTokens, metrics.GenerationTokens, metrics.Requests);
-    }
+    /// <summary>Whether the node has yet to acknowledge what is stored.</summary>
+    private static bool IsOutdated(Deployment row, Engine engine) =>
+        engine.Phase is EnginePhase.Preparing or EnginePhase.Loading or EnginePhase.Ready
+        && (engine.LaunchSpec != row.Spec || !(Lease.FromJson(engine.Lease)?.Version >= row.LeaseVersion));
 
-    private async Task ActAsync(Deployment row, NodeAction action, CancellationToken cancellationToken)
+    private async Task AskAsync(NodeAction action, int? deploymentId, Func<CancellationToken, Task> ask, CancellationToken cancellationToken)
     {
-        if (action == NodeAction.None)
-            return;
         using var deadline = new CancellationTokenSource(CallDeadline, time);
         using var linked = CancellationTokenSource.CreateLinkedTokenSource(deadline.Token, cancellationToken);
         try
         {
-            if (action == NodeAction.Start)
-            {
-                var request = new StartRequest { DeploymentUid = row.Uid, RunId = row.RunId, LaunchSpec = row.Spec, LatestVersion = row.LatestVersion };
-                request.Env.Add(vault.Open(row.EnvValues));
-                await node.Link.StartAsync(request, linked.Token);
-            }
-            else
-                await node.Link.StopAsync(new StopRequest { RunId = row.RunId }, linked.Token);
+            await ask(linked.Token);
         }
 #pragma warning disable CA1031 // one deployment that cannot be acted on must not hold up the others of its node
         catch (Exception e) when (!cancellationToken.IsCancellationRequested)
 #pragma warning restore CA1031
         {
-            LogActionFailed(e, action, row.Id);
+            LogActionFailed(e, action, deploymentId);
         }
     }
 
@@ -250,8 +303,14 @@ internal sealed partial class NodeActor(
     [LoggerMessage(1202, LogLevel.Error, "A pass over node {NodeId} failed ({Failures} in a row).")]
     private partial void LogPassFailed(Exception exception, int nodeId, int failures);
 
-    [LoggerMessage(1206, LogLevel.Warning, "Deployment {DeploymentId} failed: {Reason}")]
-    private partial void LogFailed(int deploymentId, string? reason);
+    [LoggerMessage(1206, LogLevel.Warning, "Deployment {DeploymentId} failed ({ErrorCode}): {Reason}")]
+    private partial void LogFailed(int deploymentId, string? errorCode, string? reason);
+
+    [LoggerMessage(1207, LogLevel.Warning, "A run of deployment {DeploymentId} ended ({ErrorCode}); after {FailedStarts} failed starts in a row the next begins at {BeginsAt}.")]
+    private partial void LogAgain(int deploymentId, string? errorCode, int failedStarts, DateTimeOffset? beginsAt);
+
+    [LoggerMessage(1210, LogLevel.Warning, "The lease of deployment {DeploymentId} ends at {ExpiresAt}, in {Minutes} min.")]
+    private partial void LogExpiring(int deploymentId, DateTimeOffset? expiresAt, int minutes);
 
     [LoggerMessage(1205, LogLevel.Error, "Deployment {DeploymentId} could not be brought on.")]
     private partial void LogRowFailed(Exception exception, int deploymentId);
@@ -260,5 +319,5 @@ internal sealed partial class NodeActor(
     private partial void LogSilent(int nodeId, int failures, string reason);
 
     [LoggerMessage(1204, LogLevel.Warning, "{Action} of deployment {DeploymentId} did not reach its node; it is asked again.")]
-    private partial void LogActionFailed(Exception exception, NodeAction action, int deploymentId);
+    private partial void LogActionFailed(Exception exception, NodeAction action, int? deploymentId);
 }

@@ -11,8 +11,8 @@ namespace ModelHost.Reconcile;
 
 /// <summary>Opens the database, links the nodes, and runs an actor for each.</summary>
 internal sealed class ReconcileService(
-    Database database, NodeService nodeService, NodeRegistry registry, DataFolder folder, EnvironmentVault vault, RouteSource routes,
-    ChangeFeed feed, LiveSettings settings, TimeProvider time, ILoggerFactory loggers, LocalNode? localNode = null) : BackgroundService
+    Database database, NodeService nodeService, NodeRegistry registry, DataFolder folder, EnvironmentVault vault, LifecyclePolicySource policies,
+    RouteSource routes, ChangeFeed feed, LiveSettings settings, TimeProvider time, ILoggerFactory loggers, LocalNode? localNode = null) : BackgroundService
 {
     private readonly List<NodeActor> _actors = [];
 
@@ -25,7 +25,7 @@ internal sealed class ReconcileService(
             await localNode.OpenAsync(cancellationToken);
             var node = new NodeHandle(await nodeService.EnsureLocalAsync(folder.NodeId, cancellationToken), localNode, settings);
             registry.Add(node);
-            _actors.Add(new NodeActor(node, database, vault, routes, feed, settings, time, loggers.CreateLogger<NodeActor>()));
+            _actors.Add(new NodeActor(node, database, vault, policies, routes, feed, settings, time, Random.Shared, loggers.CreateLogger<NodeActor>()));
         }
         await base.StartAsync(cancellationToken);
     }

@@ -163,7 +163,8 @@ public sealed class CrashTests(RealDockerFixture fixture)
         var first = await ModelHostProcess.ServeAsync(node.Surroundings, _port);
         using var client = Client();
         var model = EngineNode.NewModel();
-        var id = await client.RunModelAsync(node.Request(await client.NodeAsync("process"), model, change: request => request["backend"] = "simulator"));
+        var id = await client.RunModelAsync(node.Request(await client.NodeAsync("process"), model,
+            change: request => (request["backend"], request["max_failed_restarts"]) = ("simulator", 1)));
         await client.ChatAsync(model);
         var before = node.Processes().ShouldHaveSingleItem();
 

@@ -23,37 +23,8 @@ public sealed class FailureTests(RealDockerFixture fixture)
         failed.Text("last_error").ShouldContain("Last log lines:");
         failed.Text("last_error").ShouldContain("CUDA out of memory");
         (after.Status(), after.Text("last_error")).ShouldBe(("error", failed.Text("last_error")));
+        failed.Text("error_code").ShouldBe("gpu_oom");
         log.ShouldContain(line => line.Contains("CUDA out of memory", StringComparison.Ordinal));
-    }
-
-    [Fact]
-    public async Task Engine_that_ends_by_itself_is_an_error()
-    {
-        await using var node = await EngineNode.MakeAsync(fixture);
-        await using var host = await ControlPlane.StartAsync(node.Surroundings);
-        var model = EngineNode.NewModel();
-        var id = await host.Client.RunModelAsync(
-            node.Request(await host.Client.NodeAsync("docker"), model, variables: ("VLLM_SIM_EXIT_AFTER", "1")));
-
-        await host.Client.ChatAsync(model);
-        var failed = await host.Client.StatusAsync(id, "error");
-
-        failed.Text("last_error").ShouldContain("Last log lines:");
-        await Deadline.UntilAsync(node.ContainersAsync, containers => containers.Count == 0, what: "the container to be removed");
-    }
-
-    [Fact]
-    public async Task Container_removed_by_hand_is_an_error_that_says_so()
-    {
-        await using var node = await EngineNode.MakeAsync(fixture);
-        await using var host = await ControlPlane.StartAsync(node.Surroundings);
-        var id = await host.Client.RunModelAsync(node.Request(await host.Client.NodeAsync("docker"), EngineNode.NewModel()));
-
-        await fixture.Docker.CliAsync(Ct, "rm", "-f", (await node.ContainerAsync()).Id);
-        var failed = await host.Client.StatusAsync(id, "error");
-
-        failed.Text("last_error").ShouldContain("gone");
-        (await node.ContainersAsync()).ShouldBeEmpty();
     }
 
     [Fact]

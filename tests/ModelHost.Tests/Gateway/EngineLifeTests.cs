@@ -48,7 +48,9 @@ public sealed class EngineLifeTests
     public async Task A_model_whose_engine_died_is_served_no_more()
     {
         await using var host = await ControlPlane.StartAsync();
-        var id = await host.Client.StartModelAsync(await RequestAsync(host, ("VLLM_SIM_EXIT_AFTER", "1")));
+        var request = await RequestAsync(host, ("VLLM_SIM_EXIT_AFTER", "1"));
+        request["max_failed_restarts"] = 1;
+        var id = await host.Client.StartModelAsync(request);
         await host.Client.StatusAsync(id, "running");
         using (var last = await host.Client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("demo/tiny-chat", maxTokens: 3), Ct))
             last.StatusCode.ShouldBe(HttpStatusCode.OK);

@@ -33,12 +33,36 @@ internal sealed class Deployment
     public DeploymentStatus Status { get; set; }
     public string? Detail { get; set; }
     public string? LastError { get; set; }
+
+    /// <summary>Stable name of the cause in <see cref="LastError"/>.</summary>
+    public string? ErrorCode { get; set; }
     public required string RunId { get; set; }
     public bool RunSeen { get; set; }
+
+    /// <summary>When the run may begin or began; null: reconciliation has not looked at the wish yet.</summary>
+    public DateTimeOffset? BeginsAt { get; set; }
+
+    /// <summary>When the run was first ready.</summary>
+    public DateTimeOffset? ReadyAt { get; set; }
+
+    /// <summary>Failed starts in a row.</summary>
+    public int FailedStarts { get; set; }
     public int? ReservedPort { get; set; }
     public DateTimeOffset CreatedAt { get; set; }
     public DateTimeOffset StatusChangedAt { get; set; }
     public DateTimeOffset? ExpiresAt { get; set; }
+
+    /// <summary>Grows with every change of the lease or the spec that the node is to be told.</summary>
+    public long LeaseVersion { get; set; }
+
+    /// <summary>The end of the lease that was warned of last.</summary>
+    public DateTimeOffset? WarnedOf { get; set; }
+
+    /// <summary>Why it does not hold its port and names, of one that was found running; null: it holds them.</summary>
+    public string? Conflict { get; set; }
+
+    /// <summary>Whether another deployment has one of its names, so that it is not routed to.</summary>
+    public bool NamesTaken { get; set; }
     public string? EngineVersion { get; set; }
     public string? ImageDigest { get; set; }
 
@@ -59,10 +83,23 @@ internal sealed class Deployment
         (Spec, LatestVersion, ReservedPort) = (spec.ToJson(), latestVersion, spec.Port);
         (Wanted, Status, StatusChangedAt) = (WantedState.Running, DeploymentStatus.Starting, now);
         (RunId, RunSeen) = (Guid.NewGuid().ToString("N"), false);
-        (Detail, LastError, ExpiresAt) = (null, null, null);
+        (Detail, LastError, ErrorCode, ExpiresAt, WarnedOf) = (null, null, null, null, null);
+        // asked for by somebody: what failed before counts no more
+        (BeginsAt, ReadyAt, FailedStarts, Conflict, NamesTaken) = (null, null, 0, null, false);
+        LeaseVersion++;
         // the counters of an engine begin with it
         (CountedPromptTokens, CountedCompletionTokens, CountedRequests) = (0, 0, 0);
         Version++;
+    }
+
+    /// <summary>The lease as its node is to know it.</summary>
+    public Lease ReadLease() => new(LeaseVersion, ExpiresAt, ReadSpec().DurationSeconds);
+
+    /// <summary>Takes another lease. The node is told until it has acknowledged.</summary>
+    public void Take(Lease lease)
+    {
+        Spec = (ReadSpec() with { DurationSeconds = lease.DurationSeconds }).ToJson();
+        (LeaseVersion, ExpiresAt) = (lease.Version, lease.ExpiresAt);
     }
 
     /// <summary>How the gateway sees it.</summary>

@@ -144,6 +144,9 @@ internal sealed record DeploymentRead
 
     /// <summary>Why the last run failed, with the last lines of its log.</summary>
     public string? LastError { get; init; }
+
+    /// <summary>Stable name of the cause in last_error.</summary>
+    public string? ErrorCode { get; init; }
     public DateTimeOffset? ExpiresAt { get; init; }
     public DateTimeOffset CreatedAt { get; init; }
     public DateTimeOffset StatusChangedAt { get; init; }

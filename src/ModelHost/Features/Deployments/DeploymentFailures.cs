@@ -29,6 +29,9 @@ internal static class DeploymentFailures
     public static Failure JustTaken() => new(
         FailureKind.Conflict, "deployment.just_taken", "The port or a name was taken by another request at the same moment.");
 
+    public static Failure RunNotFound(int id, string run) => new(
+        FailureKind.NotFound, "run.not_found", $"Deployment {id} has no run '{(run.Length <= 64 ? run : run[..64] + "…")}', or it is no longer kept.");
+
     public static Failure Changed(int id) => new(FailureKind.Conflict, "deployment.changed", $"Deployment {id} kept changing; try again.");
 
     public static Failure WrongStatus(int id, DeploymentStatus status, string done, params DeploymentStatus[] allowed) => new(

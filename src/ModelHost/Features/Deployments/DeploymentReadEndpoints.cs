@@ -27,7 +27,9 @@ internal static class DeploymentReadEndpoints
         group.MapGet("/{id:int}/manifest", ExportAsync).WithName("GetDeploymentManifest").WithSummary("Export what makes a deployment reproducible.")
             .WithDescription("Values of environment variables are not in it, only their names.")
             .ProducesProblem(StatusCodes.Status404NotFound).ProducesProblem(StatusCodes.Status409Conflict);
-        group.MapGet("/{id:int}/logs", LogsAsync).WithName("GetDeploymentLogs").WithSummary("Read the last lines of the latest run's log.")
+        group.MapGet("/{id:int}/runs", RunsAsync).WithName("ListDeploymentRuns").WithSummary("List the last launches of a deployment, newest first, with how they ended.")
+            .ProducesProblem(StatusCodes.Status404NotFound);
+        group.MapGet("/{id:int}/logs", LogsAsync).WithName("GetDeploymentLogs").WithSummary("Read the last lines of a run's log, by default the latest run's.")
             .ProducesProblem(StatusCodes.Status404NotFound);
         group.MapGet("/{id:int}/logs/download", DownloadAsync).WithName("DownloadDeploymentLog").WithSummary("Download the latest run's log as a file.")
             .Produces<string>(StatusCodes.Status200OK, "text/plain")
@@ -67,8 +69,12 @@ internal static class DeploymentReadEndpoints
 
     private static async Task<Results<Ok<DeploymentLogs>, ProblemHttpResult>> LogsAsync(
         int id, DeploymentReads deployments, CancellationToken cancellationToken,
-        [Description("Number of lines, 1 to 2000.")] int tail = 200) =>
-        (await deployments.LogsAsync(id, tail, cancellationToken)).ToAnswer();
+        [Description("Number of lines, 1 to 2000.")] int tail = 200, [Description("Id of a run; omit for the latest.")] string? run = null) =>
+        (await deployments.LogsAsync(id, tail, run, cancellationToken)).ToAnswer();
+
+    private static async Task<Results<Ok<IReadOnlyList<RunRead>>, ProblemHttpResult>> RunsAsync(
+        int id, DeploymentRuns runs, CancellationToken cancellationToken) =>
+        (await runs.ListAsync(id, cancellationToken)).ToAnswer();
 
     private static async Task<Results<PushStreamHttpResult, ProblemHttpResult>> DownloadAsync(
         int id, DeploymentLogFiles logs, HttpContext context, CancellationToken cancellationToken)

@@ -82,18 +82,22 @@ internal sealed class DeploymentReads(Database database, NodeRegistry nodes)
         }
     }
 
-    /// <summary>The last lines of the log of the latest run.</summary>
-    public async Task<Result<DeploymentLogs>> LogsAsync(int id, int tail, CancellationToken cancellationToken)
+    /// <summary>The last lines of the log of a run; null: the latest.</summary>
+    public async Task<Result<DeploymentLogs>> LogsAsync(int id, int tail, string? run, CancellationToken cancellationToken)
     {
         Deployment? row;
         await using (var db = await database.OpenAsync(cancellationToken))
+        {
             row = await db.Deployments.AsNoTracking().FirstOrDefaultAsync(d => d.Id == id, cancellationToken);
-        if (row is null)
-            return DeploymentFailures.NotFound(id);
+            if (row is null)
+                return DeploymentFailures.NotFound(id);
+            if (run is not null && !await db.Runs.AnyAsync(r => r.Id == run && r.DeploymentId == id, cancellationToken))
+                return DeploymentFailures.RunNotFound(id, run);
+        }
         if (nodes.Find(row.NodeId) is not { } node)
             return DeploymentFailures.NodeSilent($"{row.NodeId}");
         var reply = await node.Link.LogsAsync(
-            new LogsRequest { DeploymentUid = row.Uid, RunId = row.RunId, Tail = Math.Clamp(tail, 1, 2000) }, cancellationToken);
+            new LogsRequest { DeploymentUid = row.Uid, RunId = run ?? row.RunId, Tail = Math.Clamp(tail, 1, 2000) }, cancellationToken);
         var spec = row.ReadSpec();
         return new DeploymentLogs($"{spec.ModelName}:{spec.Port}", reply.Lines);
     }
@@ -130,6 +134,7 @@ internal sealed class DeploymentReads(Database database, NodeRegistry nodes)
             // of the same moment as the progress beside it
             Detail = row.Status is DeploymentStatus.Starting or DeploymentStatus.Loading && engine is { Detail.Length: > 0 } ? engine.Detail : row.Detail,
             LastError = row.LastError,
+            ErrorCode = row.ErrorCode,
             ExpiresAt = row.ExpiresAt,
             CreatedAt = row.CreatedAt,
             StatusChangedAt = row.StatusChangedAt,

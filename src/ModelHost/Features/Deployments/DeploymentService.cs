@@ -37,11 +37,11 @@ internal sealed partial class DeploymentService(
             if (row.Wanted != WantedState.Running || !row.Status.CanBeExtended())
                 return DeploymentFailures.WrongStatus(row.Id, row.Status, "extended",
                     [.. Enum.GetValues<DeploymentStatus>().Where(DeploymentStatuses.CanBeExtended)]);
-            if (LaunchSpec.FromJson(row.Spec) is not { } spec)
+            if (LaunchSpec.FromJson(row.Spec) is null)
                 return DeploymentFailures.Unreadable(row.Id);
-            if (new Lease(row.ExpiresAt, spec.DurationSeconds).Extend(request.Hours) is not { } lease)
+            if (row.ReadLease().Extend(request.Hours) is not { } lease)
                 return DeploymentFailures.NoExpiry(row.Id);
-            (row.ExpiresAt, row.Spec) = (lease.ExpiresAt, (spec with { DurationSeconds = lease.DurationSeconds }).ToJson());
+            row.Take(lease);
             return true;
         }, LogExtended, cancellationToken);
     }
@@ -64,15 +64,30 @@ internal sealed partial class DeploymentService(
     public async Task<Result<Deleted>> DeleteAsync(int id, CancellationToken cancellationToken)
     {
         await using var db = await database.OpenAsync(cancellationToken);
-        var row = await db.Deployments.AsNoTracking().FirstOrDefaultAsync(d => d.Id == id, cancellationToken);
-        if (row is null || await db.Deployments.Where(d => d.Id == id).ExecuteDeleteAsync(cancellationToken) == 0)
+        await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
+        if (await db.Deployments.AsNoTracking().FirstOrDefaultAsync(d => d.Id == id, cancellationToken) is not { } row)
             return DeploymentFailures.NotFound(id);
+        // what still runs of it is not taken for something new
+        db.Tombstones.Add(new Tombstone { Uid = row.Uid, NodeId = row.NodeId, DeletedAt = time.GetUtcNow() });
+        await db.SaveChangesAsync(cancellationToken);
+        await db.Deployments.Where(d => d.Id == id).ExecuteDeleteAsync(cancellationToken);
+        await transaction.CommitAsync(cancellationToken);
         LogDeleted(id);
         feed.Publish(Change.Deployments(id));
-        if (nodes.Find(row.NodeId) is { } node && node.Engine(row.RunId) is null or { Phase: EnginePhase.Preparing or EnginePhase.Failed })
-            await node.Link.StopAsync(new StopRequest { RunId = row.RunId }, cancellationToken);
+        if (nodes.Find(row.NodeId) is { } node)
+            await ForgetAsync(node, row, cancellationToken);
         nodes.Wake(row.NodeId);
         return new Deleted();
+    }
+
+    /// <summary>Gives up what does not run yet or no longer.</summary>
+    private static async Task ForgetAsync(NodeHandle node, Deployment row, CancellationToken cancellationToken)
+    {
+        var reported = node.LastReport?.Engines.Where(engine => engine.DeploymentUid == row.Uid).ToArray() ?? [];
+        var idle = reported.Where(engine => engine.Phase is EnginePhase.Preparing or EnginePhase.Failed or EnginePhase.Expired).Select(engine => engine.RunId);
+        var unseen = reported.Any(engine => engine.RunId == row.RunId) ? [] : (string[])[row.RunId];
+        foreach (var run in idle.Concat(unseen))
+            await node.Link.StopAsync(new StopRequest { RunId = run }, cancellationToken);
     }
 
     /// <summary>Changes a row, and tells its node.</summary>

@@ -138,6 +138,7 @@ internal sealed partial class DeploymentStarts(
         await db.SaveChangesAsync(cancellationToken);
         row.Spec = (placed with { DeploymentId = row.Id }).ToJson();
         db.PublicNames.AddRange(LaunchChecks.Names(spec).Select(name => new PublicName { Name = name, DeploymentId = row.Id }));
+        db.Runs.Add(Run.Of(row, row.CreatedAt));
         return row;
     }
 
@@ -162,6 +163,7 @@ internal sealed partial class DeploymentStarts(
             return refusal;
         row.BeginRun(placed, latest, time.GetUtcNow());
         db.PublicNames.AddRange(LaunchChecks.Names(placed).Select(name => new PublicName { Name = name, DeploymentId = row.Id }));
+        db.Runs.Add(Run.Of(row, row.StatusChangedAt));
         return row;
     }
 

@@ -1,4 +1,5 @@
 using ModelHost.Access;
+using ModelHost.Common;
 
 namespace ModelHost.Features.Deployments;
 
@@ -6,10 +7,16 @@ namespace ModelHost.Features.Deployments;
 internal static class DeploymentsFeature
 {
     /// <summary>Adds the services.</summary>
-    public static IServiceCollection AddDeployments(this IServiceCollection services) => services
-        .AddSingleton<EnvironmentVault>().AddSingleton<Idempotency>().AddSingleton<LaunchChecks>()
-        .AddSingleton<DeploymentReads>().AddSingleton<DeploymentStarts>().AddSingleton<DeploymentService>().AddSingleton<DeploymentPlans>()
-        .AddSingleton<DeploymentManifests>().AddSingleton<DeploymentLogFiles>().AddSingleton<DeploymentWaits>().AddSingleton<LaunchCalls>();
+    public static IServiceCollection AddDeployments(this IServiceCollection services)
+    {
+        services.AddCheckedOptions<LifecycleOptions>(LifecycleOptions.Section)
+            .Validate(options => options.RelaunchDelay <= options.MaxRelaunchDelay, "Lifecycle:RelaunchDelay is above Lifecycle:MaxRelaunchDelay.");
+        return services
+            .AddSingleton<LifecyclePolicySource>().AddSingleton<EnvironmentVault>().AddSingleton<Idempotency>().AddSingleton<LaunchChecks>()
+            .AddSingleton<DeploymentReads>().AddSingleton<DeploymentRuns>().AddSingleton<DeploymentStarts>().AddSingleton<DeploymentService>()
+            .AddSingleton<DeploymentPlans>().AddSingleton<DeploymentManifests>().AddSingleton<DeploymentLogFiles>().AddSingleton<DeploymentWaits>()
+            .AddSingleton<LaunchCalls>();
+    }
 
     /// <summary>Maps <c>/api/deployments</c>.</summary>
     public static void MapDeployments(this IEndpointRouteBuilder api)

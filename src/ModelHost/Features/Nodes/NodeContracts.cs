@@ -31,6 +31,7 @@ internal sealed record NodeRead
     public double? RamCacheUsedMb { get; init; }
     public IReadOnlyList<string>? AvailableRuntimes { get; init; }
     public string? ContainerRuntime { get; init; }
+    [Description("Engines of deployments that were deleted; they are left as they are.")]
     public int? RogueContainerCount { get; init; }
     public int? RogueProcessCount { get; init; }
     public int? RogueArtifactCount { get; init; }

@@ -43,7 +43,9 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Chan
     {
         await using var db = await database.OpenAsync(cancellationToken);
         var rows = await db.Nodes.AsNoTracking().OrderBy(n => n.Hostname).ToListAsync(cancellationToken);
-        return [.. rows.Select(Read)];
+        var reported = registry.All.SelectMany(node => node.LastReport?.Engines ?? []).Select(engine => engine.DeploymentUid).Distinct().ToArray();
+        var deleted = reported.Length == 0 ? [] : await db.Tombstones.Where(t => EF.Constant(reported).Contains(t.Uid)).Select(t => t.Uid).ToHashSetAsync(cancellationToken);
+        return [.. rows.Select(row => Read(row, deleted))];
     }
 
     /// <summary>The engine processes on a node's GPUs.</summary>
@@ -110,7 +112,7 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Chan
         _ => "online",
     };
 
-    private NodeRead Read(Node row)
+    private NodeRead Read(Node row, HashSet<string> deleted)
     {
         var node = registry.Find(row.Id);
         var report = node?.LastReport;
@@ -128,6 +130,7 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Chan
             DiskUsage = report?.Disk is { TotalBytes: > 0 } disk
                 ? new DiskUsage(Math.Round(disk.TotalBytes / Gb, 1), Math.Round(disk.FreeBytes / Gb, 1), Math.Round(disk.HfCacheBytes / Gb, 1)) : null,
             AvailableRuntimes = report?.Runtimes,
+            RogueContainerCount = report?.Engines.Count(engine => deleted.Contains(engine.DeploymentUid)),
             AgentVersion = report?.AgentVersion,
             LastHeartbeatAt = node?.ReportedAt,
             CreatedAt = row.CreatedAt,
