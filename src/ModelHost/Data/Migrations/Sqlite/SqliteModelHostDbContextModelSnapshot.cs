@@ -53,6 +53,13 @@ namespace ModelHost.Data.Migrations.Sqlite
                         .ValueGeneratedOnAdd()
                         .HasColumnType("INTEGER");
 
+                    b.Property<long?>("BeginsAt")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<string>("Conflict")
+                        .HasMaxLength(1024)
+                        .HasColumnType("TEXT");
+
                     b.Property<double>("CountedCompletionTokens")
                         .HasColumnType("REAL");
 
@@ -77,7 +84,14 @@ namespace ModelHost.Data.Migrations.Sqlite
                         .HasMaxLength(1048576)
                         .HasColumnType("TEXT");
 
+                    b.Property<string>("ErrorCode")
+                        .HasMaxLength(255)
+                        .HasColumnType("TEXT");
+
                     b.Property<long?>("ExpiresAt")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<int>("FailedStarts")
                         .HasColumnType("INTEGER");
 
                     b.Property<string>("ImageDigest")
@@ -93,7 +107,16 @@ namespace ModelHost.Data.Migrations.Sqlite
                         .HasMaxLength(255)
                         .HasColumnType("TEXT");
 
+                    b.Property<long>("LeaseVersion")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<bool>("NamesTaken")
+                        .HasColumnType("INTEGER");
+
                     b.Property<int>("NodeId")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<long?>("ReadyAt")
                         .HasColumnType("INTEGER");
 
                     b.Property<int?>("ReservedPort")
@@ -142,6 +165,9 @@ namespace ModelHost.Data.Migrations.Sqlite
                         .IsRequired()
                         .HasMaxLength(32)
                         .HasColumnType("TEXT");
+
+                    b.Property<long?>("WarnedOf")
+                        .HasColumnType("INTEGER");
 
                     b.HasKey("Id");
 
@@ -194,6 +220,66 @@ namespace ModelHost.Data.Migrations.Sqlite
                     b.HasIndex("DeploymentId");
 
                     b.ToTable("PublicNames");
+                });
+
+            modelBuilder.Entity("ModelHost.Features.Deployments.Run", b =>
+                {
+                    b.Property<string>("Id")
+                        .HasMaxLength(255)
+                        .HasColumnType("TEXT");
+
+                    b.Property<int>("DeploymentId")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<long?>("EndedAt")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<string>("EngineVersion")
+                        .HasMaxLength(255)
+                        .HasColumnType("TEXT");
+
+                    b.Property<string>("Error")
+                        .HasMaxLength(16384)
+                        .HasColumnType("TEXT");
+
+                    b.Property<string>("ErrorCode")
+                        .HasMaxLength(255)
+                        .HasColumnType("TEXT");
+
+                    b.Property<int?>("ExitCode")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<double?>("LoadSeconds")
+                        .HasColumnType("REAL");
+
+                    b.Property<long?>("ReadyAt")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<long>("StartedAt")
+                        .HasColumnType("INTEGER");
+
+                    b.HasKey("Id");
+
+                    b.HasIndex("DeploymentId");
+
+                    b.ToTable("Runs");
+                });
+
+            modelBuilder.Entity("ModelHost.Features.Deployments.Tombstone", b =>
+                {
+                    b.Property<string>("Uid")
+                        .HasMaxLength(255)
+                        .HasColumnType("TEXT");
+
+                    b.Property<long>("DeletedAt")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<int>("NodeId")
+                        .HasColumnType("INTEGER");
+
+                    b.HasKey("Uid");
+
+                    b.ToTable("Tombstones");
                 });
 
             modelBuilder.Entity("ModelHost.Features.Nodes.Node", b =>
@@ -254,6 +340,15 @@ namespace ModelHost.Data.Migrations.Sqlite
                 });
 
             modelBuilder.Entity("ModelHost.Features.Deployments.PublicName", b =>
+                {
+                    b.HasOne("ModelHost.Features.Deployments.Deployment", null)
+                        .WithMany()
+                        .HasForeignKey("DeploymentId")
+                        .OnDelete(DeleteBehavior.Cascade)
+                        .IsRequired();
+                });
+
+            modelBuilder.Entity("ModelHost.Features.Deployments.Run", b =>
                 {
                     b.HasOne("ModelHost.Features.Deployments.Deployment", null)
                         .WithMany()
