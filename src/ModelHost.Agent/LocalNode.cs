@@ -123,13 +123,12 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     public Task<StopReply> StopAsync(StopRequest request, CancellationToken cancellationToken)
     {
         ArgumentNullException.ThrowIfNull(request);
-        EngineSupervisor? engine;
         lock (_lock)
         {
             _ended.Add(request.RunId);
-            engine = _engines.GetValueOrDefault(request.RunId);
+            // under the lock, as what is in the dictionary is not disposed
+            _engines.GetValueOrDefault(request.RunId)?.Stop();
         }
-        engine?.Stop();
         return Task.FromResult(new StopReply());
     }
 
@@ -326,11 +325,11 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         while (!_shutdown.IsCancellationRequested)
         {
             await Task.Delay(LeasePeriod, _time, _shutdown.Token);
-            EngineSupervisor[] engines;
             lock (_lock)
-                engines = [.. _engines.Values];
-            foreach (var engine in engines)
-                engine.ExpireIfDue(_time.GetUtcNow());
+            {
+                foreach (var engine in _engines.Values)
+                    engine.ExpireIfDue(_time.GetUtcNow());
+            }
         }
     }
 

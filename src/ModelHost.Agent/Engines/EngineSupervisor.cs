@@ -1,7 +1,6 @@
 using Microsoft.Extensions.Logging;
 using ModelHost.Agent.Runtimes;
 using ModelHost.Core.Backends;
-using ModelHost.Core.Deployments;
 using ModelHost.Core.Engines;
 using ModelHost.Protocol;
 
@@ -43,7 +42,6 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
     // set when the engine's last counters have been reported
     private readonly TaskCompletionSource _endSeen = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private EngineInstance? _instance;
-    private RunRecord _record;
     private int _disposed;
     private Task _task = Task.CompletedTask;
 
@@ -74,17 +72,7 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
     /// <summary>Begins a new run.</summary>
     public static EngineSupervisor Start(SupervisorContext context, IEngineRuntime runtime, EngineLaunch launch)
     {
-        var record = new RunRecord
-        {
-            DeploymentUid = launch.DeploymentUid,
-            RunId = launch.RunId,
-            Runtime = runtime.Name,
-            Spec = launch.Spec.ToJson(),
-            Lease = launch.Lease,
-            LatestVersion = launch.LatestVersion,
-            Environment = context.Records.Seal(launch.Env),
-            BootId = context.Records.BootId,
-        };
+        var record = RecordOf(context, runtime, launch);
         var secrets = launch.Env.Where(variable => Redactor.IsSecretName(variable.Key)).Select(variable => variable.Value);
         var supervisor = new EngineSupervisor(context, runtime, launch.Recipe, record, launch.EnginePort, launch.EngineKey, secrets);
         (supervisor._engine.Phase, supervisor._engine.Detail) = (EnginePhase.Preparing, "preparing image");
@@ -101,16 +89,7 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
     /// <param name="known">What the node kept of it; null: nothing, then its labels have to do.</param>
     public static EngineSupervisor Adopt(SupervisorContext context, IEngineRuntime runtime, BackendRecipe recipe, EngineInstance instance, RunRecord? known)
     {
-        var record = known ?? new RunRecord
-        {
-            DeploymentUid = instance.DeploymentUid,
-            RunId = instance.RunId,
-            Runtime = runtime.Name,
-            Spec = instance.SpecJson,
-            Lease = instance.Lease ?? new Lease(0, null, LaunchSpec.FromJson(instance.SpecJson)?.DurationSeconds),
-            Environment = context.Records.Seal(instance.Env),
-            BootId = context.Records.BootId,
-        };
+        var record = known ?? RecordOf(context, runtime, instance);
         var supervisor = new EngineSupervisor(context, runtime, recipe, record, instance.EnginePort, instance.EngineKey, instance.Secrets);
         supervisor.Started(instance);
         supervisor.Resume(record.Ending);
@@ -153,34 +132,6 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
     {
         Keep(record => record with { Ending = RunEnding.Told });
         _stop.Cancel();
-    }
-
-    /// <summary>Takes what is stored of the deployment now, unless a later lease is known.</summary>
-    public void Update(string spec, Lease lease) => Keep(record => lease.Version < record.Lease.Version ? record : record with
-    {
-        Spec = spec,
-        Lease = record.ReadyAt is { } readyAt ? lease.CountedFrom(readyAt) : lease,
-    });
-
-    /// <summary>Ends the engine if its lease is over; nobody has to be asked.</summary>
-    public void ExpireIfDue(DateTimeOffset now)
-    {
-        lock (_lock)
-        {
-            if (_record.Ending != RunEnding.None || !(_record.Lease.ExpiresAt <= now))
-                return;
-        }
-        LogExpired(RunId);
-        Say("[modelhost] the lease is over");
-        Keep(record => record with { Ending = RunEnding.Expired });
-        _expire.Cancel();
-    }
-
-    /// <summary>The values of its variables.</summary>
-    public IReadOnlyDictionary<string, string> Environment()
-    {
-        lock (_lock)
-            return _context.Records.Open(_record.Environment);
     }
 
     /// <summary>Ends the supervision and leaves the engine as it is.</summary>
@@ -255,8 +206,11 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
         Say("[modelhost] stopped");
         if (_engine.Metrics is not null)
             await Task.WhenAny(_endSeen.Task, Task.Delay(EndSeenDeadline, _context.Time, _shutdown.Token));
-        _context.Records.Delete(RunId);
-        IsGone = true;
+        lock (_lock)
+        {
+            IsGone = true; // what is told from now on is not written down any more
+            _context.Records.Delete(RunId);
+        }
         _context.Changed();
     }
 
@@ -511,51 +465,6 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
         _log.Mark();
     }
 
-    /// <summary>Goes on with an end that was begun before the host was ended.</summary>
-    private void Resume(RunEnding ending)
-    {
-        if (ending == RunEnding.Told)
-            _stop.Cancel();
-        else if (ending == RunEnding.Expired)
-            _expire.Cancel();
-    }
-
-    /// <summary>Changes what is kept of the run. A full disk costs what a restart would have known, and never an engine.</summary>
-    private void Keep(Func<RunRecord, RunRecord> change)
-    {
-        lock (_lock)
-        {
-            var changed = change(_record);
-            if (changed == _record)
-                return;
-            _record = changed;
-            Show(changed);
-            Write(changed);
-        }
-        _context.Changed();
-    }
-
-    private void Write(RunRecord record)
-    {
-        try
-        {
-            _context.Records.Write(record);
-        }
-        catch (IOException e)
-        {
-            LogNotKept(RunId, e.Message);
-        }
-    }
-
-    private void Show(RunRecord record)
-    {
-        (_engine.LaunchSpec, _engine.Lease) = (record.Spec, record.Lease.ToJson());
-        if (record.StartedAt is { } startedAt)
-            _engine.StartedAt = startedAt.ToUnixTimeMilliseconds() / 1000.0;
-        if (record.ReadyAt is { } readyAt)
-            _engine.ReadyAt = readyAt.ToUnixTimeMilliseconds() / 1000.0;
-    }
-
     private void Change(Action<Engine> change)
     {
         lock (_lock)
@@ -580,12 +489,6 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
 
     [LoggerMessage(2104, LogLevel.Warning, "The engine of run {RunId} could not be ended; it is tried again.")]
     private partial void LogStopFailed(Exception exception, string runId);
-
-    [LoggerMessage(2106, LogLevel.Information, "The lease of run {RunId} is over.")]
-    private partial void LogExpired(string runId);
-
-    [LoggerMessage(2107, LogLevel.Warning, "What is known of run {RunId} could not be written down: {Reason}")]
-    private partial void LogNotKept(string runId, string reason);
 
     [LoggerMessage(2105, LogLevel.Error, "The supervision of run {RunId} broke off.")]
     private partial void LogBroken(Exception exception, string runId);

@@ -1,0 +1,115 @@
+using Microsoft.Extensions.Logging;
+using ModelHost.Agent.Runtimes;
+using ModelHost.Core.Deployments;
+
+namespace ModelHost.Agent.Engines;
+
+// what is kept of the run on the disk: what was told of it, and what was seen
+internal sealed partial class EngineSupervisor
+{
+    private RunRecord _record;
+
+    private static RunRecord RecordOf(SupervisorContext context, IEngineRuntime runtime, EngineLaunch launch) => new()
+    {
+        DeploymentUid = launch.DeploymentUid,
+        RunId = launch.RunId,
+        Runtime = runtime.Name,
+        Spec = launch.Spec.ToJson(),
+        Lease = launch.Lease,
+        LatestVersion = launch.LatestVersion,
+        Environment = context.Records.Seal(launch.Env),
+        BootId = context.Records.BootId,
+    };
+
+    private static RunRecord RecordOf(SupervisorContext context, IEngineRuntime runtime, EngineInstance instance) => new()
+    {
+        DeploymentUid = instance.DeploymentUid,
+        RunId = instance.RunId,
+        Runtime = runtime.Name,
+        Spec = instance.SpecJson,
+        Lease = instance.Lease ?? new Lease(0, null, LaunchSpec.FromJson(instance.SpecJson)?.DurationSeconds),
+        Environment = context.Records.Seal(instance.Env),
+        BootId = context.Records.BootId,
+    };
+
+    /// <summary>Takes what is stored of the deployment now, unless a later lease is known.</summary>
+    public void Update(string spec, Lease lease) => Keep(record => lease.Version < record.Lease.Version ? record : record with
+    {
+        Spec = spec,
+        Lease = record.ReadyAt is { } readyAt ? lease.CountedFrom(readyAt) : lease,
+    });
+
+    /// <summary>Ends the engine if its lease is over; nobody has to be asked.</summary>
+    public void ExpireIfDue(DateTimeOffset now)
+    {
+        lock (_lock)
+        {
+            if (_record.Ending != RunEnding.None || !(_record.Lease.ExpiresAt <= now))
+                return;
+        }
+        LogExpired(RunId);
+        Say("[modelhost] the lease is over");
+        Keep(record => record with { Ending = RunEnding.Expired });
+        _expire.Cancel();
+    }
+
+    /// <summary>The values of its variables.</summary>
+    public IReadOnlyDictionary<string, string> Environment()
+    {
+        lock (_lock)
+            return _context.Records.Open(_record.Environment);
+    }
+
+    /// <summary>Goes on with an end that was begun before the host was ended.</summary>
+    private void Resume(RunEnding ending)
+    {
+        if (ending == RunEnding.Told)
+            _stop.Cancel();
+        else if (ending == RunEnding.Expired)
+            _expire.Cancel();
+    }
+
+    /// <summary>Changes what is kept of the run. A full disk costs what a restart would have known, and never an engine.</summary>
+    private void Keep(Func<RunRecord, RunRecord> change)
+    {
+        lock (_lock)
+        {
+            var changed = change(_record);
+            if (changed == _record)
+                return;
+            _record = changed;
+            Show(changed);
+            Write(changed);
+        }
+        _context.Changed();
+    }
+
+    private void Write(RunRecord record)
+    {
+        if (IsGone)
+            return;
+        try
+        {
+            _context.Records.Write(record);
+        }
+        catch (IOException e)
+        {
+            LogNotKept(RunId, e.Message);
+        }
+    }
+
+    private void Show(RunRecord record)
+    {
+        (_engine.LaunchSpec, _engine.Lease) = (record.Spec, record.Lease.ToJson());
+        if (record.StartedAt is { } startedAt)
+            _engine.StartedAt = startedAt.ToUnixTimeMilliseconds() / 1000.0;
+        if (record.ReadyAt is { } readyAt)
+            _engine.ReadyAt = readyAt.ToUnixTimeMilliseconds() / 1000.0;
+    }
+
+    [LoggerMessage(2106, LogLevel.Information, "The lease of run {RunId} is over.")]
+    private partial void LogExpired(string runId);
+
+    [LoggerMessage(2107, LogLevel.Warning, "What is known of run {RunId} could not be written down: {Reason}")]
+    private partial void LogNotKept(string runId, string reason);
+}
