@@ -106,17 +106,17 @@ public static class DeploymentStateMachine
     /// <summary>A run ended by itself: another follows, until too many in a row have failed.</summary>
     private static DeploymentStep Over(DeploymentState state, Observed observed, LifecyclePolicy policy, RunEnd end)
     {
-        // the cause is stored before the node is asked to forget the run
-        var forget = end == RunEnd.Failed ? NodeAction.Stop : NodeAction.None;
         var failed = IsStable(state.ReadyAt, observed.Now, policy) ? 0 : state.FailedStarts + 1;
-        return failed >= policy.MaxFailedStarts
-            ? new(Fail(state), forget, end) { GaveUpAfter = failed }
-            : Again(state with { FailedStarts = failed }, observed.Now + policy.Pause(failed, observed.Jitter), end) with { Action = forget };
+        var step = Again(state with { FailedStarts = failed }, observed.Now + policy.Pause(failed, observed.Jitter), end);
+        return failed < policy.MaxFailedStarts ? step : step with { State = Fail(state), NewRun = false, GaveUpAfter = failed };
     }
 
-    private static DeploymentStep Again(DeploymentState state, DateTimeOffset beginsAt, RunEnd end) => new(
-        state with { Status = DeploymentStatus.Starting, RunSeen = false, ReadyAt = null, BeginsAt = beginsAt },
-        end == RunEnd.Expired ? NodeAction.Stop : NodeAction.None, end) { NewRun = true };
+    private static DeploymentStep Again(DeploymentState state, DateTimeOffset beginsAt, RunEnd end)
+    {
+        var next = state with { Status = DeploymentStatus.Starting, RunSeen = false, ReadyAt = null, BeginsAt = beginsAt };
+        // the cause is stored before the node is asked to forget the run
+        return new DeploymentStep(next, end == RunEnd.Vanished ? NodeAction.None : NodeAction.Stop, end) with { NewRun = true };
+    }
 
     private static DeploymentState Fail(DeploymentState state) =>
         state with { Wanted = WantedState.Failed, Status = DeploymentStatus.Error, BeginsAt = null, ReadyAt = null, FailedStarts = 0 };

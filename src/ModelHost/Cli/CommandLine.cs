@@ -8,6 +8,7 @@ using ModelHost.Access;
 using ModelHost.Agent;
 using ModelHost.Agent.Runtimes;
 using ModelHost.Features.Events;
+using ModelHost.Features.Deployments;
 using ModelHost.Features.Releases;
 using ModelHost.Features.Settings;
 using ModelHost.Gateway;
@@ -31,6 +32,7 @@ internal static partial class CommandLine
         [nameof(NodeOptions)] = NodeOptions.Section,
         [nameof(ReleaseOptions)] = ReleaseOptions.Section,
         [nameof(RuntimeSettings)] = RuntimeSettings.Section,
+        [nameof(LifecycleOptions)] = LifecycleOptions.Section,
         ["Logging"] = "Logging",
         ["Kestrel"] = "Kestrel",
     };
