@@ -114,7 +114,7 @@ public sealed class EngineRequestRulesTests
     [InlineData("""{"max_model_len": true}""")]
     [InlineData("""{"max_model": false}""")]
     [InlineData("""{"hf_overrides": true}""")]
-    [InlineData("""{"hf_token": ["a", "org/another-model"]}""")]
+    [InlineData("""{"tokenizer": ["a", "org/another-model"]}""")]
     public void Engine_options_of_a_wrong_form_are_refused(string json)
     {
         var failure = Options(json).ShouldNotBeNull();

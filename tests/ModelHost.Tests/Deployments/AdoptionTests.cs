@@ -29,7 +29,7 @@ public sealed class AdoptionTests
             await host.Client.StopModelAsync(await host.Client.StartModelAsync(Request(await host.Client.NodeAsync("process"), "first", 8201)));
             var id = await host.Client.StartModelAsync(FullRequest(await host.Client.NodeAsync("process"), "lost"));
             await host.Client.StatusAsync(id, "running");
-            (await host.Services.GetRequiredService<DeploymentRuns>().ExtendAsync(id, TimeSpan.FromHours(2), Ct)).Match(_ => true, _ => false).ShouldBeTrue();
+            await ExtendAsync(host, id, 2);
             uid = await AcknowledgedAsync(host, id, 1);
             before = await host.Client.JsonAsync($"/api/deployments/{id}");
         }
@@ -106,7 +106,7 @@ public sealed class AdoptionTests
             await host.Client.StatusAsync(kept, "running");
             Backup(node, copy);
 
-            end = (await host.Services.GetRequiredService<DeploymentRuns>().ExtendAsync(extended, TimeSpan.FromHours(5), Ct)).Match(row => row.ExpiresAt, _ => null);
+            end = await ExtendAsync(host, extended, 5);
             await AcknowledgedAsync(host, extended, 1);
             // another run of the one, and a deployment that the copy knows nothing of
             run = (await RowAsync(host, kept)).RunId;
@@ -210,6 +210,13 @@ public sealed class AdoptionTests
     }
 
     /// <summary>Waits until the node has a version of the lease, and gives the uid.</summary>
+    private static async Task<DateTimeOffset> ExtendAsync(ControlPlane host, int id, double hours)
+    {
+        using var answer = await host.Client.PostAsJsonAsync($"/api/deployments/{id}/extend", new JsonObject { ["hours"] = hours }, Ct);
+        answer.EnsureSuccessStatusCode();
+        return (await answer.Content.ReadFromJsonAsync<JsonElement>(Ct)).GetProperty("expires_at").GetDateTimeOffset();
+    }
+
     private static async Task<string> AcknowledgedAsync(ControlPlane host, int id, long version)
     {
         var row = await RowAsync(host, id);

@@ -1,9 +1,8 @@
-using System.Net.Http.Json;
 using System.Net;
+using System.Net.Http.Json;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Microsoft.Extensions.DependencyInjection;
-using ModelHost.Features.Deployments;
 using ModelHost.TestKit;
 
 namespace ModelHost.Tests.Deployments;

@@ -53,9 +53,9 @@ internal sealed class ScriptedNode : INode, IAsyncDisposable
         var handle = new NodeHandle(node.Id, node, services.GetRequiredService<LiveSettings>());
         services.GetRequiredService<NodeRegistry>().Add(handle);
         node._actor = new NodeActor(
-            handle, services.GetRequiredService<Database>(), services.GetRequiredService<EnvironmentVault>(), services.GetRequiredService<RouteSource>(),
-            services.GetRequiredService<ChangeFeed>(), services.GetRequiredService<LiveSettings>(), TimeProvider.System,
-            services.GetRequiredService<ILogger<NodeActor>>()).RunAsync(node._ended.Token);
+            handle, services.GetRequiredService<Database>(), services.GetRequiredService<EnvironmentVault>(), services.GetRequiredService<LifecyclePolicySource>(),
+            services.GetRequiredService<RouteSource>(), services.GetRequiredService<ChangeFeed>(), services.GetRequiredService<LiveSettings>(), TimeProvider.System,
+            Random.Shared, services.GetRequiredService<ILogger<NodeActor>>()).RunAsync(node._ended.Token);
         return node;
     }
 
@@ -85,6 +85,10 @@ internal sealed class ScriptedNode : INode, IAsyncDisposable
     public Task<LogsReply> LogsAsync(LogsRequest request, CancellationToken cancellationToken) => Task.FromResult(new LogsReply());
 
     public IAsyncEnumerable<LogPiece> LogFileAsync(LogsRequest request, CancellationToken cancellationToken) => AsyncEnumerable.Empty<LogPiece>();
+
+    public Task<UpdateReply> UpdateAsync(UpdateRequest request, CancellationToken cancellationToken) => Task.FromResult(new UpdateReply());
+
+    public Task<EnvironmentReply> EnvironmentAsync(EnvironmentRequest request, CancellationToken cancellationToken) => Task.FromResult(new EnvironmentReply());
 
     public Task ChangedAsync(CancellationToken cancellationToken) => Task.Delay(Timeout.Infinite, cancellationToken);
 

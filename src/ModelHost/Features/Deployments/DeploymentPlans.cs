@@ -14,12 +14,12 @@ internal sealed class DeploymentPlans(Database database, LaunchChecks checks)
     {
         if (!DeploymentRules.Check(request).TryGet(out var recipe, out var fault))
             return fault;
+        var spec = LaunchSpecs.From(request, recipe, recipe.Runtimes[0]);
         await using var db = await database.OpenAsync(cancellationToken);
-        if (!(await checks.SiteAsync(db, request.NodeId!.Value, recipe, preferred: null, cancellationToken)).TryGet(out var site, out var refusal))
+        if (!(await checks.SiteAsync(db, request.NodeId!.Value, spec, recipe, preferred: null, cancellationToken)).TryGet(out var site, out var refusal))
             return refusal.Kind == FailureKind.Conflict ? new DeploymentPlan { Fits = false, BlockedReason = refusal.Detail } : refusal;
         var active = await LaunchChecks.ActiveAsync(db, site.Node.Id, except: null, cancellationToken);
-        var spec = LaunchSpecs.From(request, recipe, site.Runtime);
-        if (LaunchChecks.Unsupported(site, spec, recipe, latest: "") is { } unsupported)
+        if (LaunchChecks.Unsupported(spec, recipe, latest: "") is { } unsupported)
             return unsupported;
         var wish = new PlacementRequest(spec.GpuMemoryFraction, request.GpuIds, request.TensorParallelSize, request.SkipResourceCheck);
         var placed = LaunchChecks.Place(site, wish, active);

@@ -124,10 +124,11 @@ internal sealed partial class DeploymentStarts(
     private async Task<Result<Deployment>> StoreAsync(
         ModelHostDbContext db, DeploymentStart request, BackendRecipe recipe, string latest, CancellationToken cancellationToken)
     {
-        if (!(await checks.SiteAsync(db, request.NodeId!.Value, recipe, preferred: null, cancellationToken)).TryGet(out var site, out var refusal))
+        var spec = LaunchSpecs.From(request, recipe, recipe.Runtimes[0]);
+        if (!(await checks.SiteAsync(db, request.NodeId!.Value, spec, recipe, preferred: null, cancellationToken)).TryGet(out var site, out var refusal))
             return refusal;
-        var spec = LaunchSpecs.From(request, recipe, site.Runtime);
-        if (LaunchChecks.Unsupported(site, spec, recipe, latest) is { } unsupported)
+        spec = spec with { Runtime = site.Runtime };
+        if (LaunchChecks.Unsupported(spec, recipe, latest) is { } unsupported)
             return unsupported;
         var wish = new PlacementRequest(spec.GpuMemoryFraction, request.GpuIds, request.TensorParallelSize, request.SkipResourceCheck);
         if (!(await ReserveAsync(db, site, spec, wish, except: null, cancellationToken)).TryGet(out var placed, out refusal))
@@ -153,10 +154,10 @@ internal sealed partial class DeploymentStarts(
         var (spec, recipe) = again;
         if (EngineRequestRules.Check(recipe, spec.EngineArgs, spec.ExtraArgs, vault.Open(row.EnvValues)) is { } denied)
             return denied;
-        if (!(await checks.SiteAsync(db, row.NodeId, recipe, spec.Runtime, cancellationToken)).TryGet(out var site, out refusal))
+        if (!(await checks.SiteAsync(db, row.NodeId, spec, recipe, spec.Runtime, cancellationToken)).TryGet(out var site, out refusal))
             return refusal;
         spec = spec with { DeploymentId = row.Id, Runtime = site.Runtime, Owner = request.Owner!, DurationSeconds = request.DurationSeconds };
-        if (LaunchChecks.Unsupported(site, spec, recipe, latest) is { } unsupported)
+        if (LaunchChecks.Unsupported(spec, recipe, latest) is { } unsupported)
             return unsupported;
         var wish = new PlacementRequest(spec.GpuMemoryFraction, spec.GpusChosen ? null : spec.GpuIds, spec.TensorParallelSize, SkipMemoryCheck: false);
         if (!(await ReserveAsync(db, site, spec, wish, except: row.Id, cancellationToken)).TryGet(out var placed, out refusal))

@@ -22,33 +22,34 @@ internal readonly record struct ActiveDeployment(int Id, LaunchSpec Spec);
 /// <summary>What every launch has to pass, and a plan asks about. Inside a transaction what it finds holds until the commit.</summary>
 internal sealed class LaunchChecks(NodeRegistry nodes, LiveSettings settings)
 {
-    /// <summary>Finds the node, and a runtime on it for the backend.</summary>
+    /// <summary>Finds the node, sees that it allows the paths, and finds a runtime on it for the backend.</summary>
     /// <param name="db">The database.</param>
     /// <param name="nodeId">The node.</param>
+    /// <param name="spec">What is launched; its runtime does not count.</param>
     /// <param name="recipe">The backend.</param>
     /// <param name="preferred">The runtime to take if it is there; null: the one of the settings, else the backend's best.</param>
     /// <param name="cancellationToken">Gives up.</param>
     public async Task<Result<LaunchSite>> SiteAsync(
-        ModelHostDbContext db, int nodeId, BackendRecipe recipe, string? preferred, CancellationToken cancellationToken)
+        ModelHostDbContext db, int nodeId, LaunchSpec spec, BackendRecipe recipe, string? preferred, CancellationToken cancellationToken)
     {
         var node = await db.Nodes.AsNoTracking().FirstOrDefaultAsync(n => n.Id == nodeId, cancellationToken);
         if (node is null)
             return DeploymentFailures.NodeNotFound(nodeId);
         if (nodes.Find(node.Id)?.Report is not { } report)
             return DeploymentFailures.NodeSilent(node.Hostname);
+        if (DeploymentRules.CheckPaths(spec, node.Hostname, report.ModelFolders) is { } outside)
+            return outside;
         if (RuntimeChoice.Choose(recipe.Runtimes, report.Runtimes, preferred ?? settings.Current.PreferredContainerRuntime) is not { } runtime)
             return DeploymentFailures.NoRuntime(node.Hostname, recipe.Name, recipe.Runtimes, report.Runtimes);
         return new LaunchSite(node, report, runtime);
     }
 
-    /// <summary>Checks the options against the release that will run, and the paths against the folders that the node allows.</summary>
-    /// <param name="site">Where the launch goes.</param>
+    /// <summary>Checks the options against the release that will run.</summary>
     /// <param name="spec">What is launched.</param>
     /// <param name="recipe">Knows the options.</param>
     /// <param name="latest">The release that runs if none is asked for; empty: not known, and the node checks it at the start.</param>
-    public static Failure? Unsupported(LaunchSite site, LaunchSpec spec, BackendRecipe recipe, string latest) =>
-        DeploymentRules.CheckPaths(spec, site.Node.Hostname, site.Report.ModelFolders)
-        ?? EngineReleaseRules.Check(recipe, spec.EngineVersion ?? latest, spec.EngineArgs, spec.ExtraArgs);
+    public static Failure? Unsupported(LaunchSpec spec, BackendRecipe recipe, string latest) =>
+        EngineReleaseRules.Check(recipe, spec.EngineVersion ?? latest, spec.EngineArgs, spec.ExtraArgs);
 
     /// <summary>The active deployments of a node.</summary>
     /// <param name="db">The database.</param>

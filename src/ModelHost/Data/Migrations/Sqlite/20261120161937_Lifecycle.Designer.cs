@@ -10,8 +10,8 @@ using ModelHost.Data;
 namespace ModelHost.Data.Migrations.Sqlite
 {
     [DbContext(typeof(SqliteModelHostDbContext))]
-    [Migration("20261120153350_Idempotency")]
-    partial class Idempotency
+    [Migration("20261120161937_Lifecycle")]
+    partial class Lifecycle
     {
         /// <inheritdoc />
         protected override void BuildTargetModel(ModelBuilder modelBuilder)
@@ -19,11 +19,49 @@ namespace ModelHost.Data.Migrations.Sqlite
 #pragma warning disable 612, 618
             modelBuilder.HasAnnotation("ProductVersion", "10.0.14");
 
+            modelBuilder.Entity("ModelHost.Features.Configs.SavedConfig", b =>
+                {
+                    b.Property<int>("Id")
+                        .ValueGeneratedOnAdd()
+                        .HasColumnType("INTEGER");
+
+                    b.Property<long>("CreatedAt")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<string>("EnvValues")
+                        .HasMaxLength(1048576)
+                        .HasColumnType("TEXT");
+
+                    b.Property<string>("Name")
+                        .IsRequired()
+                        .HasMaxLength(255)
+                        .HasColumnType("TEXT");
+
+                    b.Property<string>("Payload")
+                        .IsRequired()
+                        .HasMaxLength(1048576)
+                        .HasColumnType("TEXT");
+
+                    b.HasKey("Id");
+
+                    b.HasIndex("Name")
+                        .IsUnique();
+
+                    b.ToTable("Configs");
+                });
+
             modelBuilder.Entity("ModelHost.Features.Deployments.Deployment", b =>
                 {
                     b.Property<int>("Id")
                         .ValueGeneratedOnAdd()
                         .HasColumnType("INTEGER");
+
+                    b.Property<long?>("BeginsAt")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<string>("Conflict")
+                        .HasMaxLength(1024)
+                        .HasColumnType("TEXT");
 
                     b.Property<double>("CountedCompletionTokens")
                         .HasColumnType("REAL");
@@ -49,7 +87,14 @@ namespace ModelHost.Data.Migrations.Sqlite
                         .HasMaxLength(1048576)
                         .HasColumnType("TEXT");
 
+                    b.Property<string>("ErrorCode")
+                        .HasMaxLength(255)
+                        .HasColumnType("TEXT");
+
                     b.Property<long?>("ExpiresAt")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<int>("FailedStarts")
                         .HasColumnType("INTEGER");
 
                     b.Property<string>("ImageDigest")
@@ -65,7 +110,16 @@ namespace ModelHost.Data.Migrations.Sqlite
                         .HasMaxLength(255)
                         .HasColumnType("TEXT");
 
+                    b.Property<long>("LeaseVersion")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<bool>("NamesTaken")
+                        .HasColumnType("INTEGER");
+
                     b.Property<int>("NodeId")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<long?>("ReadyAt")
                         .HasColumnType("INTEGER");
 
                     b.Property<int?>("ReservedPort")
@@ -114,6 +168,9 @@ namespace ModelHost.Data.Migrations.Sqlite
                         .IsRequired()
                         .HasMaxLength(32)
                         .HasColumnType("TEXT");
+
+                    b.Property<long?>("WarnedOf")
+                        .HasColumnType("INTEGER");
 
                     b.HasKey("Id");
 
@@ -168,6 +225,66 @@ namespace ModelHost.Data.Migrations.Sqlite
                     b.ToTable("PublicNames");
                 });
 
+            modelBuilder.Entity("ModelHost.Features.Deployments.Run", b =>
+                {
+                    b.Property<string>("Id")
+                        .HasMaxLength(255)
+                        .HasColumnType("TEXT");
+
+                    b.Property<int>("DeploymentId")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<long?>("EndedAt")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<string>("EngineVersion")
+                        .HasMaxLength(255)
+                        .HasColumnType("TEXT");
+
+                    b.Property<string>("Error")
+                        .HasMaxLength(16384)
+                        .HasColumnType("TEXT");
+
+                    b.Property<string>("ErrorCode")
+                        .HasMaxLength(255)
+                        .HasColumnType("TEXT");
+
+                    b.Property<int?>("ExitCode")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<double?>("LoadSeconds")
+                        .HasColumnType("REAL");
+
+                    b.Property<long?>("ReadyAt")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<long>("StartedAt")
+                        .HasColumnType("INTEGER");
+
+                    b.HasKey("Id");
+
+                    b.HasIndex("DeploymentId");
+
+                    b.ToTable("Runs");
+                });
+
+            modelBuilder.Entity("ModelHost.Features.Deployments.Tombstone", b =>
+                {
+                    b.Property<string>("Uid")
+                        .HasMaxLength(255)
+                        .HasColumnType("TEXT");
+
+                    b.Property<long>("DeletedAt")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<int>("NodeId")
+                        .HasColumnType("INTEGER");
+
+                    b.HasKey("Uid");
+
+                    b.ToTable("Tombstones");
+                });
+
             modelBuilder.Entity("ModelHost.Features.Nodes.Node", b =>
                 {
                     b.Property<int>("Id")
@@ -200,6 +317,22 @@ namespace ModelHost.Data.Migrations.Sqlite
                     b.ToTable("Nodes");
                 });
 
+            modelBuilder.Entity("ModelHost.Features.Settings.SettingValue", b =>
+                {
+                    b.Property<string>("Key")
+                        .HasMaxLength(255)
+                        .HasColumnType("TEXT");
+
+                    b.Property<string>("Value")
+                        .IsRequired()
+                        .HasMaxLength(16384)
+                        .HasColumnType("TEXT");
+
+                    b.HasKey("Key");
+
+                    b.ToTable("Settings");
+                });
+
             modelBuilder.Entity("ModelHost.Features.Deployments.Deployment", b =>
                 {
                     b.HasOne("ModelHost.Features.Nodes.Node", null)
@@ -210,6 +343,15 @@ namespace ModelHost.Data.Migrations.Sqlite
                 });
 
             modelBuilder.Entity("ModelHost.Features.Deployments.PublicName", b =>
+                {
+                    b.HasOne("ModelHost.Features.Deployments.Deployment", null)
+                        .WithMany()
+                        .HasForeignKey("DeploymentId")
+                        .OnDelete(DeleteBehavior.Cascade)
+                        .IsRequired();
+                });
+
+            modelBuilder.Entity("ModelHost.Features.Deployments.Run", b =>
                 {
                     b.HasOne("ModelHost.Features.Deployments.Deployment", null)
                         .WithMany()
