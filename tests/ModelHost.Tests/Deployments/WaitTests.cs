@@ -38,7 +38,7 @@ public sealed class WaitTests
         var failed = await host.Client.PostedAsync("/start?wait=true", request);
 
         failed.Text("status").ShouldBe("error");
-        failed.Text("last_error")!.ShouldStartWith("The GPU ran out of memory.");
+        failed.Text("last_error")!.ShouldStartWith("Stopped after 3 failed starts. The GPU ran out of memory.");
     }
 
     [Fact]
