@@ -84,13 +84,27 @@ internal static class Fleet
     {
         var spec = new LaunchSpec
         {
-            Backend = "vllm", Runtime = "docker", ModelName = $"fleet/model-{n}-{i}", Port = 8100 + i, GpuMemoryFraction = 0.5, GpuIds = [i % GpusPerNode],
-            Owner = $"team-{n % 7}", EngineVersion = "0.28.0",
+            Backend = "vllm",
+            Runtime = "docker",
+            ModelName = $"fleet/model-{n}-{i}",
+            Port = 8100 + i,
+            GpuMemoryFraction = 0.5,
+            GpuIds = [i % GpusPerNode],
+            Owner = $"team-{n % 7}",
+            EngineVersion = "0.28.0",
         };
         return new Deployment
         {
-            Uid = Guid.NewGuid().ToString(), NodeId = node.Id, Spec = spec.ToJson(), Wanted = WantedState.Running, Status = DeploymentStatus.Running,
-            RunId = Guid.NewGuid().ToString("N"), RunSeen = true, ReservedPort = spec.Port, CreatedAt = node.CreatedAt, StatusChangedAt = node.CreatedAt,
+            Uid = Guid.NewGuid().ToString(),
+            NodeId = node.Id,
+            Spec = spec.ToJson(),
+            Wanted = WantedState.Running,
+            Status = DeploymentStatus.Running,
+            RunId = Guid.NewGuid().ToString("N"),
+            RunSeen = true,
+            ReservedPort = spec.Port,
+            CreatedAt = node.CreatedAt,
+            StatusChangedAt = node.CreatedAt,
         };
     }
 
@@ -110,8 +124,15 @@ internal static class Fleet
             report.Gpus.AddRange(Enumerable.Range(0, GpusPerNode).Select(i => new Gpu { Index = i, Uuid = $"GPU-{hostname}-{i}", Name = "NVIDIA H100 80GB HBM3", MemoryTotalBytes = 80L << 30, MemoryUsedBytes = 40L << 30 }));
             report.Engines.AddRange(rows.Select((row, i) => new Engine
             {
-                DeploymentUid = row.Uid, RunId = row.RunId, Phase = EnginePhase.Ready, LaunchSpec = row.Spec, Runtime = "docker", EngineVersion = "0.28.0",
-                EngineUrl = $"http://127.0.0.1:{41000 + i}", EngineKey = row.RunId, ReadyAt = row.CreatedAt.ToUnixTimeSeconds(),
+                DeploymentUid = row.Uid,
+                RunId = row.RunId,
+                Phase = EnginePhase.Ready,
+                LaunchSpec = row.Spec,
+                Runtime = "docker",
+                EngineVersion = "0.28.0",
+                EngineUrl = $"http://127.0.0.1:{41000 + i}",
+                EngineKey = row.RunId,
+                ReadyAt = row.CreatedAt.ToUnixTimeSeconds(),
                 Metrics = new EngineMetrics { PromptTokens = i % BusyOneIn == 0 ? 100 * count : 0, GenerationTokens = i % BusyOneIn == 0 ? 50 * count : 0, Requests = i % BusyOneIn == 0 ? count : 0 },
             }));
             return Task.FromResult(report);

@@ -37,7 +37,10 @@ public sealed class EngineSdkTests(NodeScripts scripts)
         var client = new ResponsesClient(new ApiKeyCredential(served.EngineKey), new ResponsesClientOptions { Endpoint = new Uri(served.EngineUrl!, "v1") });
         CreateResponseOptions Request(bool stream) => new()
         {
-            Model = ServedModel.Chat, InputItems = { ResponseItem.CreateUserMessageItem("Say something.") }, MaxOutputTokenCount = 7, StreamingEnabled = stream,
+            Model = ServedModel.Chat,
+            InputItems = { ResponseItem.CreateUserMessageItem("Say something.") },
+            MaxOutputTokenCount = 7,
+            StreamingEnabled = stream,
         };
 
         var whole = (await client.CreateResponseAsync(Request(false), TestContext.Current.CancellationToken)).Value;
