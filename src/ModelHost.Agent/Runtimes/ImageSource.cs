@@ -20,7 +20,7 @@ internal sealed class ImageSource(DockerClient docker, NodeOptions options, Time
             throw new RuntimeException($"no version was asked for, the latest release is not known, and the node has no image of {repository}");
         // before anything is pulled: what the request could not be told, since the version was not known then
         if (EngineReleaseRules.Check(launch.Recipe, tag, launch.Spec.EngineArgs, launch.Spec.ExtraArgs) is { } missing)
-            throw new RuntimeException(missing.Detail) { Failure = new EngineFailure("option_unsupported", $"{missing.Field}: {missing.Detail}") };
+            throw new RuntimeException(missing.Detail) { Failure = new EngineFailure("option_unsupported", $"{missing.Field}: {missing.Detail}", IsFinal: true) };
         var image = $"{repository}:{tag}";
         var isLocal = await IsLocalAsync(image, cancellationToken);
         if (isLocal && !EngineImage.IsMoving(tag))

@@ -18,7 +18,7 @@ internal sealed class ModelFolders(NodeOptions options)
         foreach (var (field, path) in Sources(spec).Where(source => ModelSource.IsPath(source.Path)))
         {
             if (Fault(path) is { } fault)
-                throw new RuntimeException(fault) { Failure = new EngineFailure("model_path", $"{field}: {path} {fault}") };
+                throw new RuntimeException(fault) { Failure = new EngineFailure("model_path", $"{field}: {path} {fault}", IsFinal: true) };
             paths.Add(path);
         }
         return [.. paths.Distinct().Where(path => !paths.Exists(other => other != path && ModelSource.IsWithin(path, other)))];

@@ -22,8 +22,8 @@ public static partial class PackageFailures
             .TakeLast(ShownLines).ToArray();
         var said = string.Join(' ', (errors.Length > 0 ? errors : [engineMessage]).Select(line => line.Length <= ShownLength ? line : line[..ShownLength] + "…"));
         return errors.Append(engineMessage).Any(DiskFull().IsMatch)
-            ? new EngineFailure("disk_full", $"There is no room on the node's disk for extra_packages. ({said})")
-            : new EngineFailure(Code, $"extra_packages could not be installed into {baseImage}: {said}");
+            ? new EngineFailure("disk_full", $"There is no room on the node's disk for extra_packages. ({said})", IsFinal: true)
+            : new EngineFailure(Code, $"extra_packages could not be installed into {baseImage}: {said}", IsFinal: true);
     }
 
     /// <summary>The failure of a build that took too long.</summary>

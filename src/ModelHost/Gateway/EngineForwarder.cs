@@ -4,6 +4,7 @@ using System.Net;
 using System.Net.Http.Headers;
 using System.Runtime.CompilerServices;
 using Microsoft.AspNetCore.Http.Features;
+using Microsoft.Extensions.ObjectPool;
 using Microsoft.Extensions.Options;
 using Microsoft.Extensions.Primitives;
 using ModelHost.Common;
@@ -32,6 +33,7 @@ internal sealed partial class EngineForwarder : IDisposable
     private readonly ILogger<EngineForwarder> _logger;
     private readonly HttpMessageInvoker _engines;
     private readonly ForwarderRequestConfig _stream;
+    private readonly ObjectPool<CancellationTokenSource> _deadlines = new DefaultObjectPoolProvider { MaximumRetained = 256 }.Create(new DeadlinePolicy());
     private volatile WholeCall _whole;
     private readonly ConditionalWeakTable<ModelRoute, ToEngine> _transformers = [];
 
@@ -102,24 +104,23 @@ internal sealed partial class EngineForwarder : IDisposable
             }
             context.Request.Body = body;
             var toEngine = _transformers.GetValue(route, static route => new ToEngine(route));
-            if (body.Streams)
-                await SendAsync(context, route, toEngine, _stream, null);
-            else
+            var whole = body.Streams ? null : Whole();
+            var deadline = whole is null ? null : _deadlines.Get();
+            try
             {
-                var whole = Whole();
-                using var deadline = new Deadline(whole.Timeout, _time);
-                context.Features.Set(deadline);
-                await SendAsync(context, route, toEngine, whole.Config, deadline);
+                body.Deadline = deadline;
+                deadline?.CancelAfter(whole!.Timeout);
+                var failure = await _forwarder.SendAsync(context, toEngine.Url, _engines, whole?.Config ?? _stream, toEngine, deadline?.Token ?? CancellationToken.None);
+                if (failure != ForwarderError.None)
+                    await FailedAsync(context, route, failure, isLate: failure == ForwarderError.RequestTimedOut || deadline is { IsCancellationRequested: true });
+            }
+            finally
+            {
+                if (deadline is not null)
+                    _deadlines.Return(deadline);
             }
             return route.PublicName;
         }
-    }
-
-    private async Task SendAsync(HttpContext context, ModelRoute route, ToEngine toEngine, ForwarderRequestConfig config, Deadline? deadline)
-    {
-        var failure = await _forwarder.SendAsync(context, toEngine.Url, _engines, config, toEngine, deadline?.Token ?? CancellationToken.None);
-        if (failure != ForwarderError.None)
-            await FailedAsync(context, route, failure, isLate: failure == ForwarderError.RequestTimedOut || deadline is { IsCancellationRequested: true });
     }
 
     /// <summary>How calls that are not streamed are sent, by the setting of now.</summary>
@@ -204,11 +205,12 @@ internal sealed partial class EngineForwarder : IDisposable
         public static WholeCall Of(int seconds) => new(TimeSpan.FromSeconds(seconds), EngineForwarder.Config(TimeSpan.FromSeconds(seconds)));
     }
 
-    /// <summary>The end of a call that is answered whole.</summary>
-    private sealed class Deadline(TimeSpan timeout, TimeProvider time) : CancellationTokenSource(timeout, time)
+    /// <summary>Keeps deadlines that did not come for the next calls: each costs an object, a timer and its registrations.</summary>
+    private sealed class DeadlinePolicy : PooledObjectPolicy<CancellationTokenSource>
     {
-        /// <summary>The answer is a stream after all: it may go on.</summary>
-        public void Lift() => CancelAfter(System.Threading.Timeout.InfiniteTimeSpan);
+        public override CancellationTokenSource Create() => new();
+
+        public override bool Return(CancellationTokenSource obj) => obj.TryReset();
     }
 
     /// <summary>What goes to the engine and what comes back: only headers that either side has a use for.</summary>
@@ -260,7 +262,7 @@ internal sealed partial class EngineForwarder : IDisposable
             headers.Remove("Set-Cookie");
             if (proxyResponse.Content.Headers.ContentType?.MediaType == "text/event-stream")
             {
-                httpContext.Features.Get<Deadline>()?.Lift();
+                (httpContext.Request.Body as RequestBody)?.Deadline?.CancelAfter(Timeout.InfiniteTimeSpan); // a stream after all: it may go on
                 headers.CacheControl = "no-cache";
                 headers["X-Accel-Buffering"] = "no"; // nginx in front of us must not hold events back
                 httpContext.Features.Get<IHttpResponseBodyFeature>()?.DisableBuffering();

@@ -51,13 +51,17 @@ internal static class GatewayEndpoints
         group.MapPost(path, forward).DisableHttpMetrics().DisableValidation()
             .WithMetadata(forward.Method) // what the document knows routes by
             .WithName(name).WithSummary(summary)
-            .AddOpenApiOperationTransformer(async (operation, context, cancellationToken) => operation.RequestBody = new OpenApiRequestBody
+            .AddOpenApiOperationTransformer(async (operation, context, cancellationToken) =>
             {
-                Required = true,
-                Content = new Dictionary<string, OpenApiMediaType>
+                operation.Summary = summary; // not that of the method, which is the same for all
+                operation.RequestBody = new OpenApiRequestBody
                 {
-                    ["application/json"] = new() { Schema = await context.GetOrCreateSchemaAsync(typeof(TRequest), null, cancellationToken) },
-                },
+                    Required = true,
+                    Content = new Dictionary<string, OpenApiMediaType>
+                    {
+                        ["application/json"] = new() { Schema = await context.GetOrCreateSchemaAsync(typeof(TRequest), null, cancellationToken) },
+                    },
+                };
             })
             .WithMetadata(new ProducesResponseTypeMetadata(StatusCodes.Status200OK, typeof(JsonElement), ["application/json", "text/event-stream"]))
             .WithMetadata([.. ErrorStatuses.Select(status => new ProducesResponseTypeMetadata(status, typeof(OpenAiErrorBody), ["application/json"]))]);

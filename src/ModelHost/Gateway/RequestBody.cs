@@ -32,6 +32,9 @@ internal sealed class RequestBody : Stream
     /// <summary>The model that the request asks for.</summary>
     public string Model => _scanner.Model!;
 
+    /// <summary>Ends the call that it belongs to; null: nothing does.</summary>
+    public CancellationTokenSource? Deadline { get; set; }
+
     /// <summary>Whether it asks for a stream, as far as it was read.</summary>
     public bool Streams => _scanner.Streams;
 

@@ -18,7 +18,7 @@ public sealed class BrowserTests(NodeScripts scripts)
         var page = await LookAsync(host, "swagger", fields => fields["path"] = path);
 
         page.GetProperty("title").GetString().ShouldStartWith("ModelHost");
-        Texts(page, "groups").ShouldBe(["OpenAI", "Deployments", "Nodes", "Health", "Metrics"]);
+        Texts(page, "groups").ShouldBe(["OpenAI", "Deployments", "Nodes", "Configs", "Settings", "Events", "Admin", "Health", "Metrics"]);
         Texts(page, "descriptions").ShouldAllBe(text => text.Length > 0);
         Texts(page, "operations").ShouldContain("operations-Nodes-ListNodes");
         Texts(page, "operations").ShouldContain("operations-OpenAI-CreateChatCompletion");
@@ -70,7 +70,7 @@ public sealed class BrowserTests(NodeScripts scripts)
 
         var page = await LookAsync(host, "redoc");
 
-        Texts(page, "menu").ShouldBe(["OpenAI", "Deployments", "Nodes", "Health", "Metrics"], ignoreOrder: false);
+        Texts(page, "menu").ShouldBe(["OpenAI", "Deployments", "Nodes", "Configs", "Settings", "Events", "Admin", "Health", "Metrics"], ignoreOrder: false);
     }
 
     [Fact]

@@ -37,6 +37,7 @@ public sealed class ApiDocumentTests
 
         operations.ShouldAllBe(operation => operation.GetProperty("summary").GetString()!.EndsWith('.') && operation.GetProperty("tags").GetArrayLength() == 1);
         operations.Select(operation => operation.GetProperty("operationId").GetString()).ShouldBeUnique();
+        document.GetProperty("paths").GetProperty("/v1/chat/completions").GetProperty("post").GetProperty("summary").GetString()!.ShouldStartWith("Create a chat completion");
     }
 
     [Fact]
