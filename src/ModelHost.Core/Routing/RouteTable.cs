@@ -17,8 +17,14 @@ public sealed record ModelRoute(
     int DeploymentId, DeploymentStatus Status, string? ServedName, string ModelName, IReadOnlyList<string> LoraNames,
     string Owner, DateTimeOffset CreatedAt, Uri? EngineUrl, string? EngineKey)
 {
+    /// <summary>Its uid, by which scopes name it; one without is in no scope that names deployments.</summary>
+    public string DeploymentUid { get; init; } = "";
+
     /// <summary>Its public name: the served name, else the model's.</summary>
     public string PublicName => ServedName ?? ModelName;
+
+    /// <summary>Whether a name is that of the deployment itself, and not of an adapter.</summary>
+    public bool IsOwnName(string name) => name == PublicName || name == ModelName;
 
     /// <summary>Whether requests can be forwarded to it.</summary>
     public bool IsRoutable => IsUp && EngineUrl is not null;
@@ -40,6 +46,8 @@ public enum RouteMiss
     Loading,
     /// <summary>What serves it stands on a node that does not answer.</summary>
     Unreachable,
+    /// <summary>Only what is out of scope serves it.</summary>
+    Forbidden,
 }
 
 /// <summary>Where a model name leads: a route, or the reason why to none.</summary>
@@ -50,7 +58,8 @@ public sealed record RouteAnswer(ModelRoute? Route, RouteMiss Miss, IReadOnlyLis
 
 /// <summary>
 /// All routes of the gateway at one moment: immutable, swapped whole. A name is looked for among served names first, then among
-/// model names, then among adapters; the first tier with a routable deployment decides.
+/// model names, then among adapters; the first tier with a routable deployment decides. What is out of scope is as if it were not there,
+/// except that a name which leads there alone is said to be forbidden.
 /// </summary>
 public sealed class RouteTable
 {
@@ -67,7 +76,7 @@ public sealed class RouteTable
             ByName(route => [route.ModelName]),
             ByName(route => route.LoraNames),
         ];
-        _answers = _tiers.SelectMany(tier => tier.Keys).Distinct().ToFrozenDictionary(name => name, Answer, StringComparer.Ordinal);
+        _answers = _tiers.SelectMany(tier => tier.Keys).Distinct().ToFrozenDictionary(name => name, name => Answer(name, RouteScope.All), StringComparer.Ordinal);
     }
 
     /// <summary>The table that knows nothing.</summary>
@@ -77,15 +86,37 @@ public sealed class RouteTable
     public IReadOnlyList<ModelRoute> Routes { get; }
 
     /// <summary>Where a model name leads.</summary>
-    public RouteAnswer Find(string model) => _answers.TryGetValue(model, out var answer) ? answer : new RouteAnswer(null, RouteMiss.NotFound, Names);
+    /// <param name="model">The name.</param>
+    /// <param name="scope">What may be asked for; null: everything.</param>
+    public RouteAnswer Find(string model, RouteScope? scope = null)
+    {
+        if (!_answers.TryGetValue(model, out var whole))
+            return new RouteAnswer(null, RouteMiss.NotFound, NamesIn(scope));
+        // a route that is the answer to everybody is also the answer within a scope that has it
+        if (scope is null or { IsAll: true } || (whole.Route is { } route && scope.Allows(route, model)))
+            return whole;
+        var answer = Answer(model, scope);
+        return answer is { Route: null, Miss: RouteMiss.NotFound } && whole is not { Route: null, Miss: RouteMiss.NotFound }
+            ? new RouteAnswer(null, RouteMiss.Forbidden, []) : answer;
+    }
 
     /// <summary>Every name that leads to a running deployment, sorted.</summary>
-    public IReadOnlyList<string> Names => field ??=
-        [.. Routes.Where(r => r.IsRoutable).SelectMany(r => (IEnumerable<string>)[r.PublicName, .. r.LoraNames]).Distinct().Order(StringComparer.Ordinal)];
+    public IReadOnlyList<string> Names => field ??= Sorted(RouteScope.All);
 
-    private RouteAnswer Answer(string name)
+    /// <summary>Every name in a scope that leads to a running deployment, sorted.</summary>
+    /// <param name="scope">What may be asked for; null: everything.</param>
+    public IReadOnlyList<string> NamesIn(RouteScope? scope) => scope is null or { IsAll: true } ? Names : Sorted(scope);
+
+    private string[] Sorted(RouteScope scope) =>
+    [
+        .. Routes.Where(route => route.IsRoutable)
+            .SelectMany(route => ((IEnumerable<string>)[route.PublicName, .. route.LoraNames]).Where(name => scope.Allows(route, name)))
+            .Distinct().Order(StringComparer.Ordinal),
+    ];
+
+    private RouteAnswer Answer(string name, RouteScope scope)
     {
-        var matches = _tiers.Select(tier => tier.TryGetValue(name, out var routes) ? routes : []).ToArray();
+        var matches = _tiers.Select(tier => tier.TryGetValue(name, out var routes) ? routes.Where(route => scope.Allows(route, name)).ToArray() : []).ToArray();
         foreach (var tier in matches)
         {
             var routable = tier.Where(route => route.IsRoutable).ToArray();
@@ -98,7 +129,7 @@ public sealed class RouteTable
         var miss = held.Any(route => route.IsComing) ? RouteMiss.Loading
             : held.Any(route => route.Status is DeploymentStatus.Unreachable) ? RouteMiss.Unreachable
             : RouteMiss.NotFound;
-        return new RouteAnswer(null, miss, miss == RouteMiss.NotFound ? Names : []);
+        return new RouteAnswer(null, miss, miss == RouteMiss.NotFound ? NamesIn(scope) : []);
     }
 
     private FrozenDictionary<string, ModelRoute[]> ByName(Func<ModelRoute, IEnumerable<string>> names) =>

@@ -1,5 +1,6 @@
 using Microsoft.Extensions.Options;
 using ModelHost.Common;
+using ModelHost.Features.ApiKeys;
 
 namespace ModelHost.Access;
 
@@ -7,10 +8,19 @@ namespace ModelHost.Access;
 /// Lets a request pass that its route's rule allows, and answers the others in the shape of their area. Every request comes by here,
 /// those of the gateway thousands of times a second: it makes nothing and waits for nothing.
 /// </summary>
-internal sealed class AccessGate(RequestDelegate next, IOptions<AccessOptions> access, AdminKey adminKey, LoopbackGuard guard)
+internal sealed class AccessGate(
+    RequestDelegate next, IOptions<AccessOptions> access, AdminKey adminKey, ApiKeyRing keys, LoopbackGuard guard, TimeProvider time)
 {
     private const string Bearer = "Bearer ";
+    private const string AnthropicKey = "X-Api-Key";
     private readonly bool _isOpen = access.Value.TrustedLan;
+
+    private enum Verdict
+    {
+        Allowed,
+        NoKey,
+        NoRole,
+    }
 
     public Task InvokeAsync(HttpContext context)
     {
@@ -20,27 +30,67 @@ internal sealed class AccessGate(RequestDelegate next, IOptions<AccessOptions> a
             return Problems.WriteAsync(context, StatusCodes.Status403Forbidden, "access.foreign_origin",
                 "Pages of another origin are not served here. Behind a proxy, --trusted-proxies lets ModelHost know its own origin.");
         }
-        return IsAllowed(context, rule) ? next(context) : RefuseAsync(context);
+        return Judge(context, rule) switch
+        {
+            Verdict.Allowed => next(context),
+            Verdict.NoKey => RefuseAsync(context),
+            Verdict.NoRole => RefuseRoleAsync(context, rule),
+        };
     }
 
-    private bool IsAllowed(HttpContext context, AccessRule rule)
+    private Verdict Judge(HttpContext context, AccessRule rule)
     {
         if (rule == AccessRule.Public)
-            return true;
-        var given = context.Request.Headers.Authorization;
+            return Verdict.Allowed;
+        var given = Credential(context.Request.Headers, rule, out var isGiven);
+        var now = time.GetUtcNow();
+        var key = rule.IsAdmin && rule != AccessRule.KeyMaking ? null : keys.Find(given, now);
+        if (key is not null && (rule == AccessRule.KeyMaking ? !key.Row.IsTemporary : key.Grant.Roles.HasFlag(rule.Role)))
+        {
+            key.LastUse.Note(now);
+            context.Features.Set(key.Feature);
+            return Verdict.Allowed;
+        }
+        if (rule == AccessRule.Inference && (key is not null || keys.IsClosed))
+            return key is null ? Verdict.NoKey : Verdict.NoRole;
         // OpenAI SDKs always send some key; who sends a wrong one to an admin route has made a mistake and should hear of it
-        if ((given.Count == 0 || !rule.IsAdmin) && (_isOpen || guard.IsLocal(context)))
-            return true;
-        return given is [{ } header] && header.StartsWith(Bearer, StringComparison.OrdinalIgnoreCase) && adminKey.Matches(header[Bearer.Length..].Trim());
+        if ((!isGiven || !rule.IsAdmin) && (_isOpen || guard.IsLocal(context)))
+            return Verdict.Allowed;
+        return adminKey.Matches(given.ToString()) ? Verdict.Allowed : key is null ? Verdict.NoKey : Verdict.NoRole;
     }
 
-    private static Task RefuseAsync(HttpContext context)
+    /// <summary>The one credential of a request; empty: none, or none that can be read.</summary>
+    private static ReadOnlySpan<char> Credential(IHeaderDictionary headers, AccessRule rule, out bool isGiven)
+    {
+        var bearer = headers.Authorization;
+        var anthropic = rule == AccessRule.Inference ? headers[AnthropicKey] : default;
+        isGiven = bearer.Count + anthropic.Count > 0;
+        if (bearer.Count > 1 || anthropic.Count > 1)
+            return default;
+        var second = anthropic is [{ } text] ? text.AsSpan().Trim() : default;
+        if (bearer.Count == 0)
+            return second;
+        if (bearer is not [{ } header] || !header.StartsWith(Bearer, StringComparison.OrdinalIgnoreCase))
+            return default;
+        var first = header.AsSpan(Bearer.Length).Trim();
+        // with two different ones it would be in doubt whose request it is
+        return anthropic.Count == 0 || first.SequenceEqual(second) ? first : default;
+    }
+
+    private Task RefuseAsync(HttpContext context)
     {
         context.Response.Headers.WWWAuthenticate = "Bearer";
+        var headers = context.Request.Headers;
         return context.IsOpenAiRoute()
-            ? OpenAiErrors.WriteAsync(context, StatusCodes.Status401Unauthorized, OpenAiErrors.InvalidApiKey(hasKey: context.Request.Headers.Authorization.Count > 0))
+            ? OpenAiErrors.WriteAsync(context, StatusCodes.Status401Unauthorized,
+                OpenAiErrors.InvalidApiKey(hasKey: headers.Authorization.Count + headers[AnthropicKey].Count > 0, keys.IsClosed))
             : Problems.WriteAsync(context, StatusCodes.Status401Unauthorized, "access.key_needed",
                 "This needs the admin key as 'Authorization: Bearer KEY'; it stands in the file admin-key of the data folder. Without a key only "
                 + "programs on the same machine are served, and no proxy, foreign web page or other host name in between.");
     }
+
+    private static Task RefuseRoleAsync(HttpContext context, AccessRule rule) => context.IsOpenAiRoute()
+        ? OpenAiErrors.WriteAsync(context, StatusCodes.Status403Forbidden, OpenAiErrors.RoleForbidden())
+        : Problems.WriteAsync(context, StatusCodes.Status403Forbidden, "access.role_needed", rule == AccessRule.KeyMaking
+            ? "A temporary API key makes no keys." : $"This API key has not the role {rule.Role.ToWords()[0]}.");
 }

@@ -1,4 +1,5 @@
 using ModelHost.Common;
+using ModelHost.Core.Access;
 
 namespace ModelHost.Access;
 
@@ -7,7 +8,7 @@ internal sealed class AccessRule
 {
     private readonly string _name;
 
-    private AccessRule(string name, bool isAdmin = false) => (_name, IsAdmin) = (name, isAdmin);
+    private AccessRule(string name, bool isAdmin = false, KeyRoles role = KeyRoles.None) => (_name, IsAdmin, Role) = (name, isAdmin, role);
 
     /// <summary>Everybody.</summary>
     public static AccessRule Public { get; } = new("public");
@@ -21,14 +22,23 @@ internal sealed class AccessRule
     /// </summary>
     public static AccessRule AdminSocket { get; } = new("admin socket", isAdmin: true);
 
-    /// <summary>Inference: until API keys exist as <see cref="Admin"/>, but any key is taken from this machine.</summary>
-    public static AccessRule Inference { get; } = new("inference");
+    /// <summary>
+    /// Inference: needs an API key for it as soon as a permanent one exists. Before that as <see cref="Admin"/>, but any key is taken from
+    /// this machine.
+    /// </summary>
+    public static AccessRule Inference { get; } = new("inference", role: KeyRoles.Inference);
 
-    /// <summary>Scraping: as <see cref="Inference"/>.</summary>
-    public static AccessRule Metrics { get; } = new("metrics");
+    /// <summary>Scraping: as <see cref="Admin"/>, or an API key for it; any key is taken from this machine.</summary>
+    public static AccessRule Metrics { get; } = new("metrics", role: KeyRoles.Metrics);
+
+    /// <summary>Making API keys: as <see cref="Admin"/>, or a permanent API key, whose own limits then hold.</summary>
+    public static AccessRule KeyMaking { get; } = new("key making", isAdmin: true);
 
     /// <summary>Whether it is the administrator's, for whom a wrong key is an error even where none is needed.</summary>
     public bool IsAdmin { get; }
+
+    /// <summary>The role that lets an API key in; none: no role does.</summary>
+    public KeyRoles Role { get; }
 
     public override string ToString() => _name;
 }
@@ -60,6 +70,9 @@ internal static class AccessFeature
 
     /// <summary>Gives routes the rule <see cref="AccessRule.Inference"/>.</summary>
     public static T ForInference<T>(this T routes) where T : IEndpointConventionBuilder => routes.WithMetadata(AccessRule.Inference);
+
+    /// <summary>Gives routes the rule <see cref="AccessRule.KeyMaking"/>.</summary>
+    public static T ForKeyMakers<T>(this T routes) where T : IEndpointConventionBuilder => routes.WithMetadata(AccessRule.KeyMaking);
 
     /// <summary>Gives routes the rule <see cref="AccessRule.Metrics"/>.</summary>
     public static T ForScraping<T>(this T routes) where T : IEndpointConventionBuilder => routes.WithMetadata(AccessRule.Metrics);

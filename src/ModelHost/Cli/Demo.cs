@@ -2,6 +2,7 @@ using Microsoft.AspNetCore.Hosting.Server;
 using Microsoft.AspNetCore.Hosting.Server.Features;
 using ModelHost.Core;
 using ModelHost.Core.Deployments;
+using ModelHost.Features.ApiKeys;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Nodes;
 using ModelHost.Hosting;
@@ -10,13 +11,15 @@ namespace ModelHost.Cli;
 
 /// <summary>Serves a model on the simulator, and says how to use it.</summary>
 internal sealed partial class Demo(
-    DeploymentReads reads, DeploymentStarts starts, DeploymentService deployments, NodeRegistry nodes, IServer server, DataFolder folder,
+    DeploymentReads reads, DeploymentStarts starts, DeploymentService deployments, ApiKeyService keys, NodeRegistry nodes, IServer server, DataFolder folder,
     IHostApplicationLifetime lifetime, TimeProvider time, ILogger<Demo> logger)
     : BackgroundService
 {
     private const string Model = "demo/tiny-chat";
     private const string Name = "demo";
     private const int Port = 8001;
+    private const string KeyFile = "demo-key";
+    private static readonly TimeSpan KeyLifetime = TimeSpan.FromDays(1);
     private static readonly TimeSpan Poll = TimeSpan.FromMilliseconds(100);
 
     /// <summary>Adds the demo to a host.</summary>
@@ -31,7 +34,9 @@ internal sealed partial class Demo(
             var model = (await ListAsync(stoppingToken)).FirstOrDefault(d => id is null ? d.ModelName == Model : d.Id == id);
             if (model?.Status == DeploymentStatus.Running.ToWire())
             {
+                await MakeKeyAsync(model.Id, stoppingToken);
                 Announce(model);
+                await KeepKeyAsync(model.Id, stoppingToken);
                 return;
             }
             if (model is null || model.Status is "stopped" or "error" or "expired")
@@ -73,17 +78,37 @@ internal sealed partial class Demo(
         }, IdempotencyClaim.None, cancellationToken);
     }
 
+    /// <summary>Makes a key for the demo's model alone, and leaves it where the printed line finds it: no key stands on a screen.</summary>
+    private async Task MakeKeyAsync(int id, CancellationToken cancellationToken)
+    {
+        var made = await keys.CreateAsync(
+            new CreateApiKeyRequest { Label = "demo", TtlSeconds = (int)KeyLifetime.TotalSeconds, DeploymentIds = [id] }, makerId: null, cancellationToken);
+        if (made.TryGet(out var key, out var failure))
+            folder.WriteSecret(KeyFile, key.Key);
+        else
+            LogNoKey(failure.Detail);
+    }
+
+    private async Task KeepKeyAsync(int id, CancellationToken cancellationToken)
+    {
+        using var timer = new PeriodicTimer(KeyLifetime / 2, time);
+        while (await timer.WaitForNextTickAsync(cancellationToken))
+            await MakeKeyAsync(id, cancellationToken);
+    }
+
     private void Announce(DeploymentRead model)
     {
         var url = server.Features.Get<IServerAddressesFeature>()!.Addresses.First();
+        var keyFile = folder.File(KeyFile);
+        var quoted = $"'{keyFile.Replace("'", @"'\''", StringComparison.Ordinal)}'";
         Console.WriteLine($$"""
 
             ModelHost is ready at {{url}} and serves the model "{{Name}}" on the built-in simulator.
 
-              curl {{url}}/v1/chat/completions -H 'Content-Type: application/json' -d '{"model":"{{Name}}","messages":[{"role":"user","content":"Hello!"}]}'
+              curl {{url}}/v1/chat/completions -H "Authorization: Bearer $(cat {{quoted}})" -H 'Content-Type: application/json' -d '{"model":"{{Name}}","messages":[{"role":"user","content":"Hello!"}]}'
 
               Swagger UI   {{url}}/swagger
-              OpenAI SDKs  base URL {{url}}/v1, any API key
+              OpenAI SDKs  base URL {{url}}/v1, API key in {{keyFile}}
               Data         {{folder.Path}}
 
             Ctrl-C ends ModelHost; the model stays up, and the next start finds it. To end the model too:
@@ -91,6 +116,9 @@ internal sealed partial class Demo(
 
             """);
     }
+
+    [LoggerMessage(1402, LogLevel.Warning, "The demo's key could not be made: {Reason}")]
+    private partial void LogNoKey(string reason);
 
     [LoggerMessage(1401, LogLevel.Error, "The demo's model could not be started: {Reason}")]
     private partial void LogFailed(string? reason);

@@ -43,8 +43,13 @@ internal static class OpenAiErrors
     public static OpenAiError Timeout(string model) => new(
         $"The engine that serves '{Shown(model)}' did not answer in time.", Upstream, null, "deployment_timeout");
 
-    public static OpenAiError InvalidApiKey(bool hasKey) => new(
-        hasKey ? "The API key is not valid." : "An API key is needed: 'Authorization: Bearer KEY'. Without one only programs on the same machine are served.", InvalidRequest, null, "invalid_api_key");
+    public static OpenAiError InvalidApiKey(bool hasKey, bool keysExist) => new(
+        hasKey ? "The API key is not valid." : "An API key is needed: 'Authorization: Bearer KEY'." + (keysExist ? "" : " Without one only programs on the same machine are served."),
+        InvalidRequest, null, "invalid_api_key");
+
+    public static OpenAiError RoleForbidden() => new("This API key is not for inference.", InvalidRequest, null, "role_forbidden");
+
+    public static OpenAiError ModelForbidden(string model) => new($"This API key is not for the model '{Shown(model)}'.", InvalidRequest, "model", "model_forbidden");
 
     public static OpenAiError TooLarge() => new("The request body is too large.", InvalidRequest, null, "request_too_large");
 

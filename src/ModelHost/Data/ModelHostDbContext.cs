@@ -1,5 +1,6 @@
 using Microsoft.EntityFrameworkCore;
 using Microsoft.EntityFrameworkCore.Storage.ValueConversion;
+using ModelHost.Features.ApiKeys;
 using ModelHost.Features.Configs;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Nodes;
@@ -21,6 +22,8 @@ internal abstract class ModelHostDbContext(DbContextOptions options) : DbContext
     public DbSet<SettingValue> Settings => Set<SettingValue>();
 
     public DbSet<SavedConfig> Configs => Set<SavedConfig>();
+
+    public DbSet<ApiKey> ApiKeys => Set<ApiKey>();
 
     public DbSet<Run> Runs => Set<Run>();
 
@@ -77,6 +80,13 @@ internal abstract class ModelHostDbContext(DbContextOptions options) : DbContext
             config.HasIndex(c => c.Name).IsUnique();
             config.Property(c => c.Payload).HasMaxLength(1024 * 1024);
             config.Property(c => c.EnvValues).HasMaxLength(1024 * 1024);
+        });
+        modelBuilder.Entity<ApiKey>(key =>
+        {
+            key.HasIndex(k => k.Hash).IsUnique();
+            key.HasOne<ApiKey>().WithMany().HasForeignKey(k => k.MakerId).OnDelete(DeleteBehavior.Cascade);
+            key.Property(k => k.Deployments).HasMaxLength(64 * 1024);
+            key.Property(k => k.Models).HasMaxLength(512 * 1024);
         });
     }
 

@@ -7,6 +7,7 @@ using Microsoft.AspNetCore.Http.Features;
 using Microsoft.Extensions.ObjectPool;
 using Microsoft.Extensions.Options;
 using Microsoft.Extensions.Primitives;
+using ModelHost.Access;
 using ModelHost.Common;
 using ModelHost.Core.Routing;
 using ModelHost.Features.Settings;
@@ -96,7 +97,7 @@ internal sealed partial class EngineForwarder : IDisposable
         }
         await using (body)
         {
-            var answer = _routes.Current.Find(body.Model);
+            var answer = _routes.Current.Find(body.Model, context.RouteScope());
             if (answer.Route is not { } route)
             {
                 await RefuseAsync(context, body.Model, answer);
@@ -155,6 +156,7 @@ internal sealed partial class EngineForwarder : IDisposable
         var (status, error) = answer.Miss switch
         {
             RouteMiss.NotFound => (StatusCodes.Status404NotFound, OpenAiErrors.NotFound(model, answer.Candidates)),
+            RouteMiss.Forbidden => (StatusCodes.Status403Forbidden, OpenAiErrors.ModelForbidden(model)),
             RouteMiss.Ambiguous => (StatusCodes.Status400BadRequest, OpenAiErrors.Ambiguous(model, answer.Candidates)),
             RouteMiss.Loading => (StatusCodes.Status503ServiceUnavailable, OpenAiErrors.Loading(model)),
             RouteMiss.Unreachable => (StatusCodes.Status502BadGateway, OpenAiErrors.Unreachable(model)),

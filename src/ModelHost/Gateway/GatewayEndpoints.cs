@@ -6,6 +6,7 @@ using Microsoft.Extensions.Options;
 using Microsoft.OpenApi;
 using ModelHost.Access;
 using ModelHost.Common;
+using ModelHost.Core.Routing;
 
 namespace ModelHost.Gateway;
 
@@ -14,7 +15,7 @@ internal static class GatewayEndpoints
 {
     private static readonly int[] ErrorStatuses =
     [
-        StatusCodes.Status400BadRequest, StatusCodes.Status401Unauthorized, StatusCodes.Status404NotFound, StatusCodes.Status413PayloadTooLarge,
+        StatusCodes.Status400BadRequest, StatusCodes.Status401Unauthorized, StatusCodes.Status403Forbidden, StatusCodes.Status404NotFound, StatusCodes.Status413PayloadTooLarge,
         StatusCodes.Status415UnsupportedMediaType, StatusCodes.Status502BadGateway, StatusCodes.Status503ServiceUnavailable, StatusCodes.Status504GatewayTimeout,
     ];
 
@@ -41,7 +42,7 @@ internal static class GatewayEndpoints
         MapForwarded<EmbeddingRequest>(group, forward, "/embeddings", "CreateEmbedding", "Create embeddings.");
         group.MapGet("/models", Models).WithName("ListModels").WithSummary("List the models that can be asked for.");
         group.MapGet("/models/{**model}", Model).WithName("GetModel").WithSummary("Read one of the models that can be asked for.")
-            .Produces<ModelCard>().Produces<OpenAiErrorBody>(StatusCodes.Status404NotFound);
+            .Produces<ModelCard>().Produces<OpenAiErrorBody>(StatusCodes.Status403Forbidden).Produces<OpenAiErrorBody>(StatusCodes.Status404NotFound);
         group.Map("/{**path}", NoRoute).ExcludeFromDescription();
     }
 
@@ -66,21 +67,29 @@ internal static class GatewayEndpoints
             .WithMetadata(new ProducesResponseTypeMetadata(StatusCodes.Status200OK, typeof(JsonElement), ["application/json", "text/event-stream"]))
             .WithMetadata([.. ErrorStatuses.Select(status => new ProducesResponseTypeMetadata(status, typeof(OpenAiErrorBody), ["application/json"]))]);
 
-    private static Ok<ModelList> Models(RouteSource routes) => TypedResults.Ok(new ModelList([.. Cards(routes)]));
+    private static Ok<ModelList> Models(HttpContext context, RouteSource routes) =>
+        TypedResults.Ok(new ModelList([.. Cards(routes.Current, context.RouteScope() ?? RouteScope.All)]));
 
-    private static IResult Model(string model, RouteSource routes) => Cards(routes).FirstOrDefault(card => card.Id == model) is { } card
-        ? TypedResults.Ok(card)
-        : TypedResults.Json(new OpenAiErrorBody(OpenAiErrors.NotFound(model, routes.Current.Names)), OpenAiErrorJson.Readable.OpenAiErrorBody, statusCode: StatusCodes.Status404NotFound);
+    private static IResult Model(string model, HttpContext context, RouteSource routes)
+    {
+        var (table, scope) = (routes.Current, context.RouteScope() ?? RouteScope.All);
+        if (Cards(table, scope).FirstOrDefault(card => card.Id == model) is { } card)
+            return TypedResults.Ok(card);
+        var (status, error) = Cards(table, RouteScope.All).Any(card => card.Id == model)
+            ? (StatusCodes.Status403Forbidden, OpenAiErrors.ModelForbidden(model))
+            : (StatusCodes.Status404NotFound, OpenAiErrors.NotFound(model, table.NamesIn(scope)));
+        return TypedResults.Json(new OpenAiErrorBody(error), OpenAiErrorJson.Readable.OpenAiErrorBody, statusCode: status);
+    }
 
-    private static IEnumerable<ModelCard> Cards(RouteSource routes) =>
-        routes.Current.Routes.Where(route => route.IsRoutable).SelectMany(route =>
+    private static IEnumerable<ModelCard> Cards(RouteTable table, RouteScope scope) =>
+        table.Routes.Where(route => route.IsRoutable).SelectMany(route =>
         {
             var created = route.CreatedAt.ToUnixTimeSeconds();
-            return (IEnumerable<ModelCard>)
+            return ((IEnumerable<ModelCard>)
             [
                 new ModelCard(route.PublicName, created, route.Owner, route.ModelName, null),
                 .. route.LoraNames.Select(lora => new ModelCard(lora, created, route.Owner, lora, route.PublicName)),
-            ];
+            ]).Where(card => scope.Allows(route, card.Id));
         }).DistinctBy(card => card.Id);
 
     private static Task NoRoute(HttpContext context) =>

@@ -49,6 +49,7 @@ internal static class ApiDocument
         ("Deployments", "Models that are served: start, watch, stop."),
         ("Nodes", "The machines that run engines, with their GPUs."),
         ("Configs", "Fields of deployments, saved under names."),
+        ("API Keys", "Who may use which models."),
         ("Settings", "What can be changed while ModelHost runs."),
         ("Events", "What has changed, told at once."),
         ("Admin", "What only an administrator does, seldom."),
@@ -85,7 +86,8 @@ internal static class ApiDocument
             {
                 Type = SecuritySchemeType.Http,
                 Scheme = "bearer",
-                Description = "The admin key; from this machine none is needed while ModelHost is bound to loopback.",
+                Description = "The admin key, or for /v1 and /metrics an API key. From this machine none is needed while ModelHost is bound to loopback, "
+                    + "and for /v1 as long as there is no permanent API key.",
             },
         };
         document.Security = [new OpenApiSecurityRequirement { [new OpenApiSecuritySchemeReference("key", document)] = [] }];

@@ -39,6 +39,12 @@ internal static class ApiExamples
         Set(document, "/api/deployments/{id}/restart", [("for a day", new JsonObject { ["owner"] = "me", ["duration_seconds"] = 86400 })]);
         Set(document, "/api/deployments/{id}/extend",
             [("12 more hours", new JsonObject { ["hours"] = 12 }), ("without an end", new JsonObject { ["infinite"] = true })]);
+        Set(document, "/api/api-keys",
+        [
+            ("permanent", new JsonObject { ["label"] = "team" }),
+            ("for an hour and one model", new JsonObject { ["label"] = "notebook", ["ttl_seconds"] = 3600, ["models"] = new JsonArray(models[0]) }),
+            ("for Prometheus", new JsonObject { ["label"] = "prometheus", ["roles"] = new JsonArray("metrics") }),
+        ]);
         Set(document, "/api/deployments/{id}/pin", [("protect", new JsonObject { ["pinned"] = true })]);
     }
 

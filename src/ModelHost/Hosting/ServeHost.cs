@@ -7,6 +7,7 @@ using ModelHost.Agent;
 using ModelHost.Common;
 using ModelHost.Data;
 using ModelHost.Features.Admin;
+using ModelHost.Features.ApiKeys;
 using ModelHost.Features.Configs;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Events;
@@ -87,6 +88,7 @@ internal static partial class ServeHost
         services.AddReleases();
         services.AddDeployments();
         services.AddConfigs();
+        services.AddApiKeys();
         services.AddAdmin();
         services.AddGateway();
         services.AddModelHostMetrics();
@@ -134,6 +136,7 @@ internal static partial class ServeHost
         api.MapDeployments();
         api.MapNodes();
         api.MapConfigs();
+        api.MapApiKeys();
         api.MapSettings();
         api.MapAdmin();
     }

@@ -1,5 +1,6 @@
 using ModelHost.Agent;
 using ModelHost.Data;
+using ModelHost.Features.ApiKeys;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Events;
 using ModelHost.Features.Nodes;
@@ -12,7 +13,7 @@ namespace ModelHost.Reconcile;
 /// <summary>Opens the database, links the nodes, and runs an actor for each.</summary>
 internal sealed class ReconcileService(
     Database database, NodeService nodeService, NodeRegistry registry, DataFolder folder, EnvironmentVault vault, LifecyclePolicySource policies,
-    RouteSource routes, ChangeFeed feed, LiveSettings settings, TimeProvider time, ILoggerFactory loggers, LocalNode? localNode = null) : BackgroundService
+    RouteSource routes, ChangeFeed feed, LiveSettings settings, ApiKeyService keys, TimeProvider time, ILoggerFactory loggers, LocalNode? localNode = null) : BackgroundService
 {
     private readonly List<NodeActor> _actors = [];
 
@@ -20,6 +21,7 @@ internal sealed class ReconcileService(
     {
         await database.MigrateAsync(cancellationToken);
         await settings.LoadAsync(cancellationToken);
+        await keys.LoadAsync(cancellationToken);
         if (localNode is not null)
         {
             await localNode.OpenAsync(cancellationToken);

@@ -4,6 +4,7 @@ using System.Text.Json;
 using Microsoft.AspNetCore.Routing;
 using Microsoft.Extensions.DependencyInjection;
 using ModelHost.Access;
+using ModelHost.Core.Access;
 using ModelHost.TestKit;
 using ModelHost.Tests.Gateway;
 
@@ -27,8 +28,14 @@ public sealed class AccessTests
             .Select(e => e.RoutePattern.RawText).ShouldBeEmpty();
         endpoints.Where(e => e.Metadata.GetMetadata<AccessRule>() == AccessRule.Public).Select(e => "/" + e.RoutePattern.RawText!.TrimStart('/').Split('/')[0]).Distinct()
             .ShouldBe(["/", "/health", "/healthz", "/readyz", "/api", "/openapi.json", "/swagger", "/docs", "/redoc"], ignoreOrder: true);
-        endpoints.Where(e => e.RoutePattern.RawText!.StartsWith("/api", StringComparison.Ordinal) && e.RoutePattern.RawText != "/api/health")
+        endpoints.Where(e => e.RoutePattern.RawText!.StartsWith("/api", StringComparison.Ordinal) && e.RoutePattern.RawText != "/api/health" && !MakesKeys(e))
             .ShouldAllBe(e => e.Metadata.GetMetadata<AccessRule>() == AccessRule.Admin);
+        endpoints.Where(MakesKeys).ShouldHaveSingleItem().Metadata.GetMetadata<HttpMethodMetadata>()!.HttpMethods.ShouldBe(["POST"]);
+        // an API key is for nothing else
+        endpoints.Where(e => e.Metadata.GetMetadata<AccessRule>()!.Role != KeyRoles.None).Select(e => e.RoutePattern.RawText!.Trim('/').Split('/')[0]).Distinct()
+            .ShouldBe(["v1", "metrics"], ignoreOrder: true);
+
+        static bool MakesKeys(RouteEndpoint endpoint) => endpoint.Metadata.GetMetadata<AccessRule>() == AccessRule.KeyMaking;
     }
 
     [Fact]

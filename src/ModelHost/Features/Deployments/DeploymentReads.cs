@@ -45,6 +45,13 @@ internal sealed class DeploymentReads(Database database, NodeRegistry nodes)
         return new DeploymentPage(page, null);
     }
 
+    /// <summary>The uids of all deployments by their ids.</summary>
+    public async Task<IReadOnlyDictionary<int, string>> UidsAsync(CancellationToken cancellationToken)
+    {
+        await using var db = await database.OpenAsync(cancellationToken);
+        return await db.Deployments.Select(d => new { d.Id, d.Uid }).ToDictionaryAsync(d => d.Id, d => d.Uid, cancellationToken);
+    }
+
     /// <summary>One deployment.</summary>
     public async Task<Result<DeploymentRead>> FindAsync(int id, CancellationToken cancellationToken)
     {

@@ -1,0 +1,113 @@
+using System.Collections.Frozen;
+using System.Collections.Immutable;
+using System.Runtime.InteropServices;
+using System.Security.Cryptography;
+using System.Text.Json;
+using ModelHost.Access;
+using ModelHost.Core.Access;
+using ModelHost.Core.Routing;
+
+namespace ModelHost.Features.ApiKeys;
+
+/// <summary>
+/// The API keys that there are, for every request to be checked against: an immutable snapshot, swapped whole when a key changes. Until the
+/// first one is there, keys are needed and none is right.
+/// </summary>
+internal sealed class ApiKeyRing(KeyHasher hasher)
+{
+    private volatile Snapshot _snapshot = new(ImmutableSortedDictionary<int, KnownKey>.Empty, FrozenDictionary<ulong, KnownKey[]>.Empty, IsClosed: true);
+
+    /// <summary>Whether inference needs an API key: a permanent one exists. One that has ended counts, so that time opens nothing.</summary>
+    public bool IsClosed => _snapshot.IsClosed;
+
+    /// <summary>All keys by id, those that have ended among them.</summary>
+    public ImmutableSortedDictionary<int, KnownKey> Keys => _snapshot.Keys;
+
+    /// <summary>The key that a text is; null: none, or it has ended.</summary>
+    public KnownKey? Find(ReadOnlySpan<char> text, DateTimeOffset now)
+    {
+        if (!ApiKeyText.IsWellFormed(text))
+            return null;
+        Span<byte> hash = stackalloc byte[KeyHasher.Length];
+        hasher.Hash(text, hash);
+        // what the time of the lookup tells is about a hash that nobody without the pepper can make
+        if (!_snapshot.ByHash.TryGetValue(Short(hash), out var candidates))
+            return null;
+        foreach (var key in candidates)
+        {
+            if (CryptographicOperations.FixedTimeEquals(key.Hash, hash))
+                return key.Grant.HasEnded(now) ? null : key;
+        }
+        return null;
+    }
+
+    /// <summary>Takes other keys in place of all there are. A key whose maker is not among them is none.</summary>
+    public void Swap(IEnumerable<ApiKey> rows)
+    {
+        var (before, keys) = (_snapshot.Keys, ImmutableSortedDictionary.CreateBuilder<int, KnownKey>());
+        // a maker comes before what it made
+        foreach (var row in rows.OrderBy(row => row.Id))
+        {
+            var grant = new KeyGrant(row.Roles, RouteScope.Of(Names(row.Deployments), Names(row.Models)), row.ExpiresAt);
+            if (row.MakerId is { } maker)
+            {
+                if (!keys.TryGetValue(maker, out var made))
+                    continue;
+                grant = grant.LimitedTo(made.Grant);
+            }
+            keys[row.Id] = new KnownKey(row, grant, before.GetValueOrDefault(row.Id)?.LastUse ?? new LastUse(row.LastUsedAt));
+        }
+        _snapshot = new Snapshot(
+            keys.ToImmutable(),
+            keys.Values.GroupBy(key => Short(key.Hash)).ToFrozenDictionary(group => group.Key, group => group.ToArray()),
+            IsClosed: keys.Values.Any(key => !key.Row.IsTemporary));
+    }
+
+    private static ulong Short(ReadOnlySpan<byte> hash) => MemoryMarshal.Read<ulong>(hash);
+
+    private static string[]? Names(string? json) => json is null ? null : JsonSerializer.Deserialize<string[]>(json);
+
+    private sealed record Snapshot(ImmutableSortedDictionary<int, KnownKey> Keys, FrozenDictionary<ulong, KnownKey[]> ByHash, bool IsClosed);
+}
+
+/// <summary>An API key as requests see it.</summary>
+/// <param name="row">As it is stored; not changed any more.</param>
+/// <param name="grant">What it gives, within what its maker has now.</param>
+/// <param name="lastUse">When it was used; goes on over snapshots.</param>
+internal sealed class KnownKey(ApiKey row, KeyGrant grant, LastUse lastUse)
+{
+    public ApiKey Row { get; } = row;
+
+    public KeyGrant Grant { get; } = grant;
+
+    public LastUse LastUse { get; } = lastUse;
+
+    public byte[] Hash { get; } = Convert.FromHexString(row.Hash);
+
+    /// <summary>What its requests carry.</summary>
+    public ApiKeyFeature Feature { get; } = new(row.Id, grant.Scope);
+}
+
+/// <summary>When a key was used last: kept here, and written from here now and then.</summary>
+internal sealed class LastUse(DateTimeOffset? stored)
+{
+    private long _ticks = stored?.UtcTicks ?? 0;
+    private long _stored = stored?.UtcTicks ?? 0;
+
+    /// <summary>The moment, to a second; null: never.</summary>
+    public DateTimeOffset? At => Volatile.Read(ref _ticks) is > 0 and var ticks ? new DateTimeOffset(ticks, TimeSpan.Zero) : null;
+
+    /// <summary>Whether it is not written yet.</summary>
+    public bool IsNew => Volatile.Read(ref _ticks) != _stored;
+
+    /// <summary>Notes a use.</summary>
+    public void Note(DateTimeOffset now)
+    {
+        // all requests with a key come by here: they share the line of memory unless one writes
+        if (now.UtcTicks - Volatile.Read(ref _ticks) >= TimeSpan.TicksPerSecond)
+            Volatile.Write(ref _ticks, now.UtcTicks);
+    }
+
+    /// <summary>Notes what has been written.</summary>
+    public void Written(DateTimeOffset at) => _stored = at.UtcTicks;
+}
