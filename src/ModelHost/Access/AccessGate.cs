@@ -65,8 +65,6 @@ internal sealed class AccessGate(
         var bearer = headers.Authorization;
         var anthropic = rule == AccessRule.Inference ? headers[AnthropicKey] : default;
         isGiven = bearer.Count + anthropic.Count > 0;
-        if (bearer.Count > 1 || anthropic.Count > 1)
-            return default;
         var second = anthropic is [{ } text] ? text.AsSpan().Trim() : default;
         if (bearer.Count == 0)
             return second;

@@ -1,6 +1,7 @@
 using System.ClientModel;
 using System.ClientModel.Primitives;
 using System.Diagnostics;
+using System.Text.Json.Nodes;
 using ModelHost.TestKit;
 using OpenAI;
 using OpenAI.Chat;
@@ -151,6 +152,41 @@ public sealed class OpenAiDotNetTests
         refused.Status.ShouldBe(401);
         refused.Message.ShouldContain("invalid_api_key");
         models.Value.ShouldHaveSingleItem();
+    }
+
+    [Fact]
+    public async Task With_keys_on_each_key_does_what_it_is_for()
+    {
+        await using var served = await ServedModel.StartAsync();
+        var key = await served.MakeKeyAsync(request => request["deployment_ids"] = new JsonArray(served.Id));
+        var foreign = await served.MakeKeyAsync(request => request["models"] = new JsonArray("other"));
+        var metrics = await served.MakeKeyAsync(request => request["roles"] = new JsonArray("metrics"));
+
+        (await Client(served, key).GetOpenAIModelClient().GetModelsAsync(Ct)).Value.ShouldHaveSingleItem().Id.ShouldBe(ServedModel.Chat);
+        (await Client(served, key).GetChatClient(ServedModel.Chat).CompleteChatAsync(s_hello, new ChatCompletionOptions { MaxOutputTokenCount = 7 }, Ct)).Value.Usage.OutputTokenCount.ShouldBe(7);
+        var pieces = 0;
+        await foreach (var update in Client(served, key).GetChatClient(ServedModel.Chat).CompleteChatStreamingAsync(s_hello, new ChatCompletionOptions { MaxOutputTokenCount = 7 }, Ct))
+            pieces += update.ContentUpdate.Count;
+        pieces.ShouldBeGreaterThanOrEqualTo(7);
+        (await Client(served, foreign).GetOpenAIModelClient().GetModelsAsync(Ct)).Value.ShouldBeEmpty();
+        foreach (var (wrong, status, code) in ((string, int, string)[])
+            [
+                ("none", 401, "invalid_api_key"), (served.Host.AdminKey, 401, "invalid_api_key"), (key[..^1], 401, "invalid_api_key"),
+                (foreign, 403, "model_forbidden"), (metrics, 403, "role_forbidden"),
+            ])
+        {
+            var refused = await Should.ThrowAsync<ClientResultException>(() => Client(served, wrong).GetChatClient(ServedModel.Chat).CompleteChatAsync(s_hello, cancellationToken: Ct));
+            (refused.Status, refused.Message.Contains(code, StringComparison.Ordinal)).ShouldBe((status, true), refused.Message);
+        }
+    }
+
+    [Fact]
+    public async Task With_keys_on_embeddings_are_made()
+    {
+        await using var served = await ServedModel.StartAsync("demo/bge-small");
+        var key = await served.MakeKeyAsync(request => request["models"] = new JsonArray("demo/bge-small"));
+
+        (await Client(served, key).GetEmbeddingClient("demo/bge-small").GenerateEmbeddingsAsync(["one", "two"], cancellationToken: Ct)).Value.Count.ShouldBe(2);
     }
 
     private static OpenAIClient Client(ServedModel served, string key = "none", int? retries = null, HttpClient? http = null)

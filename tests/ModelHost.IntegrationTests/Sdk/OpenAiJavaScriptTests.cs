@@ -1,4 +1,5 @@
 using System.Text.Json;
+using System.Text.Json.Nodes;
 using ModelHost.TestKit;
 
 namespace ModelHost.IntegrationTests.Sdk;
@@ -130,6 +131,25 @@ public sealed class OpenAiJavaScriptTests(NodeScripts scripts)
 
         ShouldBeError(refused, "AuthenticationError", 401, "invalid_api_key");
         Value(answer).GetProperty("model").GetString().ShouldBe(ServedModel.Chat);
+    }
+
+    [Fact]
+    public async Task With_keys_on_each_key_does_what_it_is_for()
+    {
+        await using var served = await ServedModel.StartAsync();
+        var key = await served.MakeKeyAsync(request => request["deployment_ids"] = new JsonArray(served.Id));
+        var foreign = await served.MakeKeyAsync(request => request["models"] = new JsonArray("other"));
+        var metrics = await served.MakeKeyAsync(request => request["roles"] = new JsonArray("metrics"));
+
+        Value(await UseAsync(served, "models", key: key))[0].GetProperty("id").GetString().ShouldBe(ServedModel.Chat);
+        Value(await UseAsync(served, "models", key: foreign)).GetArrayLength().ShouldBe(0);
+        foreach (var use in (string[])["chat", "stream", "completion", "completionStream"])
+            Value(await UseAsync(served, use, key: key));
+        ShouldBeError(await UseAsync(served, "chat"), "AuthenticationError", 401, "invalid_api_key");
+        ShouldBeError(await UseAsync(served, "stream", key: served.Host.AdminKey), "AuthenticationError", 401, "invalid_api_key");
+        ShouldBeError(await UseAsync(served, "chat", key: foreign), "PermissionDeniedError", 403, "model_forbidden");
+        ShouldBeError(await UseAsync(served, "models", key: metrics), "PermissionDeniedError", 403, "role_forbidden");
+        ShouldBeError(await UseAsync(served, "chat", model: "no/such", key: key), "NotFoundError", 404, "model_not_found");
     }
 
     private Task<JsonElement> UseAsync(ServedModel served, string use, string model = ServedModel.Chat, int? retries = null, string? key = null)

@@ -1,4 +1,6 @@
 using System.Globalization;
+using System.Net.Http.Json;
+using System.Text.Json;
 using System.Text.Json.Nodes;
 using Microsoft.Extensions.DependencyInjection;
 using ModelHost.Gateway;
@@ -50,6 +52,16 @@ internal sealed class ServedModel : IAsyncDisposable
         if (wait)
             await served.RunningAsync();
         return served;
+    }
+
+    /// <summary>Makes an API key, as <c>POST /api/api-keys</c> does.</summary>
+    /// <param name="change">Adds limits to it.</param>
+    public async Task<string> MakeKeyAsync(Action<JsonObject>? change = null)
+    {
+        var request = new JsonObject { ["label"] = "sdk" };
+        change?.Invoke(request);
+        using var answer = await _admin.PostAsJsonAsync("/api/api-keys", request);
+        return (await answer.EnsureSuccessStatusCode().Content.ReadFromJsonAsync<JsonElement>()).GetProperty("key").GetString()!;
     }
 
     /// <summary>Waits until the model runs.</summary>

@@ -74,7 +74,7 @@ try {
 } catch (error) {
   if (!(error instanceof OpenAI.APIError)) throw error;
   // the names of the classes that users write in their catch clauses
-  const type = ['NotFoundError', 'InternalServerError', 'BadRequestError', 'AuthenticationError'].find((name) => error instanceof OpenAI[name]);
+  const type = ['NotFoundError', 'InternalServerError', 'BadRequestError', 'AuthenticationError', 'PermissionDeniedError'].find((name) => error instanceof OpenAI[name]);
   outcome = { error: { type, status: error.status, code: error.code, message: error.message, retryAfter: error.headers?.get('retry-after') } };
 }
 console.log(JSON.stringify(outcome));

@@ -49,7 +49,7 @@ internal static class KeyClient
     }
 
     /// <summary>Sends a request with headers as they are.</summary>
-    public static async Task<HttpResponseMessage> GetAsync(this HttpClient client, string path, params (string Name, string Value)[] headers)
+    public static async Task<HttpResponseMessage> AskAsync(this HttpClient client, string path, params (string Name, string Value)[] headers)
     {
         using var request = new HttpRequestMessage(HttpMethod.Get, path);
         foreach (var (name, value) in headers)
@@ -60,7 +60,7 @@ internal static class KeyClient
     /// <summary>The status that a path has for a key; null: for none.</summary>
     public static async Task<HttpStatusCode> StatusAsync(this HttpClient client, string path, string? key)
     {
-        using var answer = await client.GetAsync(path, key is null ? [] : [("Authorization", $"Bearer {key}")]);
+        using var answer = await client.AskAsync(path, key is null ? [] : [("Authorization", $"Bearer {key}")]);
         return answer.StatusCode;
     }
 

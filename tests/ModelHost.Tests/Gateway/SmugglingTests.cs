@@ -1,5 +1,6 @@
 using System.Text.RegularExpressions;
 using ModelHost.TestKit;
+using ModelHost.Tests.ApiKeys;
 using ModelHost.Tests.Hosting;
 
 namespace ModelHost.Tests.Gateway;
@@ -200,6 +201,35 @@ public sealed partial class SmugglingTests : IDisposable
         await using var host = await StartAsync(scheme, "127.0.0.1");
         foreach (var text in Targets)
             (await StatusesAsync(host.Url, text)).ShouldAllBe(status => status < 500 || status == 501 || status == 505, text);
+    }
+
+    [Fact]
+    public async Task Without_an_api_key_nothing_reaches_an_engine_once_there_is_one()
+    {
+        await using var host = await StartAsync("http", "127.0.0.1");
+        await using var engine = await StandInEngine.StartAsync(host, context => context.Request.Body.CopyToAsync(Stream.Null, Ct));
+        var (key, _, _) = await host.Client.MakeKeyAsync();
+        foreach (var text in Ends)
+        {
+            await StatusesAsync(host.Url, text);
+            // a key whose header is not one
+            await StatusesAsync(host.Url, text.Replace("Host: localhost", $"Host: localhost\r\nX-Authorization: Bearer {key}", StringComparison.Ordinal));
+        }
+        engine.Requests.ShouldBe(0);
+    }
+
+    [Fact]
+    public async Task An_api_key_opens_no_route_of_the_administrator()
+    {
+        await using var host = await StartAsync("http", "0.0.0.0");
+        using var client = new HttpClient { BaseAddress = new Uri($"http://127.0.0.1:{host.Url.Port}") };
+        var (key, _, _) = await client.MakeKeyAsync("""{"label": "a", "roles": ["inference", "metrics"]}""", host.AdminKey);
+        foreach (var text in Targets)
+        {
+            var statuses = await StatusesAsync(host.Url, text.Replace("Host: localhost\r\n", $"Host: localhost\r\nAuthorization: Bearer {key}\r\n", StringComparison.Ordinal));
+
+            statuses.ShouldAllBe(status => status >= 400 && (status < 500 || status == 501 || status == 505), text);
+        }
     }
 
     /// <summary>The same doubts in HTTP/2, where frames tell the length.</summary>
