@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Net.Http.Json;
 using System.Text.RegularExpressions;
 using ModelHost.TestKit;
 
@@ -48,6 +49,31 @@ public sealed partial class DocumentationTests
         exitCode.ShouldBe(0, output);
         foreach (var step in (string[])["/start", "/served-name/check", "/plan", "/manifest", "/stop/", "/restart", "/extend", "/pin", "/from-manifest", "/logs?", "/logs/download", "DELETE "])
             output.ShouldContain(step);
+        Directory.GetFiles(Path.Combine(node.Data, "engines")).ShouldBeEmpty();
+    }
+
+    [Fact]
+    public async Task The_example_of_keys_works_without_keys_before_and_with_others_beside()
+    {
+        using var node = new TestNode();
+        await using var host = await ModelHostProcess.ServeAsync(node, TestPorts.Free());
+        using var client = new HttpClient { BaseAddress = host.Url };
+        await client.NodeAsync("process");
+        var script = Path.Combine(RealDocker.RepositoryRoot, "docs", "examples", "keys.sh");
+        File.GetUnixFileMode(script).HasFlag(UnixFileMode.UserExecute).ShouldBeTrue();
+
+        foreach (var others in (int[])[0, 1])
+        {
+            for (var i = 0; i < others; i++)
+                (await client.PostAsJsonAsync("/api/api-keys", new { label = "other" }, Ct)).EnsureSuccessStatusCode();
+            var (exitCode, output) = await ShellAsync($"MODELHOST_URL=http://{host.Url.Authority} exec sh {script}");
+
+            exitCode.ShouldBe(0, output);
+            output.ShouldContain("PATCH /api-keys/");
+            output.ShouldNotMatch("mh_(sk|tmp)_[0-9a-f]{48}");
+            output.Contains("acknowledge_open_gateway", StringComparison.Ordinal).ShouldBe(others == 0);
+            (await client.JsonAsync("/api/api-keys")).GetArrayLength().ShouldBe(others);
+        }
         Directory.GetFiles(Path.Combine(node.Data, "engines")).ShouldBeEmpty();
     }
 

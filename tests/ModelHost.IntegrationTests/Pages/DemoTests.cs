@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Net;
+using System.Net.Http.Json;
 using System.Net.Sockets;
 using System.Text.Json;
 using System.Text.RegularExpressions;
@@ -37,6 +38,22 @@ public sealed partial class DemoTests : IAsyncDisposable
         swagger.ShouldContain("swagger-ui");
         await client.StatusAsync(stopped.GetProperty("id").GetInt32(), "stopped");
         Directory.GetFiles(Path.Combine(_node.Data, "engines")).ShouldBeEmpty();
+    }
+
+    [Fact]
+    public async Task Printed_line_goes_on_working_when_keys_are_needed_and_shows_none()
+    {
+        await StartAsync();
+        using var client = new HttpClient { BaseAddress = Url };
+
+        (await client.PostAsJsonAsync("/api/api-keys", new { label = "first" }, Ct)).EnsureSuccessStatusCode();
+        var refused = await client.GetAsync(new Uri("/v1/models", UriKind.Relative), Ct);
+        var answer = JsonSerializer.Deserialize<JsonElement>(await ShellAsync(Curl));
+
+        refused.StatusCode.ShouldBe(HttpStatusCode.Unauthorized);
+        answer.GetProperty("object").GetString().ShouldBe("chat.completion");
+        _demo!.Output.ShouldAllBe(line => !line.Contains("mh_tmp_", StringComparison.Ordinal));
+        File.GetUnixFileMode(Path.Combine(_node.Data, "demo-key")).ShouldBe(UnixFileMode.UserRead | UnixFileMode.UserWrite);
     }
 
     [Fact]
