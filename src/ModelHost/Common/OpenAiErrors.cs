@@ -24,6 +24,8 @@ internal static class OpenAiErrors
 
     public static OpenAiError InvalidJson(string why) => new($"The request body is not valid JSON: {why}.", InvalidRequest, null, "invalid_json");
 
+    public static OpenAiError InvalidForm(string why) => new($"The request body is not a valid form: {why}.", InvalidRequest, null, "invalid_form");
+
     public static OpenAiError MissingModel() => new("The request body has no field 'model' with a model's name.", InvalidRequest, "model", "missing_model");
 
     public static OpenAiError TwoModels() => new("The request body has the field 'model' more than once.", InvalidRequest, "model", "invalid_json");
@@ -56,6 +58,10 @@ internal static class OpenAiErrors
     public static OpenAiError NoRoute(string method, string path) => new($"There is no route {method} {Shown(path)}.", InvalidRequest, null, "not_found");
 
     public static OpenAiError NotJson() => new("The body must be JSON, with Content-Type: application/json.", InvalidRequest, null, "unsupported_media_type");
+
+    public static OpenAiError NotForm() => new("The body must be a form, with Content-Type: multipart/form-data and its boundary.", InvalidRequest, null, "unsupported_media_type");
+
+    public static OpenAiError ShuttingDown() => new("ModelHost is being shut down; try again shortly.", Upstream, null, "shutting_down");
 
     public static OpenAiError Disabled() => new("The gateway is switched off (setting gateway_enabled).", Upstream, null, "gateway_disabled");
 

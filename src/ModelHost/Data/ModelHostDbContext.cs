@@ -5,6 +5,7 @@ using ModelHost.Features.Configs;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Nodes;
 using ModelHost.Features.Settings;
+using ModelHost.Features.Usage;
 
 namespace ModelHost.Data;
 
@@ -26,6 +27,8 @@ internal abstract class ModelHostDbContext(DbContextOptions options) : DbContext
     public DbSet<ApiKey> ApiKeys => Set<ApiKey>();
 
     public DbSet<Run> Runs => Set<Run>();
+
+    public DbSet<UsageRow> Usage => Set<UsageRow>();
 
     public DbSet<Tombstone> Tombstones => Set<Tombstone>();
 
@@ -57,6 +60,12 @@ internal abstract class ModelHostDbContext(DbContextOptions options) : DbContext
         {
             run.HasOne<Deployment>().WithMany().HasForeignKey(r => r.DeploymentId).OnDelete(DeleteBehavior.Cascade);
             run.Property(r => r.Error).HasMaxLength(16 * 1024);
+        });
+        modelBuilder.Entity<UsageRow>(usage =>
+        {
+            usage.HasKey(u => new { u.Day, u.KeyId, u.DeploymentUid });
+            usage.HasIndex(u => new { u.KeyId, u.Day });
+            usage.HasIndex(u => new { u.DeploymentUid, u.Day });
         });
         modelBuilder.Entity<Tombstone>().HasKey(tombstone => tombstone.Uid);
         modelBuilder.Entity<PublicName>(name =>

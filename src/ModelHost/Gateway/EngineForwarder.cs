@@ -1,16 +1,18 @@
 using System.Collections.Concurrent;
 using System.Globalization;
 using System.Net;
-using System.Net.Http.Headers;
 using System.Runtime.CompilerServices;
 using Microsoft.AspNetCore.Http.Features;
 using Microsoft.Extensions.ObjectPool;
 using Microsoft.Extensions.Options;
 using Microsoft.Extensions.Primitives;
+using Microsoft.Net.Http.Headers;
 using ModelHost.Access;
 using ModelHost.Common;
 using ModelHost.Core.Routing;
 using ModelHost.Features.Settings;
+using ModelHost.Features.Usage;
+using ModelHost.Gateway.Metering;
 using Yarp.ReverseProxy.Forwarder;
 
 namespace ModelHost.Gateway;
@@ -21,7 +23,7 @@ namespace ModelHost.Gateway;
 /// </summary>
 internal sealed partial class EngineForwarder : IDisposable
 {
-    private static readonly TimeSpan ConnectTimeout = TimeSpan.FromSeconds(5);
+    private const string RequestId = "X-Request-Id";
     // vLLM closes idle connections after 5 s: one that is reused later may be closing
     private static readonly TimeSpan IdleTimeout = TimeSpan.FromSeconds(3);
 
@@ -30,19 +32,27 @@ internal sealed partial class EngineForwarder : IDisposable
     private readonly GatewayOptions _options;
     private readonly LiveSettings _settings;
     private readonly GatewayMeters _meters;
+    private readonly UsageBook _usage;
+    private readonly GatewayDrain _drain;
     private readonly TimeProvider _time;
     private readonly ILogger<EngineForwarder> _logger;
     private readonly HttpMessageInvoker _engines;
-    private readonly ForwarderRequestConfig _stream;
-    private readonly ObjectPool<CancellationTokenSource> _deadlines = new DefaultObjectPoolProvider { MaximumRetained = 256 }.Create(new DeadlinePolicy());
-    private volatile WholeCall _whole;
+    private readonly ObjectPool<CancellationTokenSource> _deadlines = new DefaultObjectPoolProvider { MaximumRetained = 1024 }.Create(new DeadlinePolicy());
+    // the deadlines of a call are its own: YARP's one knows no first byte, and cannot end a stream in an event
+    private static readonly ForwarderRequestConfig Config = new()
+    {
+        ActivityTimeout = Timeout.InfiniteTimeSpan,
+        Version = HttpVersion.Version11,
+        VersionPolicy = HttpVersionPolicy.RequestVersionExact,
+    };
     private readonly ConditionalWeakTable<ModelRoute, ToEngine> _transformers = [];
 
     public EngineForwarder(
-        RouteSource routes, IHttpForwarder forwarder, IOptions<GatewayOptions> options, LiveSettings settings, GatewayMeters meters, TimeProvider time,
-        ILogger<EngineForwarder> logger)
+        RouteSource routes, IHttpForwarder forwarder, IOptions<GatewayOptions> options, LiveSettings settings, GatewayMeters meters, UsageBook usage,
+        GatewayDrain drain, TimeProvider time, ILogger<EngineForwarder> logger)
     {
-        (_routes, _forwarder, _options, _settings, _meters, _time, _logger) = (routes, forwarder, options.Value, settings, meters, time, logger);
+        (_routes, _forwarder, _options, _settings, _meters) = (routes, forwarder, options.Value, settings, meters);
+        (_usage, _drain, _time, _logger) = (usage, drain, time, logger);
         _engines = new HttpMessageInvoker(new SocketsHttpHandler
         {
             UseProxy = false,
@@ -50,11 +60,9 @@ internal sealed partial class EngineForwarder : IDisposable
             UseCookies = false,
             AutomaticDecompression = DecompressionMethods.None,
             ActivityHeadersPropagator = null,
-            ConnectTimeout = ConnectTimeout,
+            ConnectTimeout = _options.ConnectTimeout,
             PooledConnectionIdleTimeout = IdleTimeout,
         });
-        _stream = Config(_options.ActivityTimeout);
-        _whole = WholeCall.Of(settings.Current.GatewayTimeoutSeconds);
     }
 
     /// <summary>Forwards a request to the engine that serves its model, or answers why not.</summary>
@@ -62,6 +70,7 @@ internal sealed partial class EngineForwarder : IDisposable
     {
         var began = _time.GetTimestamp();
         var model = GatewayMeters.NoModel;
+        _drain.Begin();
         try
         {
             model = await ForwardCoreAsync(context);
@@ -76,6 +85,7 @@ internal sealed partial class EngineForwarder : IDisposable
         }
         finally
         {
+            _drain.End();
             _meters.Count(context, model, _time.GetElapsedTime(began));
         }
     }
@@ -83,13 +93,14 @@ internal sealed partial class EngineForwarder : IDisposable
     /// <returns>The model label of the request: a known name, or <see cref="GatewayMeters.NoModel"/>.</returns>
     private async Task<string> ForwardCoreAsync(HttpContext context)
     {
-        if (!context.Request.HasJsonContentType())
+        var kind = context.GetEndpoint()!.Metadata.GetMetadata<GatewayRoute>()!;
+        if (Scanner(kind, context.Request) is not { } scanner)
         {
-            await OpenAiErrors.WriteAsync(context, StatusCodes.Status415UnsupportedMediaType, OpenAiErrors.NotJson());
+            await OpenAiErrors.WriteAsync(context, StatusCodes.Status415UnsupportedMediaType, kind.Body == BodyKind.Json ? OpenAiErrors.NotJson() : OpenAiErrors.NotForm());
             return GatewayMeters.NoModel;
         }
         var (body, status, error) = await RequestBody.ReadAsync(
-            context.Request.Body, context.Request.ContentLength, _options.MaxModelOffset, context.RequestAborted);
+            context.Request.Body, context.Request.ContentLength, _options.MaxModelOffset, context.RequestAborted, scanner);
         if (body is null)
         {
             await RefuseBodyAsync(context, status, error!);
@@ -103,36 +114,49 @@ internal sealed partial class EngineForwarder : IDisposable
                 await RefuseAsync(context, body.Model, answer);
                 return answer.Miss == RouteMiss.NotFound ? GatewayMeters.NoModel : body.Model;
             }
+            if (kind.CountsOnRequest)
+                body.AskForUsage();
             context.Request.Body = body;
-            var toEngine = _transformers.GetValue(route, static route => new ToEngine(route));
-            var whole = body.Streams ? null : Whole();
-            var deadline = whole is null ? null : _deadlines.Get();
-            try
-            {
-                body.Deadline = deadline;
-                deadline?.CancelAfter(whole!.Timeout);
-                var failure = await _forwarder.SendAsync(context, toEngine.Url, _engines, whole?.Config ?? _stream, toEngine, deadline?.Token ?? CancellationToken.None);
-                if (failure != ForwarderError.None)
-                    await FailedAsync(context, route, failure, isLate: failure == ForwarderError.RequestTimedOut || deadline is { IsCancellationRequested: true });
-            }
-            finally
-            {
-                if (deadline is not null)
-                    _deadlines.Return(deadline);
-            }
+            await SendAsync(context, new GatewayCall(kind, route, body));
             return route.PublicName;
         }
     }
 
-    /// <summary>How calls that are not streamed are sent, by the setting of now.</summary>
-    private WholeCall Whole()
+    private static BodyScanner? Scanner(GatewayRoute kind, HttpRequest request)
     {
-        var (whole, seconds) = (_whole, _settings.Current.GatewayTimeoutSeconds);
-        return whole.Timeout.TotalSeconds == seconds ? whole : _whole = WholeCall.Of(seconds);
+        if (kind.Body == BodyKind.Json)
+            return request.HasJsonContentType() ? new ModelScanner() : null;
+        return MediaTypeHeaderValue.TryParse(request.ContentType, out var type) && type.MediaType.Equals("multipart/form-data", StringComparison.OrdinalIgnoreCase)
+            && HeaderUtilities.RemoveQuotes(type.Boundary) is { Length: > 0 and <= MultipartScanner.LongestBoundary } boundary
+            ? new MultipartScanner(boundary.ToString()) : null;
     }
 
-    private static ForwarderRequestConfig Config(TimeSpan silence) =>
-        new() { ActivityTimeout = silence, Version = HttpVersion.Version11, VersionPolicy = HttpVersionPolicy.RequestVersionExact };
+    private async Task SendAsync(HttpContext context, GatewayCall call)
+    {
+        var toEngine = _transformers.GetValue(call.Route, route => new ToEngine(route, this));
+        context.Features.Set(call);
+        call.Deadline = _deadlines.Get();
+        var isWhole = false;
+        try
+        {
+            call.Deadline.CancelAfter(call.Body.Streams ? _options.FirstByteTimeout : TimeSpan.FromSeconds(_settings.Current.GatewayTimeoutSeconds));
+            var failure = await _forwarder.SendAsync(context, toEngine.Url, _engines, Config, toEngine, call.Deadline.Token);
+            isWhole = failure == ForwarderError.None && !call.IsBroken;
+            if (failure != ForwarderError.None)
+                await FailedAsync(context, call.Route, failure, isLate: failure == ForwarderError.RequestTimedOut || call.Deadline.IsCancellationRequested);
+            else if (call.IsBroken)
+                LogBroken(call.Route.DeploymentId);
+        }
+        finally
+        {
+            _deadlines.Return(call.Deadline);
+            if (call.Silence is { } silence)
+                _deadlines.Return(silence);
+            var (prompt, completion) = call.Used(isWhole);
+            _usage.Add(UsageCaller.Of(context), call.Route, new UsageCount(
+                1, isWhole ? 0 : 1, isWhole && context.Response.StatusCode >= StatusCodes.Status400BadRequest ? 1 : 0, prompt, completion));
+        }
+    }
 
     // not every fault of a body is told as a bad request: a chunk longer than numbers go is not
     private static Task RefuseBadBodyAsync(HttpContext context, Exception? exception)
@@ -198,14 +222,11 @@ internal sealed partial class EngineForwarder : IDisposable
 
     public void Dispose() => _engines.Dispose();
 
+    [LoggerMessage(1302, LogLevel.Warning, "The engine of deployment {DeploymentId} broke off a stream.")]
+    private partial void LogBroken(int deploymentId);
+
     [LoggerMessage(1301, LogLevel.Warning, "The engine of deployment {DeploymentId} failed a request: {Failure} ({Reason}).")]
     private partial void LogFailed(int deploymentId, ForwarderError failure, string? reason);
-
-    /// <summary>A call that is answered whole: an engine is silent until it has the answer, so that its silence says nothing.</summary>
-    private sealed record WholeCall(TimeSpan Timeout, ForwarderRequestConfig Config)
-    {
-        public static WholeCall Of(int seconds) => new(TimeSpan.FromSeconds(seconds), EngineForwarder.Config(TimeSpan.FromSeconds(seconds)));
-    }
 
     /// <summary>Keeps deadlines that did not come for the next calls: each costs an object, a timer and its registrations.</summary>
     private sealed class DeadlinePolicy : PooledObjectPolicy<CancellationTokenSource>
@@ -216,12 +237,14 @@ internal sealed partial class EngineForwarder : IDisposable
     }
 
     /// <summary>What goes to the engine and what comes back: only headers that either side has a use for.</summary>
-    private sealed class ToEngine(ModelRoute route) : HttpTransformer
+    private sealed class ToEngine(ModelRoute route, EngineForwarder forwarder) : HttpTransformer
     {
-        private static readonly string[] RequestHeaders = ["Accept", "User-Agent", "X-Request-Id", "traceparent", "tracestate"];
-        private static readonly string[] ContentHeaders = ["Content-Type", "Content-Length", "Content-Encoding"];
+        private static readonly string[] RequestHeaders = ["Accept", "User-Agent", RequestId, "traceparent", "tracestate"];
+        private static readonly string[] ContentHeaders = ["Content-Type", "Content-Encoding"];
+        private static readonly string[] AnswerHeaders = ["Retry-After", "Cache-Control", "traceparent"];
+        private static readonly string[] AnswerContentHeaders = ["Content-Type", "Content-Length", "Content-Encoding", "Content-Disposition"];
         private readonly string? _authorization = route.EngineKey is { Length: > 0 } key ? $"Bearer {key}" : null;
-        // by the route's own path, which an engine has too: few, whatever the requests write, and without a query, which has no meaning there
+        // by the engine's own path for a route: few, whatever the requests write, and without a query, which has no meaning there
         private readonly ConcurrentDictionary<string, Uri> _urls = new();
 
         /// <summary>Where the engine is.</summary>
@@ -230,6 +253,7 @@ internal sealed partial class EngineForwarder : IDisposable
         public override ValueTask TransformRequestAsync(
             HttpContext httpContext, HttpRequestMessage proxyRequest, string destinationPrefix, CancellationToken cancellationToken)
         {
+            var call = httpContext.Features.Get<GatewayCall>()!;
             var headers = httpContext.Request.Headers;
             foreach (var name in RequestHeaders)
                 Add(proxyRequest.Headers, name, headers[name]);
@@ -237,15 +261,15 @@ internal sealed partial class EngineForwarder : IDisposable
             {
                 foreach (var name in ContentHeaders)
                     Add(content.Headers, name, headers[name]);
+                content.Headers.ContentLength = call.Body.KnownLength ?? (call.Body.MayGrow ? null : httpContext.Request.ContentLength);
             }
-            var pattern = ((RouteEndpoint)httpContext.GetEndpoint()!).RoutePattern.RawText!;
-            proxyRequest.RequestUri = _urls.GetOrAdd(pattern, static (path, url) => new Uri(url + path), Url);
+            proxyRequest.RequestUri = _urls.GetOrAdd(call.Kind.EnginePath, static (path, url) => new Uri(url + path), Url);
             if (_authorization is not null)
                 proxyRequest.Headers.TryAddWithoutValidation("Authorization", _authorization);
             return ValueTask.CompletedTask;
         }
 
-        private static void Add(HttpHeaders to, string name, StringValues values)
+        private static void Add(System.Net.Http.Headers.HttpHeaders to, string name, StringValues values)
         {
             if (values.Count == 1)
                 to.TryAddWithoutValidation(name, values.ToString());
@@ -253,23 +277,43 @@ internal sealed partial class EngineForwarder : IDisposable
                 to.TryAddWithoutValidation(name, values.ToArray());
         }
 
-        public override async ValueTask<bool> TransformResponseAsync(
+        public override ValueTask<bool> TransformResponseAsync(
             HttpContext httpContext, HttpResponseMessage? proxyResponse, CancellationToken cancellationToken)
         {
             if (proxyResponse is null)
-                return true;
-            await base.TransformResponseAsync(httpContext, proxyResponse, cancellationToken);
+                return ValueTask.FromResult(true);
+            var call = httpContext.Features.Get<GatewayCall>()!;
             var headers = httpContext.Response.Headers;
-            headers.Remove("Server");
-            headers.Remove("Set-Cookie");
-            if (proxyResponse.Content.Headers.ContentType?.MediaType == "text/event-stream")
+            Copy(proxyResponse.Headers, AnswerHeaders, headers);
+            Copy(proxyResponse.Content.Headers, AnswerContentHeaders, headers);
+            // the engine's name for it, else the client's, else ours: for a person who looks for it in a log
+            headers[RequestId] = proxyResponse.Headers.TryGetValues(RequestId, out var given) ? given.First()
+                : httpContext.Request.Headers[RequestId] is [{ Length: > 0 and <= 256 } asked] ? asked : httpContext.TraceIdentifier;
+            var type = proxyResponse.Content.Headers.ContentType?.MediaType;
+            call.IsStream = type == "text/event-stream";
+            if (call.IsStream)
             {
-                (httpContext.Request.Body as RequestBody)?.Deadline?.CancelAfter(Timeout.InfiniteTimeSpan); // a stream after all: it may go on
+                call.Silence = forwarder._deadlines.Get();
+                if (!call.Body.Streams)
+                    call.Deadline!.CancelAfter(forwarder._options.FirstByteTimeout); // a stream after all: it may go on
+                headers.ContentLength = null;
                 headers.CacheControl = "no-cache";
                 headers["X-Accel-Buffering"] = "no"; // nginx in front of us must not hold events back
                 httpContext.Features.Get<IHttpResponseBodyFeature>()?.DisableBuffering();
             }
-            return true;
+            if (call.IsStream || type == "application/json")
+                proxyResponse.Content = new MeteredContent(proxyResponse.Content, call, forwarder._options.ActivityTimeout);
+            return ValueTask.FromResult(true);
+        }
+
+        private static void Copy(System.Net.Http.Headers.HttpHeaders from, string[] names, IHeaderDictionary to)
+        {
+            var all = from.NonValidated;
+            foreach (var name in names)
+            {
+                if (all.TryGetValues(name, out var values))
+                    to[name] = values.Count == 1 ? values.ToString() : new StringValues([.. values]);
+            }
         }
     }
 }

@@ -24,6 +24,7 @@ internal static class GatewayEndpoints
     {
         services.AddCheckedOptions<GatewayOptions>(GatewayOptions.Section);
         services.AddHttpForwarder();
+        services.AddSingleton<GatewayDrain>().AddHostedService(provider => provider.GetRequiredService<GatewayDrain>());
         return services.AddSingleton<RouteSource>().AddSingleton<EngineForwarder>().AddSingleton<GatewayMeters>();
     }
 
@@ -37,9 +38,27 @@ internal static class GatewayEndpoints
         var group = routes.MapGroup("/v1").WithTags("OpenAI").ForInference()
             .WithMetadata(OpenAiRoute.Instance, new BodyLimit(limit));
         RequestDelegate forward = routes.ServiceProvider.GetRequiredService<EngineForwarder>().ForwardAsync;
-        MapForwarded<ChatCompletionRequest>(group, forward, "/chat/completions", "CreateChatCompletion", "Create a chat completion, streamed if asked for.");
-        MapForwarded<CompletionRequest>(group, forward, "/completions", "CreateCompletion", "Create a text completion, streamed if asked for.");
-        MapForwarded<EmbeddingRequest>(group, forward, "/embeddings", "CreateEmbedding", "Create embeddings.");
+        void Map<TRequest>(GatewayRoute route, string name, string summary) where TRequest : notnull =>
+            MapForwarded<TRequest>(group, forward, route, name, summary);
+
+        Map<ChatCompletionRequest>(new("/chat/completions", AnswerShape.Chat), "CreateChatCompletion", "Create a chat completion, streamed if asked for.");
+        Map<CompletionRequest>(new("/completions", AnswerShape.Completion), "CreateCompletion", "Create a text completion, streamed if asked for.");
+        Map<EmbeddingRequest>(new("/embeddings"), "CreateEmbedding", "Create embeddings.");
+        Map<ResponsesRequest>(new("/responses", AnswerShape.Responses), "CreateResponse", "Create a response in OpenAI's newer form, streamed if asked for.");
+        Map<MessagesRequest>(new("/messages", AnswerShape.Messages), "CreateMessage", "Create a message in Anthropic's form, streamed if asked for.");
+        Map<MessagesRequest>(new("/messages/count_tokens"), "CountMessageTokens", "Count the tokens of a request for a message.");
+        Map<RerankRequest>(new("/rerank"), "Rerank", "Order documents by how well they match a query.");
+        Map<ScoreRequest>(new("/score"), "Score", "Score pairs of texts.");
+        Map<EmbeddingRequest>(new("/classify", "/classify", BodyKind.Json, AnswerShape.Other), "Classify", "Classify texts.");
+        Map<EmbeddingRequest>(new("/pooling", "/pooling", BodyKind.Json, AnswerShape.Other), "Pool", "Read a model's hidden states.");
+        Map<TokenizeRequest>(new("/tokenize", "/tokenize", BodyKind.Json, AnswerShape.Other), "Tokenize", "Split a text into the tokens of a model.");
+        Map<DetokenizeRequest>(new("/detokenize", "/detokenize", BodyKind.Json, AnswerShape.Other), "Detokenize", "Put tokens of a model together to a text.");
+        Map<SpeechRequest>(new("/audio/speech"), "CreateSpeech", "Speak a text.");
+        Map<FileForm>(new("/audio/transcriptions", AnswerShape.Chat, BodyKind.Multipart), "CreateTranscription", "Write down speech.");
+        Map<FileForm>(new("/audio/translations", AnswerShape.Chat, BodyKind.Multipart), "CreateTranslation", "Translate speech.");
+        Map<ImageRequest>(new("/images/generations"), "CreateImage", "Create images.");
+        Map<FileForm>(new("/images/edits", AnswerShape.Other, BodyKind.Multipart), "EditImage", "Change images.");
+        Map<FileForm>(new("/images/variations", AnswerShape.Other, BodyKind.Multipart), "VaryImage", "Create variations of an image.");
         group.MapGet("/models", Models).WithName("ListModels").WithSummary("List the models that can be asked for.");
         group.MapGet("/models/{**model}", Model).WithName("GetModel").WithSummary("Read one of the models that can be asked for.")
             .Produces<ModelCard>().Produces<OpenAiErrorBody>(StatusCodes.Status403Forbidden).Produces<OpenAiErrorBody>(StatusCodes.Status404NotFound);
@@ -48,8 +67,8 @@ internal static class GatewayEndpoints
 
     // A RequestDelegate, and its body told to the document alone: a handler's filters and a matcher of content types would cost each
     // request more than everything the gateway itself does. The gateway's own histogram says more than the host's of the same requests.
-    private static void MapForwarded<TRequest>(RouteGroupBuilder group, RequestDelegate forward, string path, string name, string summary) where TRequest : notnull =>
-        group.MapPost(path, forward).DisableHttpMetrics().DisableValidation()
+    private static void MapForwarded<TRequest>(RouteGroupBuilder group, RequestDelegate forward, GatewayRoute route, string name, string summary) where TRequest : notnull =>
+        group.MapPost(route.Path, forward).DisableHttpMetrics().DisableValidation().WithMetadata(route)
             .WithMetadata(forward.Method) // what the document knows routes by
             .WithName(name).WithSummary(summary)
             .AddOpenApiOperationTransformer(async (operation, context, cancellationToken) =>
@@ -60,7 +79,7 @@ internal static class GatewayEndpoints
                     Required = true,
                     Content = new Dictionary<string, OpenApiMediaType>
                     {
-                        ["application/json"] = new() { Schema = await context.GetOrCreateSchemaAsync(typeof(TRequest), null, cancellationToken) },
+                        [route.Body == BodyKind.Json ? "application/json" : "multipart/form-data"] = new() { Schema = await context.GetOrCreateSchemaAsync(typeof(TRequest), null, cancellationToken) },
                     },
                 };
             })
@@ -137,6 +156,79 @@ internal sealed record CompletionRequest
     public required string Prompt { get; init; }
     public bool? Stream { get; init; }
     public int? MaxTokens { get; init; }
+}
+
+/// <summary>Something to respond to. Further fields of OpenAI and of the engine are passed on.</summary>
+internal sealed record ResponsesRequest
+{
+    public required string Model { get; init; }
+    public required string Input { get; init; }
+    public bool? Stream { get; init; }
+    public int? MaxOutputTokens { get; init; }
+}
+
+/// <summary>Messages to go on with. Further fields of Anthropic and of the engine are passed on.</summary>
+internal sealed record MessagesRequest
+{
+    public required string Model { get; init; }
+    public required IReadOnlyList<ChatMessage> Messages { get; init; }
+    public bool? Stream { get; init; }
+    public int? MaxTokens { get; init; }
+}
+
+/// <summary>Documents to order.</summary>
+internal sealed record RerankRequest
+{
+    public required string Model { get; init; }
+    public required string Query { get; init; }
+    public required IReadOnlyList<string> Documents { get; init; }
+    public int? TopN { get; init; }
+}
+
+/// <summary>Pairs to score: the first text with each of the second ones.</summary>
+internal sealed record ScoreRequest
+{
+    public required string Model { get; init; }
+    [JsonPropertyName("text_1")]
+    public required string Text1 { get; init; }
+    [JsonPropertyName("text_2")]
+    public required IReadOnlyList<string> Text2 { get; init; }
+}
+
+/// <summary>A text to split. Further fields of the engine are passed on.</summary>
+internal sealed record TokenizeRequest
+{
+    public required string Model { get; init; }
+    public required string Prompt { get; init; }
+}
+
+/// <summary>Tokens to put together.</summary>
+internal sealed record DetokenizeRequest
+{
+    public required string Model { get; init; }
+    public required IReadOnlyList<int> Tokens { get; init; }
+}
+
+/// <summary>A text to speak. Further fields of OpenAI and of the engine are passed on.</summary>
+internal sealed record SpeechRequest
+{
+    public required string Model { get; init; }
+    public required string Input { get; init; }
+    public string? Voice { get; init; }
+}
+
+/// <summary>An image to create. Further fields of OpenAI and of the engine are passed on.</summary>
+internal sealed record ImageRequest
+{
+    public required string Model { get; init; }
+    public required string Prompt { get; init; }
+}
+
+/// <summary>A form with a file (audio: file, images: image) in any order. Further fields of OpenAI and of the engine are passed on.</summary>
+internal sealed record FileForm
+{
+    public required string Model { get; init; }
+    public IFormFile? File { get; init; }
 }
 
 /// <summary>A text to embed. Further fields of OpenAI and of the engine are passed on.</summary>

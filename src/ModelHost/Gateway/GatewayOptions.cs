@@ -16,12 +16,24 @@ public sealed class GatewayOptions
     [Range(1024, 256 * 1024 * 1024)]
     public int MaxModelOffset { get; set; } = 64 * 1024 * 1024;
 
+    /// <summary>Longest wait for a connection to an engine. Default 5 s.</summary>
+    [Range(typeof(TimeSpan), "00:00:00.1", "00:10:00")]
+    public TimeSpan ConnectTimeout { get; set; } = TimeSpan.FromSeconds(5);
+
     /// <summary>
-    /// Longest silence of an engine in a stream, before it or between two pieces of it. Default 10 min. Of a call that is not streamed the whole counts:
-    /// setting <c>gateway_timeout_seconds</c>.
+    /// Longest wait for the first byte of a stream, from the moment the request is passed on; a model that has a long queue takes long. Default
+    /// 10 min. Of a call that is not streamed the whole counts: setting <c>gateway_timeout_seconds</c>.
     /// </summary>
     [Range(typeof(TimeSpan), "00:00:01", "1.00:00:00")]
+    public TimeSpan FirstByteTimeout { get; set; } = TimeSpan.FromMinutes(10);
+
+    /// <summary>Longest silence of an engine between two pieces of a stream. Default 10 min.</summary>
+    [Range(typeof(TimeSpan), "00:00:01", "1.00:00:00")]
     public TimeSpan ActivityTimeout { get; set; } = TimeSpan.FromMinutes(10);
+
+    /// <summary>How long a shutdown waits for requests under way. Default 30 s.</summary>
+    [Range(typeof(TimeSpan), "00:00:00", "01:00:00")]
+    public TimeSpan DrainTimeout { get; set; } = TimeSpan.FromSeconds(30);
 
     /// <summary>What a client is told to wait while a model loads. Default 2 s.</summary>
     [Range(typeof(TimeSpan), "00:00:01", "00:10:00")]

@@ -7,11 +7,11 @@ internal enum ScanState
 {
     /// <summary>More of the body is needed.</summary>
     Reading,
-    /// <summary>The body is one JSON object, whole.</summary>
+    /// <summary>The body is whole.</summary>
     Complete,
-    /// <summary>The body is not JSON; <see cref="ModelScanner.Error"/> says where.</summary>
+    /// <summary>The body is not what it is called; <see cref="BodyScanner.Error"/> says where.</summary>
     InvalidJson,
-    /// <summary>The body is JSON but no object, or its <c>model</c> is no string with text.</summary>
+    /// <summary>The body is no JSON object, or its <c>model</c> is no string with text.</summary>
     MissingModel,
     /// <summary>The body has two of them, and an engine may take the other one.</summary>
     TwoModels,
@@ -21,36 +21,36 @@ internal enum ScanState
 /// Finds the field <c>model</c> of a JSON object in pieces as they arrive, and checks on the way that all of it is JSON. Nothing is
 /// kept but the reader's state; the caller keeps the bytes that were not consumed.
 /// </summary>
-internal struct ModelScanner
+internal sealed class ModelScanner : BodyScanner
 {
     private const int MaxDepth = 64;
-    private const int MaxModelLength = 512;
-    private JsonReaderState _state;
+    private JsonReaderState _state = new(new JsonReaderOptions { MaxDepth = MaxDepth });
+    private StreamOptions _options;
+    private SecondModelGuard? _guard;
     private bool _started;
     private bool _valueIsModel;
     private bool _valueIsStream;
     private int _depth;
+    private int _consumed;
     private JsonTokenType _lastToken;
 
-    public ModelScanner() => _state = new JsonReaderState(new JsonReaderOptions { MaxDepth = MaxDepth });
-
-    /// <summary>The model asked for; null: not found yet.</summary>
-    public string? Model { get; private set; }
-
-    /// <summary>Whether the body asks for a stream, as far as it has been scanned; of several such fields an engine takes the last.</summary>
-    public bool Streams { get; private set; }
-
-    /// <summary>Where the body stopped being JSON.</summary>
-    public string Error { get; private set; } = "";
-
     /// <summary>Goes on from the last consumed byte with nothing but a guard against a second <c>model</c>.</summary>
-    public readonly SecondModelGuard Guard() => new(_depth, expectsKey: _depth == 1 && _lastToken == JsonTokenType.StartObject);
+    public SecondModelGuard Guard() =>
+        new(_depth, expectsKey: _depth == 1 && _lastToken == JsonTokenType.StartObject, _options.IsGiven, Streams, valueIsStream: _valueIsStream);
 
-    /// <summary>Scans on.</summary>
-    /// <param name="bytes">What follows the bytes consumed so far.</param>
-    /// <param name="isFinal">Whether nothing follows.</param>
-    /// <param name="consumed">How many of the bytes need not be shown again.</param>
-    public ScanState Scan(ReadOnlySpan<byte> bytes, bool isFinal, out int consumed)
+    public override bool Watch(ReadOnlySpan<byte> bytes)
+    {
+        var guard = _guard ??= Guard();
+        return guard.Finds(bytes);
+    }
+
+    public override bool HasEnded => _options.HasEnded;
+
+    public override BodyEdit? AskForUsage() => Streams ? _options.AskForUsage() : null;
+
+    public override int AsksForUsageAt => _guard is { EndsAt: >= 0, AsksForNoUsage: true } guard ? guard.EndsAt : -1;
+
+    public override ScanState Scan(ReadOnlySpan<byte> bytes, bool isFinal, out int consumed)
     {
         var reader = new Utf8JsonReader(bytes, isFinal, _state);
         consumed = 0;
@@ -67,7 +67,7 @@ internal struct ModelScanner
                 else if (_valueIsModel)
                 {
                     _valueIsModel = false;
-                    if (reader.TokenType != JsonTokenType.String || reader.ValueSpan.Length > MaxModelLength || reader.GetString() is not { Length: > 0 } model)
+                    if (reader.TokenType != JsonTokenType.String || reader.ValueSpan.Length > LongestModel || reader.GetString() is not { Length: > 0 } model)
                         return ScanState.MissingModel;
                     Model = model;
                 }
@@ -80,6 +80,7 @@ internal struct ModelScanner
                     if (_valueIsModel && Model is not null)
                         return ScanState.TwoModels;
                 }
+                _options.See(ref reader, _consumed);
             }
         }
         catch (JsonException e)
@@ -93,6 +94,7 @@ internal struct ModelScanner
             return ScanState.InvalidJson;
         }
         consumed = (int)reader.BytesConsumed;
+        _consumed += consumed;
         _state = reader.CurrentState;
         _lastToken = reader.TokenType;
         _depth = reader.CurrentDepth + (reader.TokenType is JsonTokenType.StartObject or JsonTokenType.StartArray ? 1 : 0);

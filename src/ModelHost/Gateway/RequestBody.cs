@@ -18,32 +18,45 @@ internal sealed class RequestBody : Stream
     private int _filled;
     private int _scanned;
     private int _served;
+    private readonly BodyScanner _scanner;
     private bool _ended;
-    private ModelScanner _scanner = new();
-    private SecondModelGuard _guard;
-    private bool _guarded;
+    private bool _isWhole;
+    private bool _watches;
+    private bool _mayAsk;
+    private ReadOnlyMemory<byte> _behind;
 
-    private RequestBody(Stream rest, long? length)
+    private RequestBody(Stream rest, long? length, BodyScanner scanner)
     {
-        _rest = rest;
+        (_rest, _scanner) = (rest, scanner);
         _buffer = ArrayPool<byte>.Shared.Rent((int)Math.Clamp(length + 1 ?? FirstBuffer, 1, FirstBuffer));
     }
 
     /// <summary>The model that the request asks for.</summary>
     public string Model => _scanner.Model!;
 
-    /// <summary>Ends the call that it belongs to; null: nothing does.</summary>
-    public CancellationTokenSource? Deadline { get; set; }
-
     /// <summary>Whether it asks for a stream, as far as it was read.</summary>
     public bool Streams => _scanner.Streams;
 
+    /// <summary>Its length as it is forwarded; null: it is not known.</summary>
+    public long? KnownLength => _isWhole ? _filled : null;
+
+    /// <summary>Whether something may yet be put into it, so that the length that it came with says nothing.</summary>
+    public bool MayGrow => _mayAsk;
+
+    /// <summary>Whether the count of a stream is asked for in it, which its sender did not.</summary>
+    public bool AsksForUsage { get; private set; }
+
     /// <summary>Reads until the model is known and the body, if it is not large, is known to be whole.</summary>
+    /// <param name="body">Its bytes.</param>
+    /// <param name="length">Their number, if it was said.</param>
+    /// <param name="maxModelOffset">Bytes within which the model must come.</param>
+    /// <param name="cancellationToken">Ends the reading.</param>
+    /// <param name="scanner">Finds the model; null: in a JSON object.</param>
     /// <returns>The body, or the status and error to answer with.</returns>
     public static async Task<(RequestBody? Body, int Status, OpenAiError? Error)> ReadAsync(
-        Stream body, long? length, int maxModelOffset, CancellationToken cancellationToken)
+        Stream body, long? length, int maxModelOffset, CancellationToken cancellationToken, BodyScanner? scanner = null)
     {
-        var read = new RequestBody(body, length);
+        var read = new RequestBody(body, length, scanner ?? new ModelScanner());
         try
         {
             var (status, error) = await read.FindModelAsync(maxModelOffset, cancellationToken);
@@ -76,17 +89,49 @@ internal sealed class RequestBody : Stream
             var state = _scanner.Scan(_buffer.AsSpan(_scanned, _filled - _scanned), _ended, out var consumed);
             _scanned += consumed;
             nextScan = Math.Max(1, 2 * (_filled - _scanned));
+            _isWhole = state == ScanState.Complete;
             if (state == ScanState.Complete || (state == ScanState.Reading && _scanner.Model is not null && _filled > WholeUpTo))
                 return default;
             if (state != ScanState.Reading)
-                return (StatusCodes.Status400BadRequest, ToError(state, _scanner.Error));
+                return (StatusCodes.Status400BadRequest, ToError(state));
             if (overdue && _scanner.Model is null)
                 return (StatusCodes.Status413PayloadTooLarge, OpenAiErrors.TooLarge());
         }
     }
 
+    /// <summary>
+    /// Asks, in the bytes that go to the engine, for the count of tokens of a stream whose sender did not ask for it. Of a body that is not
+    /// read whole it is known only at its end whether that is needed.
+    /// </summary>
+    public void AskForUsage()
+    {
+        if (!_isWhole)
+            _mayAsk = true; // also when its end is near: what follows it is not known, nor is its length
+        if ((_isWhole || _scanner.HasEnded) && _scanner.AskForUsage() is { } edit)
+            Edit(edit);
+    }
+
+    private void Edit(BodyEdit edit)
+    {
+        var grows = edit.Text.Length - edit.Removes;
+        while (_filled + grows > _buffer.Length)
+            Grow();
+        var behind = edit.At + edit.Removes;
+        _buffer.AsSpan(behind, _filled - behind).CopyTo(_buffer.AsSpan(behind + grows));
+        edit.Text.CopyTo(_buffer, edit.At);
+        _filled += grows;
+        AsksForUsage = true;
+    }
+
     public override async ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default)
     {
+        if (!_ended && !_watches)
+        {
+            _watches = true;
+            Check(_buffer.AsSpan(_scanned, _filled - _scanned));
+            if (_mayAsk && _scanner.AsksForUsageAt is >= 0 and var at)
+                Edit(new BodyEdit(_scanned + at, 0, BodyEdit.Last));
+        }
         if (_served < _filled)
         {
             var count = Math.Min(buffer.Length, _filled - _served);
@@ -94,22 +139,28 @@ internal sealed class RequestBody : Stream
             _served += count;
             return count;
         }
+        if (_behind.Length > 0)
+        {
+            var count = Math.Min(buffer.Length, _behind.Length);
+            _behind[..count].CopyTo(buffer);
+            _behind = _behind[count..];
+            return count;
+        }
         if (_ended)
             return 0;
-        if (!_guarded)
-        {
-            (_guarded, _guard) = (true, _scanner.Guard());
-            Check(_buffer.AsSpan(_scanned, _filled - _scanned));
-        }
         var read = await _rest.ReadAsync(buffer, cancellationToken);
         _ended = read == 0 && buffer.Length > 0;
         Check(buffer.Span[..read]);
-        return read;
+        if (!_mayAsk || AsksForUsage || _scanner.AsksForUsageAt is not (>= 0 and var end))
+            return read;
+        AsksForUsage = true;
+        _behind = (byte[])[.. BodyEdit.Last, .. buffer.Span[end..read]];
+        return end > 0 ? end : await ReadAsync(buffer, cancellationToken);
     }
 
     private void Check(ReadOnlySpan<byte> bytes)
     {
-        if (_guard.Finds(bytes))
+        if (_scanner.Watch(bytes))
             throw new MalformedBodyException(OpenAiErrors.TwoModels());
     }
 
@@ -148,11 +199,11 @@ internal sealed class RequestBody : Stream
         base.Dispose(disposing);
     }
 
-    private static OpenAiError ToError(ScanState state, string where) => state switch
+    private OpenAiError ToError(ScanState state) => state switch
     {
         ScanState.TwoModels => OpenAiErrors.TwoModels(),
         ScanState.MissingModel => OpenAiErrors.MissingModel(),
-        ScanState.InvalidJson or ScanState.Reading or ScanState.Complete => OpenAiErrors.InvalidJson(where),
+        ScanState.InvalidJson or ScanState.Reading or ScanState.Complete => _scanner.Malformed(),
     };
 
     private void Grow()

@@ -3,28 +3,41 @@ using System.Text.Json;
 namespace ModelHost.Gateway;
 
 /// <summary>
-/// Watches the rest of a large JSON object pass by for a second field <c>model</c>, which an engine may obey instead of the first. It
-/// keeps a few bytes and judges nothing else: whether the rest is JSON is the engine's to say.
+/// Watches the rest of a large JSON object pass by for a second field <c>model</c>, which an engine may obey instead of the first, and for
+/// what it says about streams. It keeps a few bytes and judges nothing else: whether the rest is JSON is the engine's to say.
 /// </summary>
 /// <param name="depth">Open objects and arrays before the first byte.</param>
 /// <param name="expectsKey">Whether a key of the outermost object may come next.</param>
-internal struct SecondModelGuard(int depth, bool expectsKey)
+/// <param name="hasOptions">Whether there was a field <c>stream_options</c> before.</param>
+/// <param name="streams">What the field <c>stream</c> said before.</param>
+/// <param name="valueIsStream">Whether the value of <c>stream</c> comes next.</param>
+internal sealed class SecondModelGuard(int depth, bool expectsKey, bool hasOptions = false, bool streams = false, bool valueIsStream = false)
 {
-    // "model" with every letter written as \\uXXXX, and its quotes
-    private const int LongestModelKey = (5 * 6) + 2;
+    // the longest of the keys with every letter written as \\uXXXX, and its quotes
+    private const int LongestKey = (14 * 6) + 2;
 
-    private readonly byte[] _key = new byte[LongestModelKey];
+    private readonly byte[] _key = new byte[LongestKey];
     private int _depth = depth;
     private bool _expectsKey = expectsKey;
+    private bool _hasOptions = hasOptions;
+    private bool _streams = streams;
+    private bool _valueIsStream = valueIsStream;
     private bool _inString;
     private bool _inKey;
     private bool _escaped;
     private int _keyLength;
 
+    /// <summary>Where in the bytes taken last the outermost object ended; -1: not there.</summary>
+    public int EndsAt { get; private set; } = -1;
+
+    /// <summary>Whether the body asks for a stream and says nothing about what that tells.</summary>
+    public bool AsksForNoUsage => _streams && !_hasOptions;
+
     /// <summary>Takes the next bytes.</summary>
     /// <returns>Whether a second <c>model</c> was among them.</returns>
     public bool Finds(ReadOnlySpan<byte> bytes)
     {
+        EndsAt = -1;
         for (var i = 0; i < bytes.Length; i++)
         {
             if (_inString && !_inKey && !_escaped)
@@ -37,6 +50,8 @@ internal struct SecondModelGuard(int depth, bool expectsKey)
             }
             if (Step(bytes[i]))
                 return true;
+            if (_depth == 0 && EndsAt < 0 && bytes[i] == '}')
+                EndsAt = i;
         }
         return false;
     }
@@ -54,10 +69,12 @@ internal struct SecondModelGuard(int depth, bool expectsKey)
             else if (b == '"')
             {
                 _inString = false;
-                return _inKey && IsModel();
+                return _inKey && SeeKey();
             }
             return false;
         }
+        if (_valueIsStream && b is not ((byte)' ' or (byte)'\n' or (byte)'\r' or (byte)'\t' or (byte)':'))
+            (_valueIsStream, _streams) = (false, b == 't');
         switch (b)
         {
             case (byte)'"':
@@ -83,19 +100,24 @@ internal struct SecondModelGuard(int depth, bool expectsKey)
 
     private void Keep(byte b)
     {
-        if (_keyLength < LongestModelKey)
+        if (_keyLength < LongestKey)
             _key[_keyLength] = b;
         _keyLength++;
     }
 
-    private readonly bool IsModel()
+    /// <returns>Whether the key is <c>model</c>.</returns>
+    private bool SeeKey()
     {
-        if (_keyLength > LongestModelKey)
+        if (_keyLength > LongestKey)
             return false;
         try
         {
             var reader = new Utf8JsonReader(_key.AsSpan(0, _keyLength));
-            return reader.Read() && reader.ValueTextEquals("model"u8);
+            if (!reader.Read())
+                return false;
+            _valueIsStream = reader.ValueTextEquals("stream"u8);
+            _hasOptions |= reader.ValueTextEquals("stream_options"u8);
+            return reader.ValueTextEquals("model"u8);
         }
         catch (JsonException)
         {

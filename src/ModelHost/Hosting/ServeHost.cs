@@ -14,6 +14,7 @@ using ModelHost.Features.Events;
 using ModelHost.Features.Nodes;
 using ModelHost.Features.Releases;
 using ModelHost.Features.Settings;
+using ModelHost.Features.Usage;
 using ModelHost.Features.Welcome;
 using ModelHost.Gateway;
 using ModelHost.Observability;
@@ -69,7 +70,8 @@ internal static partial class ServeHost
         services.AddSingleton(folder);
         services.AddSingleton(TimeProvider.System);
         services.AddDataProtection().SetApplicationName("ModelHost").PersistKeysToFileSystem(folder.PrivateFolder("keys"));
-        services.Configure<HostOptions>(options => options.ShutdownTimeout = ShutdownDeadline);
+        services.AddOptions<HostOptions>().Configure<IOptions<GatewayOptions>>(
+            static (host, gateway) => host.ShutdownTimeout = gateway.Value.DrainTimeout + ShutdownDeadline);
         services.Configure<RouteHandlerOptions>(options => options.ThrowOnBadRequest = true);
         services.ConfigureHttpJsonOptions(options =>
         {
@@ -94,6 +96,7 @@ internal static partial class ServeHost
         services.AddModelHostMetrics();
         services.AddApiDocument();
         services.AddHostedService<ReconcileService>();
+        services.AddUsage(); // behind what brings the database up to date
     }
 
     private static void AddLocalNode(IServiceCollection services)
@@ -139,6 +142,7 @@ internal static partial class ServeHost
         api.MapApiKeys();
         api.MapSettings();
         api.MapAdmin();
+        api.MapUsage();
     }
 
     // The level is decided before Serilog is asked: every library asks at every step of a request whether anybody listens.

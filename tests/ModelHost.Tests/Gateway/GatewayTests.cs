@@ -269,18 +269,22 @@ public sealed class GatewayTests
         answer.Headers.GetValues("X-Accel-Buffering").ShouldBe(["no"]);
     }
 
-    [Fact]
-    public async Task A_stream_that_breaks_off_is_not_ended_as_if_it_were_whole()
+    [Theory]
+    [InlineData(true, "deployment_unreachable")]
+    [InlineData(false, "deployment_timeout")]
+    public async Task A_stream_that_does_not_go_on_ends_with_an_error(bool breaks, string code)
     {
-        await using var host = await ControlPlane.StartAsync();
+        await using var host = await ControlPlane.StartAsync(configuration: "Gateway:ActivityTimeout=00:00:01");
         var read = new SemaphoreSlim(0);
         await using var engine = await StandInEngine.StartAsync(host, async context =>
         {
             await DiscardAsync(context);
             context.Response.ContentType = "text/event-stream";
-            await context.Response.WriteAsync("data: 1\n\n", Ct);
+            await context.Response.WriteAsync("data: 1\n\ndata: 2", Ct);
             await context.Response.Body.FlushAsync(Ct);
             await read.WaitAsync(Ct);
+            if (!breaks)
+                await Task.Delay(Timeout.Infinite, context.RequestAborted);
             context.Abort();
         });
         using var request = new HttpRequestMessage(HttpMethod.Post, Completions) { Content = Json("{\"model\":\"m\",\"stream\":true}") };
@@ -290,15 +294,24 @@ public sealed class GatewayTests
         using var reader = new StreamReader(await answer.Content.ReadAsStreamAsync(Ct));
         (await reader.ReadLineAsync(Ct)).ShouldBe("data: 1");
         read.Release();
-
-        await Should.ThrowAsync<IOException>(() => reader.ReadToEndAsync(Ct));
+        var rest = await reader.ReadToEndAsync(Ct);
+        rest.ShouldStartWith("\ndata: {\"error\":{");
+        rest.ShouldEndWith($"\"code\":\"{code}\"}}}}\n\ndata: [DONE]\n\n");
     }
 
-    [Fact]
-    public async Task An_engine_that_is_silent_in_a_stream_times_out()
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task A_stream_that_does_not_begin_times_out(bool answers)
     {
-        await using var host = await ControlPlane.StartAsync(configuration: "Gateway:ActivityTimeout=00:00:01");
-        await using var engine = await StandInEngine.StartAsync(host, context => Task.Delay(Timeout.Infinite, context.RequestAborted));
+        await using var host = await ControlPlane.StartAsync(configuration: "Gateway:FirstByteTimeout=00:00:01");
+        await using var engine = await StandInEngine.StartAsync(host, async context =>
+        {
+            context.Response.ContentType = "text/event-stream";
+            if (answers)
+                await context.Response.Body.FlushAsync(Ct); // as an engine does that has the request in its queue
+            await Task.Delay(Timeout.Infinite, context.RequestAborted);
+        });
 
         using var answer = await host.Client.PostAsync(Completions, Json("{\"model\":\"m\",\"stream\":true}"), Ct);
 

@@ -180,12 +180,13 @@ public sealed class RequestBodyTests
         taken.ShouldBeInRange(600_000, 620_000);
     }
 
+    /// <summary>More rounds: <c>MODELHOST_FUZZ_ROUNDS</c>.</summary>
     [Fact]
     public async Task Random_bodies_cut_at_random_places_are_read_as_a_whole_reader_reads_them()
     {
         var json = new RandomJson(20260301);
         var kinds = new HashSet<string>();
-        for (var round = 0; round < 4000; round++)
+        for (var round = 0; round < FuzzRounds.Of(250_000); round++)
         {
             var text = json.Object();
             var models = RandomJson.Models(text);

@@ -41,7 +41,7 @@ internal sealed class StandInEngine : IAsyncDisposable
         await app.StartAsync();
         var routes = host.Services.GetRequiredService<RouteSource>();
         routes.Publish(-1,
-            [new ModelRoute(-1, DeploymentStatus.Running, null, model, [], "tests", DateTimeOffset.UnixEpoch, new Uri(app.Urls.First()), Key)], routes.Mark());
+            [new ModelRoute(-1, DeploymentStatus.Running, null, model, [], "tests", DateTimeOffset.UnixEpoch, new Uri(app.Urls.First()), Key) { DeploymentUid = "stand-in" }], routes.Mark());
         return engine;
     }
 

@@ -85,7 +85,7 @@ internal sealed class KnownKey(ApiKey row, KeyGrant grant, LastUse lastUse)
     public byte[] Hash { get; } = Convert.FromHexString(row.Hash);
 
     /// <summary>What its requests carry.</summary>
-    public ApiKeyFeature Feature { get; } = new(row.Id, grant.Scope);
+    public ApiKeyFeature Feature { get; } = new(row.Id, row.Label, grant.Scope);
 }
 
 /// <summary>When a key was used last: kept here, and written from here now and then.</summary>

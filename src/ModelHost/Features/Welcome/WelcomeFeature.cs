@@ -40,8 +40,10 @@ internal static class WelcomeFeature
     }
 
     private static async Task<Results<ContentHttpResult, ProblemHttpResult>> ReadyAsync(
-        Database database, RouteSource routes, NodeRegistry nodes, CancellationToken cancellationToken)
+        Database database, RouteSource routes, NodeRegistry nodes, GatewayDrain drain, CancellationToken cancellationToken)
     {
+        if (drain.IsDraining)
+            return TypedResults.Problem("ModelHost is being shut down.", statusCode: StatusCodes.Status503ServiceUnavailable);
         await using var db = await database.OpenAsync(cancellationToken);
         return nodes.All.All(node => routes.Knows(node.Id)) && await db.Database.CanConnectAsync(cancellationToken)
             ? TypedResults.Text("ready")

@@ -1,0 +1,121 @@
+using Microsoft.EntityFrameworkCore;
+using ModelHost.Data;
+
+namespace ModelHost.Features.Usage;
+
+/// <summary>
+/// Stores what was used, and is the only one who writes it: once a second, in one transaction, and a last time after the last request has been
+/// answered. A crash loses what was used in its last second or two, whatever the load.
+/// </summary>
+internal sealed partial class UsageWriter(UsageBook book, Database database, TimeProvider time, ILogger<UsageWriter> logger) : BackgroundService, IHostedLifecycleService
+{
+    private static readonly TimeSpan Period = TimeSpan.FromSeconds(1);
+    private readonly SemaphoreSlim _one = new(1);
+
+    /// <summary>Stores what was used up to this call.</summary>
+    public async Task FlushAsync(CancellationToken cancellationToken)
+    {
+        await _one.WaitAsync(cancellationToken);
+        try
+        {
+            var entries = book.Take();
+            if (entries.Count == 0)
+                return;
+            try
+            {
+                await StoreAsync(entries, cancellationToken);
+            }
+            catch
+            {
+                book.PutBack(entries);
+                throw;
+            }
+        }
+        finally
+        {
+            _one.Release();
+        }
+    }
+
+    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    {
+        using var timer = new PeriodicTimer(Period, time);
+        var failures = 0;
+        while (await timer.WaitForNextTickAsync(stoppingToken))
+        {
+            try
+            {
+                await FlushAsync(stoppingToken);
+                failures = 0;
+            }
+            catch (OperationCanceledException) when (stoppingToken.IsCancellationRequested)
+            {
+                break;
+            }
+#pragma warning disable CA1031 // a database that fails now is asked again, and what was used is kept until then
+            catch (Exception e)
+#pragma warning restore CA1031
+            {
+                LogFailed(e, ++failures);
+            }
+            timer.Period = Period * (1 << Math.Min(failures, 5));
+        }
+    }
+
+    /// <summary>The last requests are answered when all that is hosted has stopped, the listener included.</summary>
+    public Task StoppedAsync(CancellationToken cancellationToken) => FlushAsync(CancellationToken.None); // however long the stop took before
+
+    public Task StartingAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+
+    public Task StartedAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+
+    public Task StoppingAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+
+    public override void Dispose()
+    {
+        _one.Dispose();
+        base.Dispose();
+    }
+
+    private async Task StoreAsync(IReadOnlyList<UsageEntry> entries, CancellationToken cancellationToken)
+    {
+        await using var db = await database.OpenAsync(cancellationToken);
+        await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
+        foreach (var (slot, names, count) in entries)
+        {
+            var stored = await db.Usage.Where(row => row.KeyId == slot.KeyId && row.DeploymentUid == slot.DeploymentUid && row.Day == slot.Day)
+                .ExecuteUpdateAsync(row => row
+                    .SetProperty(r => r.Requests, r => r.Requests + count.Requests)
+                    .SetProperty(r => r.Aborted, r => r.Aborted + count.Aborted)
+                    .SetProperty(r => r.Failed, r => r.Failed + count.Failed)
+                    .SetProperty(r => r.PromptTokens, r => r.PromptTokens + count.PromptTokens)
+                    .SetProperty(r => r.CompletionTokens, r => r.CompletionTokens + count.CompletionTokens)
+                    .SetProperty(r => r.KeyLabel, names.KeyLabel)
+                    .SetProperty(r => r.DeploymentId, names.DeploymentId)
+                    .SetProperty(r => r.Model, names.Model)
+                    .SetProperty(r => r.Owner, names.Owner), cancellationToken);
+            if (stored > 0)
+                continue;
+            db.Usage.Add(new UsageRow
+            {
+                KeyId = slot.KeyId,
+                DeploymentUid = slot.DeploymentUid,
+                Day = slot.Day,
+                KeyLabel = names.KeyLabel,
+                DeploymentId = names.DeploymentId,
+                Model = names.Model,
+                Owner = names.Owner,
+                Requests = count.Requests,
+                Aborted = count.Aborted,
+                Failed = count.Failed,
+                PromptTokens = count.PromptTokens,
+                CompletionTokens = count.CompletionTokens,
+            });
+        }
+        await db.SaveChangesAsync(cancellationToken);
+        await transaction.CommitAsync(cancellationToken);
+    }
+
+    [LoggerMessage(1801, LogLevel.Error, "What was used could not be stored ({Failures} in a row); it is kept in memory and tried again.")]
+    private partial void LogFailed(Exception exception, int failures);
+}

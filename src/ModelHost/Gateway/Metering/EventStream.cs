@@ -1,0 +1,248 @@
+using System.Buffers;
+using System.Runtime.CompilerServices;
+using System.Text.Json;
+using ModelHost.Common;
+
+namespace ModelHost.Gateway.Metering;
+
+/// <summary>
+/// A stream of server-sent events on its way to the client, in whole events: what came of one that is not whole yet is kept. So the count
+/// that the gateway asked for can be taken out, and a stream in which the engine breaks off or falls silent ends with an error that a
+/// client can read. Before the first byte a failure is thrown, so that it can still be answered with a status.
+/// </summary>
+/// <param name="engine">The engine's bytes.</param>
+/// <param name="call">The call that it answers; its <see cref="GatewayCall.Silence"/> ends a read.</param>
+/// <param name="silence">How long nothing may come after the first byte.</param>
+internal sealed class EventStream(Stream engine, GatewayCall call, TimeSpan silence) : ReadOnlyStream(engine)
+{
+    /// <summary>Longest event that is kept until it is whole; more of it passes as it comes.</summary>
+    internal const int LongestEvent = 1024 * 1024;
+    private const int FirstBuffer = 8 * 1024;
+
+    private readonly long _silenceMs = (long)silence.TotalMilliseconds;
+    private readonly CancellationTokenSource _silent = call.Silence!;
+    private byte[] _held = [];
+    // of what is held: the first of it is given away, then comes what may be given, then the beginning of an event
+    private int _given;
+    private int _whole;
+    private int _count;
+    private CancellationTokenRegistration _leaving;
+    private bool _begun;
+    private bool _over;
+    private bool _isInLongEvent;
+    private long _armedAt;
+
+    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder<>))]
+    public override async ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default)
+    {
+        if (buffer.Length == 0)
+            return 0;
+        if (_leaving == default && cancellationToken.CanBeCanceled)
+            _leaving = cancellationToken.UnsafeRegister(static source => ((CancellationTokenSource)source!).Cancel(), _silent);
+        while (true)
+        {
+            if (_given < _whole)
+                return Give(buffer.Span);
+            if (_over)
+                return 0;
+            var into = _count == 0 ? buffer : Room();
+            int read;
+            try
+            {
+                var reading = Engine.ReadAsync(into, _silent.Token);
+                if (_begun)
+                    Arm(force: !reading.IsCompleted);
+                read = await reading;
+            }
+            catch (Exception e) when (_begun && !cancellationToken.IsCancellationRequested && e is IOException or HttpRequestException or OperationCanceledException)
+            {
+                Break(isLate: e is OperationCanceledException);
+                continue;
+            }
+            if (!_begun && read > 0)
+            {
+                _begun = true;
+                call.Deadline?.CancelAfter(Timeout.InfiniteTimeSpan);
+            }
+            var given = _count == 0 ? Take(buffer.Span[..read]) : TakeHeld(read);
+            if (given > 0)
+                return given;
+        }
+    }
+
+    /// <summary>Takes what was read past what is held: usually whole events.</summary>
+    private int Take(Span<byte> bytes)
+    {
+        if (bytes.Length == 0)
+        {
+            _over = true;
+            return 0;
+        }
+        var end = _isInLongEvent ? bytes.Length : EndOfEvents(bytes);
+        if (_isInLongEvent)
+            EndLongEvent(bytes);
+        if (end < bytes.Length)
+        {
+            bytes[end..].CopyTo(Room(bytes.Length - end).Span);
+            _count = bytes.Length - end;
+        }
+        return Pass(bytes[..end]);
+    }
+
+    /// <summary>Takes what was read behind the beginning of an event.</summary>
+    private int TakeHeld(int read)
+    {
+        _count += read;
+        var held = _held.AsSpan(0, _count);
+        _over = read == 0;
+        _isInLongEvent = _count > LongestEvent;
+        var end = _over || _isInLongEvent ? _count : EndOfEvents(held);
+        if (end == 0)
+            return 0;
+        var kept = Pass(held[..end]);
+        held[end..].CopyTo(held[kept..]);
+        (_whole, _count) = (kept, _count - end + kept);
+        return 0;
+    }
+
+    private void EndLongEvent(ReadOnlySpan<byte> bytes) => _isInLongEvent = EndOfEvents(bytes) != bytes.Length;
+
+    private int Give(Span<byte> to)
+    {
+        var count = Math.Min(to.Length, _whole - _given);
+        _held.AsSpan(_given, count).CopyTo(to);
+        _given += count;
+        if (_given == _whole)
+        {
+            _held.AsSpan(_whole, _count - _whole).CopyTo(_held);
+            (_count, _given, _whole) = (_count - _whole, 0, 0);
+        }
+        return count;
+    }
+
+    /// <summary>Counts what passes, and takes the count out that the client did not ask for.</summary>
+    /// <returns>How many bytes are left of it, at its beginning.</returns>
+    private int Pass(Span<byte> events)
+    {
+        call.OutputEvents += System.MemoryExtensions.Count(events, call.Kind.OutputMark);
+        // whole events have no beginning of a key at their end, so that there is nothing to feed otherwise
+        if (!_isInLongEvent && events.IndexOf("\"usage\""u8) < 0)
+            return events.Length;
+        call.Usage.Feed(events);
+        return call.StripsUsage ? Strip(events) : events.Length;
+    }
+
+    private static int Strip(Span<byte> events)
+    {
+        var kept = 0;
+        for (var at = 0; at < events.Length;)
+        {
+            var length = EndOfEvent(events[at..]);
+            if (!IsCount(events.Slice(at, length)))
+            {
+                events.Slice(at, length).CopyTo(events[kept..]);
+                kept += length;
+            }
+            at += length;
+        }
+        return kept;
+    }
+
+    /// <summary>Whether an event is the chunk that tells the count and nothing else.</summary>
+    private static bool IsCount(ReadOnlySpan<byte> bytes)
+    {
+        if (!bytes.StartsWith("data:"u8) || bytes.IndexOf("\"usage\""u8) < 0)
+            return false;
+        var line = bytes["data:"u8.Length..];
+        var reader = new Utf8JsonReader(line[..(line.IndexOf((byte)'\n') is >= 0 and var end ? end : line.Length)]);
+        var (noChoices, hasUsage) = (false, false);
+        try
+        {
+            while (reader.Read())
+            {
+                if (reader is not { TokenType: JsonTokenType.PropertyName, CurrentDepth: 1 })
+                    continue;
+                var (isChoices, isUsage) = (reader.ValueTextEquals("choices"u8), reader.ValueTextEquals("usage"u8));
+                if (!reader.Read())
+                    return false;
+                if (isChoices)
+                    noChoices = reader.TokenType == JsonTokenType.StartArray && reader.Read() && reader.TokenType == JsonTokenType.EndArray;
+                else if (isUsage)
+                    hasUsage = reader.TokenType == JsonTokenType.StartObject;
+                if (reader.TokenType is JsonTokenType.StartObject or JsonTokenType.StartArray)
+                    reader.Skip();
+            }
+        }
+        catch (JsonException)
+        {
+            return false;
+        }
+        return noChoices && hasUsage;
+    }
+
+    /// <summary>Ends a stream whose engine does not go on; the beginning of an event that it left goes with it.</summary>
+    private void Break(bool isLate)
+    {
+        call.IsBroken = true;
+        var error = StreamErrors.Events(call.Kind.Shape, isLate ? OpenAiErrors.Timeout(call.Route.PublicName) : OpenAiErrors.Unreachable(call.Route.PublicName));
+        if (_isInLongEvent)
+            error = [.. "\n\n"u8, .. error]; // a part of that event has been passed on
+        (_count, _given, _whole) = (0, 0, 0);
+        error.CopyTo(Room(error.Length).Span);
+        (_whole, _count, _over) = (error.Length, error.Length, true);
+    }
+
+    /// <summary>Sets the end of the wait anew; while there is always something to read not at every read.</summary>
+    private void Arm(bool force)
+    {
+        var now = Environment.TickCount64;
+        if (!force && now - _armedAt < _silenceMs / 2)
+            return;
+        _armedAt = now;
+        _silent.CancelAfter(silence);
+    }
+
+    private Memory<byte> Room(int atLeast = 1)
+    {
+        if (_held.Length - _count < atLeast)
+        {
+            var larger = ArrayPool<byte>.Shared.Rent(Math.Max(FirstBuffer, Math.Max(2 * _held.Length, _count + atLeast)));
+            _held.AsSpan(0, _count).CopyTo(larger);
+            Return();
+            _held = larger;
+        }
+        return _held.AsMemory(_count);
+    }
+
+    private void Return()
+    {
+        if (_held.Length > 0)
+            ArrayPool<byte>.Shared.Return(_held);
+        _held = [];
+    }
+
+    /// <summary>Where the last whole event ends.</summary>
+    private static int EndOfEvents(ReadOnlySpan<byte> bytes) =>
+        bytes.EndsWith("\n\n"u8) || bytes.EndsWith("\n\r\n"u8) ? bytes.Length
+        : Math.Max(After(bytes.LastIndexOf("\n\n"u8), 2), After(bytes.LastIndexOf("\n\r\n"u8), 3));
+
+    /// <summary>Where the first event ends.</summary>
+    private static int EndOfEvent(ReadOnlySpan<byte> bytes)
+    {
+        var (bare, returned) = (After(bytes.IndexOf("\n\n"u8), 2), After(bytes.IndexOf("\n\r\n"u8), 3));
+        return bare > 0 && (returned == 0 || bare < returned) ? bare : returned > 0 ? returned : bytes.Length;
+    }
+
+    private static int After(int index, int length) => index < 0 ? 0 : index + length;
+
+    protected override void Dispose(bool disposing)
+    {
+        if (disposing)
+        {
+            _leaving.Dispose();
+            Return();
+            (_count, _given, _whole, _over) = (0, 0, 0, true);
+        }
+        base.Dispose(disposing);
+    }
+}

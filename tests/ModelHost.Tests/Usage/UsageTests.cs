@@ -1,0 +1,201 @@
+using System.Net;
+using System.Net.Http.Json;
+using System.Text;
+using System.Text.Json;
+using Microsoft.AspNetCore.Http;
+using Microsoft.AspNetCore.Routing;
+using Microsoft.Extensions.DependencyInjection;
+using ModelHost.Features.Usage;
+using ModelHost.Gateway;
+using ModelHost.TestKit;
+using ModelHost.Tests.Gateway;
+
+namespace ModelHost.Tests.Usage;
+
+/// <summary>What the gateway counts, over real sockets, before engines that a test writes.</summary>
+public sealed class UsageTests
+{
+    private const string Whole = """{"choices":[],"usage":{"prompt_tokens":7,"total_tokens":12,"completion_tokens":5}}""";
+
+    private static CancellationToken Ct => TestContext.Current.CancellationToken;
+
+    /// <summary>A route that is added and does not pass the meter fails here.</summary>
+    [Fact]
+    public async Task Every_route_that_reaches_an_engine_is_metered()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        await using var engine = await StandInEngine.StartAsync(host, context => AnswerAsync(context, "application/json", Whole));
+        var routes = host.Services.GetRequiredService<EndpointDataSource>().Endpoints.OfType<RouteEndpoint>()
+            .Where(endpoint => endpoint.RoutePattern.RawText!.StartsWith("/v1/", StringComparison.Ordinal)).ToArray();
+        routes.Length.ShouldBeGreaterThan(15);
+
+        var before = 0L;
+        foreach (var route in routes)
+        {
+            var path = route.RoutePattern.RawText!;
+            var kind = route.Metadata.GetMetadata<GatewayRoute>();
+            using var answer = await host.Client.PostAsync(new Uri(path, UriKind.Relative), Body(kind?.Body), Ct);
+            var reached = engine.Requests;
+            var requests = (await UsageAsync(host)).GetProperty("total").GetProperty("requests").GetInt64();
+            requests.ShouldBe(reached, path);
+            (kind is not null).ShouldBe(reached > before, path);
+            before = reached;
+        }
+        before.ShouldBeGreaterThan(15);
+        var total = (await UsageAsync(host)).GetProperty("total");
+        (total.GetProperty("prompt_tokens").GetInt64(), total.GetProperty("completion_tokens").GetInt64()).ShouldBe((7 * before, 5 * before));
+    }
+
+    [Fact]
+    public async Task A_stream_whose_client_did_not_ask_for_the_count_is_counted_and_does_not_show_it()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        var got = "";
+        const string Word = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n", Done = "data: [DONE]\n\n";
+        await using var engine = await StandInEngine.StartAsync(host, async context =>
+        {
+            got = await new StreamReader(context.Request.Body).ReadToEndAsync(Ct);
+            await WriteAsync(context, "text/event-stream", Word + Word + $"data: {Whole}\n\n" + Done);
+        });
+
+        var plain = await PostAsync(host, """{"model":"m","stream":true}""");
+        got.ShouldBe("""{"model":"m","stream":true,"stream_options":{"include_usage":true}}""");
+        var asked = await PostAsync(host, """{"model":"m","stream":true,"stream_options":{"include_usage":true}}""");
+
+        plain.ShouldBe(Word + Word + Done);
+        asked.ShouldBe(Word + Word + $"data: {Whole}\n\n" + Done);
+        Total(await UsageAsync(host)).ShouldBe((2, 0, 0, 14, 10));
+    }
+
+    [Fact]
+    public async Task Of_a_stream_that_is_given_up_what_was_passed_on_is_counted()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        await using var engine = await StandInEngine.StartAsync(host, async context =>
+        {
+            await context.Request.Body.CopyToAsync(Stream.Null, Ct);
+            context.Response.ContentType = "text/event-stream";
+            await context.Response.WriteAsync("data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n", Ct);
+            for (var i = 0; i < 3; i++)
+                await context.Response.WriteAsync("data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n", Ct);
+            await context.Response.Body.FlushAsync(Ct);
+            await Task.Delay(Timeout.Infinite, context.RequestAborted);
+        });
+        using (var leave = CancellationTokenSource.CreateLinkedTokenSource(Ct))
+        using (var request = new HttpRequestMessage(HttpMethod.Post, "/v1/chat/completions") { Content = Json("""{"model":"m","stream":true}""") })
+        using (var answer = await host.Client.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, leave.Token))
+        {
+            using var reader = new StreamReader(await answer.Content.ReadAsStreamAsync(leave.Token));
+            for (var events = 0; events < 4; events++)
+            {
+                while (await reader.ReadLineAsync(leave.Token) != "")
+                {
+                }
+            }
+        }
+
+        var usage = await Deadline.UntilAsync(() => UsageAsync(host), usage => Total(usage).Aborted == 1);
+
+        Total(usage).ShouldBe((1, 1, 0, 0, 3));
+    }
+
+    [Fact]
+    public async Task What_an_engine_refuses_is_a_request_without_tokens()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        await using var engine = await StandInEngine.StartAsync(host, context =>
+        {
+            context.Response.StatusCode = 400;
+            return AnswerAsync(context, "application/json", """{"error":{"message":"no"}}""");
+        });
+
+        await PostAsync(host, """{"model":"m"}""");
+        await PostAsync(host, """{"model":"unknown"}""");
+
+        Total(await UsageAsync(host)).ShouldBe((1, 0, 1, 0, 0));
+    }
+
+    [Fact]
+    public async Task Use_is_told_by_key_deployment_owner_and_day()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        await using var engine = await StandInEngine.StartAsync(host, context => AnswerAsync(context, "application/json", Whole));
+        await PostAsync(host, """{"model":"m"}""");
+        var today = host.Services.GetRequiredService<TimeProvider>().GetUtcNow().ToString("yyyy-MM-dd", System.Globalization.CultureInfo.InvariantCulture);
+
+        var row = (await UsageAsync(host, "?group_by=day,owner,key,deployment")).GetProperty("data").EnumerateArray().Single();
+        var days = (await UsageAsync(host, $"?group_by=day&from={today}&to={today}")).GetProperty("data").EnumerateArray().Single();
+        var none = (await UsageAsync(host, "?owner=nobody")).GetProperty("data").EnumerateArray();
+
+        row.ToString().ShouldBe($$"""{"day":"{{today}}","key_id":0,"key_label":"","deployment_uid":"stand-in","deployment_id":-1,"model":"m","owner":"tests","requests":1,"aborted_requests":0,"failed_requests":0,"prompt_tokens":7,"completion_tokens":5,"total_tokens":12}""");
+        days.EnumerateObject().Select(p => p.Name).ShouldBe(["day", "requests", "aborted_requests", "failed_requests", "prompt_tokens", "completion_tokens", "total_tokens"]);
+        none.ShouldBeEmpty();
+        (await host.Client.GetStringAsync(new Uri("/api/usage?format=csv&group_by=owner,day", UriKind.Relative), Ct))
+            .ShouldBe($"day,owner,requests,aborted_requests,failed_requests,prompt_tokens,completion_tokens,total_tokens\r\n{today},tests,1,0,0,7,5,12\r\n");
+    }
+
+    [Fact]
+    public void A_label_is_no_formula_in_a_spreadsheet()
+    {
+        var group = new UsageGroup { KeyId = 1, KeyLabel = "=cmd(\"x\"),1" };
+
+        UsageService.ToCsv(new UsageRead(default, default, ["key"], [group], new UsageSum()))
+            .ShouldEndWith("\r\n1,\"'=cmd(\"\"x\"\"),1\",0,0,0,0,0,0\r\n");
+    }
+
+    [Theory]
+    [InlineData("?from=yesterday", "from")]
+    [InlineData("?to=2026-13-01", "to")]
+    [InlineData("?from=2026-02-02&to=2026-02-01", "from")]
+    [InlineData("?group_by=model", "group_by")]
+    [InlineData("?format=xml", "format")]
+    public async Task What_cannot_be_told_is_refused_by_name(string query, string field)
+    {
+        await using var host = await ControlPlane.StartAsync();
+
+        using var answer = await host.Client.GetAsync(new Uri("/api/usage" + query, UriKind.Relative), Ct);
+
+        answer.StatusCode.ShouldBe(HttpStatusCode.BadRequest);
+        var problem = await answer.Content.ReadFromJsonAsync<JsonElement>(Ct);
+        problem.GetProperty("errors").EnumerateObject().Single().Name.ShouldBe(field);
+    }
+
+    private static (long Requests, long Aborted, long Failed, long Prompt, long Completion) Total(JsonElement usage)
+    {
+        var total = usage.GetProperty("total");
+        long Read(string name) => total.GetProperty(name).GetInt64();
+        return (Read("requests"), Read("aborted_requests"), Read("failed_requests"), Read("prompt_tokens"), Read("completion_tokens"));
+    }
+
+    private static Task<JsonElement> UsageAsync(ControlPlane host, string query = "") => host.Client.JsonAsync("/api/usage" + query);
+
+    private static async Task<string> PostAsync(ControlPlane host, string body)
+    {
+        using var answer = await host.Client.PostAsync(new Uri("/v1/chat/completions", UriKind.Relative), Json(body), Ct);
+        return await answer.Content.ReadAsStringAsync(Ct);
+    }
+
+    private static HttpContent Body(BodyKind? kind)
+    {
+        if (kind != BodyKind.Multipart)
+            return Json("""{"model":"m"}""");
+        var form = new MultipartFormDataContent();
+        form.Add(new ByteArrayContent(new byte[100_000]), "file", "a.wav");
+        form.Add(new StringContent("m"), "model");
+        return form;
+    }
+
+    private static StringContent Json(string text) => new(text, Encoding.UTF8, "application/json");
+
+    private static async Task AnswerAsync(HttpContext context, string type, string text)
+    {
+        await context.Request.Body.CopyToAsync(Stream.Null, Ct);
+        await WriteAsync(context, type, text);
+    }
+
+    private static Task WriteAsync(HttpContext context, string type, string text)
+    {
+        context.Response.ContentType = type;
+        return context.Response.WriteAsync(text, Ct);
+    }
+}
