@@ -185,8 +185,12 @@ public sealed class KeyAccessTests
         var node = await QuietNode.AddAsync(host);
         var (one, two) = (await host.Client.RecordAsync(node.Id, 8101, "one"), await host.Client.RecordAsync(node.Id, 8102, "two"));
         var routes = host.Services.GetRequiredService<RouteSource>();
-        async Task<ModelRoute> RouteAsync(int id, string served, string[]? lora = null) => new(id, DeploymentStatus.Running, served, "org/model", lora ?? [], "tests",
-            DateTimeOffset.UnixEpoch, routes.Current.Routes[0].EngineUrl, StandInEngine.Key) { DeploymentUid = (await node.RowAsync(id)).Uid };
+        async Task<ModelRoute> RouteAsync(int id, string served, string[]? lora = null)
+        {
+            var url = routes.Current.Routes[0].EngineUrl;
+            var route = new ModelRoute(id, DeploymentStatus.Running, served, "org/model", lora ?? [], "tests", DateTimeOffset.UnixEpoch, url, StandInEngine.Key);
+            return route with { DeploymentUid = (await node.RowAsync(id)).Uid };
+        }
         routes.Publish(-2, [await RouteAsync(one, "one", ["sql"]), await RouteAsync(two, "two")], routes.Mark());
         var (all, _, _) = await host.Client.MakeKeyAsync();
         var (first, id, _) = await host.Client.MakeKeyAsync($$"""{"label": "a", "deployment_ids": [{{one}}]}""");

@@ -4,6 +4,8 @@ using System.Text.Json;
 using Microsoft.EntityFrameworkCore;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
+using ModelHost.Core.Deployments;
+using ModelHost.Core.Routing;
 using ModelHost.Data;
 using ModelHost.Features.ApiKeys;
 using ModelHost.Hosting;
@@ -344,6 +346,32 @@ public sealed class ApiKeyTests
             (await db.ApiKeys.AnyAsync(row => row.Id == id, Ct)).ShouldBe(!isDeleted);
             (await host.Client.StatusAsync(Models, key)).ShouldBe(isDeleted ? HttpStatusCode.Unauthorized : HttpStatusCode.OK);
         }
+    }
+
+    [Fact]
+    public async Task Checking_a_key_and_routing_in_its_scope_makes_no_garbage()
+    {
+        await using var host = await StartAsync();
+        for (var i = 0; i < 20; i++)
+            await host.Client.MakeKeyAsync();
+        var (key, _, _) = await host.Client.MakeKeyAsync("""{"label": "a", "models": ["m"]}""");
+        var (ring, now) = (host.Services.GetRequiredService<ApiKeyRing>(), TimeProvider.System.GetUtcNow());
+        var table = new RouteTable([new ModelRoute(1, DeploymentStatus.Running, null, "m", [], "tests", now, new Uri("http://127.0.0.1:1"), null)]);
+        long Garbage(int times)
+        {
+            var before = GC.GetAllocatedBytesForCurrentThread();
+            for (var i = 0; i < times; i++)
+            {
+                var known = ring.Find(key, now)!;
+                known.LastUse.Note(now);
+                table.Find("m", known.Feature.Scope).Route.ShouldNotBeNull();
+                ring.Find("sk-anything", now);
+            }
+            return GC.GetAllocatedBytesForCurrentThread() - before;
+        }
+        Garbage(100);
+
+        Garbage(10_000).ShouldBeLessThan(10_000);
     }
 
     private static Task<ControlPlane> StartAsync(TimeProvider? time = null) => ControlPlane.StartAsync(configure: services =>

@@ -80,6 +80,19 @@ public sealed class ApiDocumentTests
         }
     }
 
+    [Fact]
+    public async Task Examples_of_keys_work_as_they_stand()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        var operation = (await host.Client.JsonAsync("/openapi.json")).GetProperty("paths").GetProperty("/api/api-keys").GetProperty("post");
+
+        foreach (var example in operation.GetProperty("requestBody").GetProperty("content").GetProperty("application/json").GetProperty("examples").EnumerateObject())
+        {
+            using var answer = await host.Client.PostAsJsonAsync("/api/api-keys", example.Value.GetProperty("value"), TestContext.Current.CancellationToken);
+            answer.IsSuccessStatusCode.ShouldBeTrue(example.Name);
+        }
+    }
+
     private static bool IsDescribed(JsonElement schema) => schema.TryGetProperty("description", out var text) && text.GetString()!.Length > 0;
 
     private static string Path(RouteEndpoint endpoint) =>

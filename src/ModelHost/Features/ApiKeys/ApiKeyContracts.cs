@@ -64,19 +64,14 @@ public sealed record UpdateApiKeyRequest
     public IDictionary<string, JsonElement>? Unknown { get; init; }
 
     /// <summary>Whether the request names the field, with null or with a value; as those below.</summary>
-    [JsonIgnore]
     internal bool HasLabel { get; private init; }
 
-    [JsonIgnore]
     internal bool HasExpiresAt { get; private init; }
 
-    [JsonIgnore]
     internal bool HasDeploymentIds { get; private init; }
 
-    [JsonIgnore]
     internal bool HasModels { get; private init; }
 
-    [JsonIgnore]
     internal bool HasRoles { get; private init; }
 }
 

@@ -108,7 +108,10 @@ internal sealed class Deployment
     {
         var spec = ReadSpec();
         return new ModelRoute(Id, Status, spec.ServedModelName, spec.ModelName, [.. spec.LoraModules.Select(module => module.Name)],
-            spec.Owner, CreatedAt, engine is { Phase: EnginePhase.Ready } ? new Uri(engine.EngineUrl) : null, engine?.EngineKey) { DeploymentUid = Uid };
+            spec.Owner, CreatedAt, engine is { Phase: EnginePhase.Ready } ? new Uri(engine.EngineUrl) : null, engine?.EngineKey)
+        {
+            DeploymentUid = Uid,
+        };
     }
 }
 
