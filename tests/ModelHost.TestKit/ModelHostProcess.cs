@@ -32,7 +32,12 @@ public sealed partial class ModelHostProcess : IAsyncDisposable
     public Uri Url { get; private set; } = new("http://127.0.0.1");
 
     /// <summary>Starts it with arguments.</summary>
-    public static ModelHostProcess Start(params string[] arguments) => new(Process.Start(new ProcessStartInfo(Executable, arguments)
+    public static ModelHostProcess Start(params string[] arguments) => StartProgram(Executable, arguments);
+
+    /// <summary>Starts it in a network namespace of its own, where it may listen on every address and nobody reaches it.</summary>
+    public static ModelHostProcess StartUnreachable(params string[] arguments) => StartProgram("unshare", ["--map-root-user", "--net", Executable, .. arguments]);
+
+    private static ModelHostProcess StartProgram(string program, string[] arguments) => new(Process.Start(new ProcessStartInfo(program, arguments)
     {
         RedirectStandardOutput = true,
         RedirectStandardError = true,
@@ -93,6 +98,6 @@ public sealed partial class ModelHostProcess : IAsyncDisposable
             _output.Enqueue(line);
     }
 
-    [GeneratedRegex(@"Listening on (?<url>http://[^, ]+?)[.,]?( |$)")]
+    [GeneratedRegex(@"Listening on (?<url>https?://[^, ]+?)[.,]?( |$)")]
     private static partial Regex Listening();
 }

@@ -117,7 +117,7 @@ internal static partial class CommandLine
         {
             using var folder = DataFolder.Open(settings.DataPath);
             if (settings is { Demo: true, Urls: null })
-                settings = settings with { Urls = $"http://127.0.0.1:{FreePort(new Uri(ServeSettings.DefaultUrl).Port)}" };
+                settings = settings with { Urls = $"{(settings.TlsCert is null ? "http" : "https")}://127.0.0.1:{FreePort(new Uri(ServeSettings.DefaultUrl).Port)}" };
             await using var app = ServeHost.Build(settings, folder, settings.Demo ? Demo.Add : null);
             await app.StartAsync(cancellationToken);
             Lifetime.LogListening(app.Logger, string.Join(", ", app.Urls));
@@ -162,7 +162,7 @@ internal static partial class CommandLine
     {
         try
         {
-            return BindingAddress.Parse(url) is { Scheme: "http", Port: >= 0 and <= IPEndPoint.MaxPort };
+            return BindingAddress.Parse(url) is { Scheme: "http" or "https", Port: >= 0 and <= IPEndPoint.MaxPort };
         }
         catch (FormatException)
         {

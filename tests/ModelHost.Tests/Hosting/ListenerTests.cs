@@ -1,6 +1,11 @@
 using System.Net;
 using System.Net.Http.Headers;
 using System.Net.Security;
+using System.Security.Cryptography.X509Certificates;
+using Microsoft.AspNetCore.Builder;
+using Microsoft.AspNetCore.Hosting;
+using Microsoft.AspNetCore.Http;
+using Microsoft.Extensions.DependencyInjection;
 using ModelHost.TestKit;
 
 namespace ModelHost.Tests.Hosting;
@@ -21,19 +26,47 @@ public sealed class ListenerTests : IDisposable
     {
         var (certificate, settings) = TestCertificate.Make(_node);
         await using var host = await ControlPlane.StartAsync(_node, "https://127.0.0.1:0", configuration: settings);
-        using var client = new HttpClient(new SocketsHttpHandler
-        {
-            SslOptions = new SslClientAuthenticationOptions { RemoteCertificateValidationCallback = (_, shown, _, _) => shown!.GetCertHashString() == certificate.GetCertHashString() },
-        });
 
-        using var answer = await client.SendAsync(new HttpRequestMessage(HttpMethod.Get, new Uri(host.Url, "/api/nodes"))
-        {
-            Version = Version.Parse(version),
-            VersionPolicy = HttpVersionPolicy.RequestVersionExact,
-        }, Ct);
+        using var answer = await GetAsync(new Uri(host.Url, "/api/nodes"), version, certificate);
 
         answer.StatusCode.ShouldBe(HttpStatusCode.OK);
         answer.Version.ShouldBe(Version.Parse(version));
+    }
+
+    [Fact]
+    public async Task Command_line_gives_https_at_an_address_and_under_a_prefix()
+    {
+        var (certificate, settings) = TestCertificate.Make(_node);
+        await using var process = ModelHostProcess.Start("serve", "--no-local-node", "--data", _node.Data, "--path-base", "/modelhost",
+            "--tls-cert", settings[0].Split('=')[1], "--tls-key", settings[1].Split('=')[1], "--urls", "https://127.0.0.1:0;http://127.0.0.1:0");
+        await process.ListeningAsync();
+
+        using var answer = await GetAsync(new Uri(process.Url, "/modelhost/api/nodes"), "2.0", certificate);
+
+        process.Url.Scheme.ShouldBe("https");
+        answer.StatusCode.ShouldBe(HttpStatusCode.OK);
+        process.Output.ShouldNotContain(line => line.Contains("cleartext", StringComparison.Ordinal));
+    }
+
+    [Theory]
+    [InlineData("http://0.0.0.0:8000", "http://0.0.0.0:8000 is cleartext and reached from other machines")]
+    [InlineData("http://*:8000", " is cleartext and reached from other machines")]
+    [InlineData("https://0.0.0.0:8000", null)]
+    public async Task Cleartext_beyond_loopback_is_warned_of_at_start(string url, string? warning)
+    {
+        string[] tls = url.StartsWith("https", StringComparison.Ordinal)
+            ? [.. TestCertificate.Make(_node).Settings.Zip((string[])["--tls-cert", "--tls-key"], (setting, option) => $"{option}={setting.Split('=')[1]}")] : [];
+        await using var process = ModelHostProcess.StartUnreachable(["serve", "--no-local-node", "--data", _node.Data, "--urls", url, .. tls]);
+        await Deadline.UntilAsync(() => process.Output.Any(line => line.Contains("Listening on", StringComparison.Ordinal) || line.Contains("unshare", StringComparison.Ordinal)));
+        Assert.SkipWhen(process.Output.Any(line => line.Contains("unshare", StringComparison.Ordinal)), "network namespaces cannot be made here");
+
+        await process.StopAsync();
+
+        var warnings = process.Output.Where(line => line.Contains("cleartext", StringComparison.Ordinal));
+        if (warning is null)
+            warnings.ShouldBeEmpty();
+        else
+            warnings.ShouldHaveSingleItem().ShouldContain(warning);
     }
 
     [Theory]
@@ -84,6 +117,27 @@ public sealed class ListenerTests : IDisposable
     }
 
     [Theory]
+    [InlineData("", "http://127.0.0.1", "127.0.0.1")]
+    [InlineData("10.0.0.0/8", "http://127.0.0.1", "127.0.0.1")]
+    [InlineData("127.0.0.1", "https://models.example", "10.9.9.9")]
+    [InlineData("127.0.0.1,10.0.0.0/8", "https://models.example", "203.0.113.5")]
+    public async Task Client_scheme_and_host_are_believed_as_far_as_the_proxies_are_trusted(string trusted, string origin, string client)
+    {
+        var seen = new RequestWitness();
+        await using var host = await ControlPlane.StartAsync(
+            _node, configure: services => services.AddSingleton<IStartupFilter>(seen), configuration: $"Access:TrustedProxies={trusted}");
+        using var request = new HttpRequestMessage(HttpMethod.Get, "/health")
+        {
+            Headers = { { "X-Forwarded-For", "203.0.113.5, 10.9.9.9" }, { "X-Forwarded-Proto", "https, https" }, { "X-Forwarded-Host", "models.example, models.example" } },
+        };
+
+        (await host.Client.SendAsync(request, Ct)).StatusCode.ShouldBe(HttpStatusCode.OK);
+
+        $"{seen.Scheme}://{seen.Host}".ShouldBe(origin);
+        seen.Client.ShouldBe(client);
+    }
+
+    [Theory]
     [InlineData("127.0.0.1,nonsense")]
     [InlineData("10.0.0.0/99")]
     public async Task Proxies_that_are_no_addresses_stop_the_start(string proxies)
@@ -103,4 +157,34 @@ public sealed class ListenerTests : IDisposable
     [InlineData("http://gpu1:8000", false)]
     public void Only_loopback_addresses_are_safe_in_cleartext(string url, bool isLoopback) =>
         ModelHost.Access.LoopbackGuard.IsLoopback(url).ShouldBe(isLoopback);
+
+    private static async Task<HttpResponseMessage> GetAsync(Uri url, string version, X509Certificate2 certificate)
+    {
+        using var client = new HttpClient(new SocketsHttpHandler
+        {
+            SslOptions = new SslClientAuthenticationOptions { RemoteCertificateValidationCallback = (_, shown, _, _) => shown!.GetCertHashString() == certificate.GetCertHashString() },
+        });
+        return await client.SendAsync(
+            new HttpRequestMessage(HttpMethod.Get, url) { Version = Version.Parse(version), VersionPolicy = HttpVersionPolicy.RequestVersionExact }, Ct);
+    }
+
+    /// <summary>Keeps what the last request looked like to everything behind the listener.</summary>
+    private sealed class RequestWitness : IStartupFilter
+    {
+        public string? Scheme { get; private set; }
+
+        public string? Host { get; private set; }
+
+        public string? Client { get; private set; }
+
+        public Action<IApplicationBuilder> Configure(Action<IApplicationBuilder> next) => app =>
+        {
+            app.Use(async (HttpContext context, RequestDelegate after) =>
+            {
+                await after(context);
+                (Scheme, Host, Client) = (context.Request.Scheme, context.Request.Host.Host, context.Connection.RemoteIpAddress?.MapToIPv4().ToString());
+            });
+            next(app);
+        };
+    }
 }
