@@ -55,7 +55,7 @@ internal sealed class DevRoutes(ServerOptions options, Engine engine, SleepMode 
 
     private Task ResetPrefixCacheAsync(HttpContext context)
     {
-        engine.ForgetPrompts(force: false);
+        engine.ForgetPrompts(force: Flag(context, "reset_running_requests", otherwise: false));
         return EmptyAsync(context);
     }
 
@@ -119,7 +119,7 @@ internal sealed class DevRoutes(ServerOptions options, Engine engine, SleepMode 
             await Answers.ObjectAsync(context, json => json.WriteString("error"u8, $"Invalid pause mode: {context.Request.Query["mode"]}"), 400);
             return;
         }
-        await sleep.PauseAsync(mode, context.Request.Query["clear_cache"].LastOrDefault()?.ToLowerInvariant() is not ("false" or "0"), context.RequestAborted);
+        await sleep.PauseAsync(mode, Flag(context, "clear_cache", otherwise: true), context.RequestAborted);
         await Answers.ObjectAsync(context, json => json.WriteString("status"u8, "paused"u8));
     }
 
@@ -143,8 +143,7 @@ internal sealed class DevRoutes(ServerOptions options, Engine engine, SleepMode 
 
     private Task WorldSizeAsync(HttpContext context)
     {
-        var data = context.Request.Query["include_dp"].LastOrDefault()?.ToLowerInvariant() is "false" or "0" ? 1
-            : options.Parallel.Data;
+        var data = Flag(context, "include_dp", otherwise: true) ? options.Parallel.Data : 1;
         return Answers.ObjectAsync(context, json => json.WriteNumber("world_size"u8, Ranks * data));
     }
 
@@ -153,6 +152,13 @@ internal sealed class DevRoutes(ServerOptions options, Engine engine, SleepMode 
         context.Response.ContentLength = 0;
         return Task.CompletedTask;
     }
+
+    private static bool Flag(HttpContext context, string name, bool otherwise) => context.Request.Query[name].LastOrDefault()?.ToLowerInvariant() switch
+    {
+        "true" or "1" => true,
+        "false" or "0" => false,
+        _ => otherwise,
+    };
 
     private static PauseMode? Mode(HttpContext context) => context.Request.Query["mode"].LastOrDefault() switch
     {

@@ -172,7 +172,7 @@ public sealed class SchedulingTests
     }
 
     [Fact]
-    public async Task A_reset_forgets_prompts_unless_requests_run()
+    public async Task A_reset_forgets_prompts_unless_requests_run_that_it_is_not_to_disturb()
     {
         await using var simulator = await RunningSimulator.StartWithAsync(new(Slow) { ["VLLM_SERVER_DEV_MODE"] = "1" }, "m", "--enable-prompt-tokens-details");
         await simulator.SendAsync(Completions, Prompt(Words("the", 40)));
@@ -182,12 +182,14 @@ public sealed class SchedulingTests
 
         using var refused = await simulator.PostAsync("/reset_prefix_cache", "");
         Cached(await simulator.SendAsync(Completions, Prompt(Words("the", 40)))).ShouldBe(32);
+        using var forced = await simulator.PostAsync("/reset_prefix_cache?reset_running_requests=true", "");
+        Cached(await simulator.SendAsync(Completions, Prompt(Words("the", 40)))).ShouldBe(0);
         await leave.CancelAsync();
         await Should.ThrowAsync<OperationCanceledException>(running);
         await Deadline.UntilAsync(() => simulator.MetricAsync("vllm:num_requests_running" + Labels), count => count == 0);
         using var done = await simulator.PostAsync("/reset_prefix_cache", "");
 
-        ((int)refused.StatusCode, (int)done.StatusCode).ShouldBe((200, 200));
+        ((int)refused.StatusCode, (int)forced.StatusCode, (int)done.StatusCode).ShouldBe((200, 200, 200));
         Cached(await simulator.SendAsync(Completions, Prompt(Words("the", 40)))).ShouldBe(0);
     }
 

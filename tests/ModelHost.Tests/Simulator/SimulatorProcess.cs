@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Runtime.InteropServices;
 using System.Text;
+using System.Text.RegularExpressions;
 
 namespace ModelHost.Tests.Simulator;
 
@@ -26,6 +27,9 @@ internal sealed partial class SimulatorProcess : IDisposable
         // read and dropped: a full pipe would stop the process
         _process.BeginErrorReadLine();
     }
+
+    /// <summary>Where it listens, once it is ready.</summary>
+    public Uri Url => new(Listening().Match(Output).Groups["url"].Value);
 
     public string Output
     {
@@ -72,6 +76,9 @@ internal sealed partial class SimulatorProcess : IDisposable
             Kill();
         _process.Dispose();
     }
+
+    [GeneratedRegex(@"Starting vLLM server on (?<url>http://\S+)")]
+    private static partial Regex Listening();
 
     // .NET has no way to send a signal other than SIGKILL
     [LibraryImport("libc")]

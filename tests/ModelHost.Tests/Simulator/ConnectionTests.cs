@@ -1,0 +1,97 @@
+using System.Diagnostics;
+using System.Net.Sockets;
+using System.Runtime.InteropServices;
+using System.Text;
+using ModelHost.TestKit;
+
+namespace ModelHost.Tests.Simulator;
+
+/// <summary>Connections between requests, and what becomes of requests when the engine or the process ends.</summary>
+public sealed class ConnectionTests
+{
+    private const string Labels = "{engine=\"0\",model_name=\"m\"}";
+
+    private const string Long = """{"messages":[{"role":"user","content":"Hello"}],"ignore_eos":true,"max_tokens":10000}""";
+
+    private static CancellationToken Ct => TestContext.Current.CancellationToken;
+
+    [Fact]
+    public async Task An_idle_connection_is_closed_after_its_time_and_not_before()
+    {
+        await using var simulator = await RunningSimulator.StartWithAsync(new() { ["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"] = "2" }, "m");
+        using var client = new TcpClient();
+        await client.ConnectAsync(simulator.Http.BaseAddress!.Host, simulator.Http.BaseAddress.Port, Ct);
+        var stream = client.GetStream();
+        var buffer = new byte[4096];
+        await stream.WriteAsync("GET /version HTTP/1.1\r\nHost: x\r\n\r\n"u8.ToArray(), Ct);
+        while (!Encoding.ASCII.GetString(buffer, 0, await stream.ReadAsync(buffer, Ct)).EndsWith("\"0.28.0\"}", StringComparison.Ordinal))
+            continue;
+        var idle = Stopwatch.StartNew();
+
+        (await stream.ReadAsync(buffer, Ct)).ShouldBe(0);
+
+        idle.Elapsed.ShouldBeGreaterThan(TimeSpan.FromSeconds(1.9));
+    }
+
+    [Theory]
+    [InlineData("0")]
+    [InlineData("-1")]
+    public async Task Times_that_are_none_close_connections_at_once_and_serve(string seconds)
+    {
+        await using var simulator = await RunningSimulator.StartWithAsync(new() { ["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"] = seconds }, "m");
+
+        (await simulator.Http.GetStringAsync("/version", Ct)).ShouldBe("""{"version":"0.28.0"}""");
+    }
+
+    [Fact]
+    public async Task A_request_may_take_longer_than_an_idle_connection_lives()
+    {
+        await using var simulator = await RunningSimulator.StartWithAsync(
+            new() { ["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"] = "1", ["VLLM_SIM_TTFT_MS"] = "2500", ["VLLM_SIM_OUTPUT_TOKENS"] = "1" }, "m");
+
+        (await simulator.SendAsync("/v1/chat/completions", """{"messages":[]}""")).Status.ShouldBe(200);
+    }
+
+    [Fact]
+    public async Task An_engine_that_dies_under_a_stream_says_so_in_an_event_before_done()
+    {
+        await using var simulator = await RunningSimulator.StartWithAsync(new() { ["VLLM_SIM_EXIT_AFTER"] = "1", ["VLLM_SIM_ITL_MS"] = "10" }, "m");
+        var stream = simulator.StreamAsync("/v1/chat/completions", Long.Replace("}]", "}],\"stream\":true", StringComparison.Ordinal));
+        await Deadline.UntilAsync(() => simulator.MetricAsync("vllm:generation_tokens_total" + Labels), tokens => tokens > 0);
+
+        await simulator.SendAsync("/v1/chat/completions", """{"messages":[],"max_tokens":1}""");
+
+        var events = await stream;
+        events[^2].ShouldStartWith("""{"error":{"message":"EngineCore encountered an issue""");
+        events[^2].ShouldEndWith(""","type":"InternalServerError","param":null,"code":500}}""");
+        events[^1].ShouldBe("[DONE]");
+    }
+
+    [Fact]
+    public async Task A_second_signal_does_not_hasten_the_stop_and_new_requests_end_as_aborted()
+    {
+        using var process = SimulatorProcess.Start(new() { ["VLLM_SIM_ITL_MS"] = "20" }, "m", "--shutdown-timeout", "30");
+        await process.ReadyAsync();
+        using var http = new HttpClient { BaseAddress = process.Url };
+        using var first = await AskAsync(Long.Replace("10000", "100", StringComparison.Ordinal).Replace("}]", "}],\"stream\":true", StringComparison.Ordinal));
+        using var reader = new StreamReader(await first.Content.ReadAsStreamAsync(Ct));
+        (await reader.ReadLineAsync(Ct)).ShouldNotBeNull();
+
+        process.Signal(PosixSignal.SIGTERM);
+        await Deadline.UntilAsync(() => process.Output.Contains("EngineCore: start mode=drain timeout=30", StringComparison.Ordinal));
+        process.Signal(PosixSignal.SIGTERM);
+        using var second = await AskAsync(Long);
+        using var health = await http.GetAsync("/health", Ct);
+
+        ((int)health.StatusCode).ShouldBe(200);
+        (await second.Content.ReadAsStringAsync(Ct)).ShouldContain("\"finish_reason\":\"abort\"");
+        var rest = await reader.ReadToEndAsync(Ct);
+        rest.ShouldContain("\"finish_reason\":\"length\"");
+        rest.ShouldEndWith("data: [DONE]\n\n");
+        (await process.ExitCodeAsync()).ShouldBe(0);
+
+        Task<HttpResponseMessage> AskAsync(string body) => http.SendAsync(
+            new HttpRequestMessage(HttpMethod.Post, "/v1/chat/completions") { Content = new StringContent(body, Encoding.UTF8, "application/json") },
+            HttpCompletionOption.ResponseHeadersRead, Ct);
+    }
+}
