@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Net;
 using System.Net.Sockets;
 using System.Text.RegularExpressions;
@@ -122,6 +123,36 @@ public sealed partial class LoadTests
         code.ShouldBe(1);
         error.ShouldContain("CUDA out of memory");
         output.ShouldNotContain(notReached);
+    }
+
+    [Theory]
+    [InlineData("PLATFORM")]
+    [InlineData("CONFIG")]
+    [InlineData("ENGINE")]
+    [InlineData("DOWNLOAD")]
+    [InlineData("WEIGHTS")]
+    [InlineData("COMPILE")]
+    [InlineData("PROFILE")]
+    [InlineData("GRAPHS")]
+    public async Task Every_phase_takes_its_own_time(string phase)
+    {
+        var started = Stopwatch.StartNew();
+
+        await OutputAsync(new() { [$"VLLM_SIM_PHASE_{phase}_SECONDS"] = "0.4" }, "m");
+
+        started.Elapsed.ShouldBeGreaterThan(TimeSpan.FromSeconds(0.39));
+    }
+
+    [Fact]
+    public async Task The_log_tells_the_times_of_the_phases()
+    {
+        var output = await OutputAsync(new() { ["VLLM_SIM_PHASE_WEIGHTS_SECONDS"] = "0.2", ["VLLM_SIM_PHASE_COMPILE_SECONDS"] = "0.3" }, "m");
+
+        Seconds("Loading weights took ").ShouldBeGreaterThanOrEqualTo(0.2);
+        Seconds("torch.compile took ").ShouldBeGreaterThanOrEqualTo(0.3);
+        Seconds("init engine (profile, create kv cache, warmup model) took ").ShouldBeGreaterThanOrEqualTo(0.3);
+
+        double Seconds(string text) => double.Parse(output.Split(text)[1].Split(' ')[0], System.Globalization.CultureInfo.InvariantCulture);
     }
 
     [Fact]

@@ -1,4 +1,5 @@
 using System.Text.Json.Nodes;
+using System.Text.RegularExpressions;
 using ModelHost.TestKit;
 
 namespace ModelHost.Tests.Simulator;
@@ -156,6 +157,37 @@ public sealed class SleepTests : IDisposable
         await Should.ThrowAsync<OperationCanceledException>(simulator.PostAsync("/wake_up", "", HttpCompletionOption.ResponseContentRead, limit.Token));
 
         (await CallAsync(simulator, "GET", "/is_sleeping")).Body.ShouldBe("""{"is_sleeping":true}""");
+    }
+
+    [Theory]
+    [InlineData("/sleep?level=1", 0.2, 0.4)]
+    [InlineData("/sleep?level=2", 0, 0)]
+    public async Task Sleep_and_wake_take_the_time_of_the_weights(string path, double sleepSeconds, double wakeSeconds)
+    {
+        // 2000 MiB of weights are 2.097 GB
+        await using var simulator = await StartAsync(new() { ["VLLM_SIM_SLEEP_GBPS"] = "10", ["VLLM_SIM_WAKE_GBPS"] = "5" });
+
+        await CallAsync(simulator, "POST", path);
+        await CallAsync(simulator, "POST", "/wake_up");
+
+        Seconds(@"It took ([\d.]+) seconds to fall asleep").ShouldBeGreaterThanOrEqualTo(sleepSeconds);
+        Seconds(@"It took ([\d.]+) seconds to wake up tags").ShouldBeGreaterThanOrEqualTo(wakeSeconds);
+
+        double Seconds(string pattern) => double.Parse(Regex.Match(simulator.Output, pattern).Groups[1].Value, System.Globalization.CultureInfo.InvariantCulture);
+    }
+
+    [Fact]
+    public async Task Asleep_another_sleep_and_awake_another_wake_change_nothing()
+    {
+        await using var simulator = await StartAsync();
+
+        (await CallAsync(simulator, "POST", "/wake_up")).ShouldBe((200, ""));
+        await CallAsync(simulator, "POST", "/sleep");
+        (await CallAsync(simulator, "POST", "/sleep")).ShouldBe((200, ""));
+
+        (HeldMib(), RamMib()).ShouldBe((1100, 2000));
+        await CallAsync(simulator, "POST", "/wake_up");
+        (await simulator.SendAsync(Chat, Hello)).Status.ShouldBe(200);
     }
 
     [Fact]
