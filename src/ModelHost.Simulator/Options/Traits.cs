@@ -27,6 +27,9 @@ internal static class Traits
     /// <summary>The error of a prompt that is too long names its parameter.</summary>
     public static readonly Lifespan NamesLongPrompt = Lifespan.Since(EarlyYear);
 
+    /// <summary>A request has at most four stop strings.</summary>
+    public static readonly Lifespan LimitsStops = Lifespan.Since(EarlyYear);
+
     /// <summary>The key guards <c>/v2</c>, <c>/inference</c> and <c>/cohere</c> too.</summary>
     public static readonly Lifespan GuardsEveryApi = Lifespan.Since(EarlyYear);
 

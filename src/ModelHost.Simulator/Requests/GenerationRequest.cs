@@ -53,6 +53,9 @@ internal sealed record GenerationRequest
     /// <summary>Chat only: the answer is these calls.</summary>
     public IReadOnlyList<ToolCall> Calls { get; init; } = [];
 
+    /// <summary>Chat only: the answer is this JSON, if it has no calls.</summary>
+    public string? Json { get; init; }
+
     /// <summary>Chat only: the answer begins with reasoning.</summary>
     public bool Reasons { get; init; }
 

@@ -12,6 +12,8 @@ internal sealed class RequestParser(ServerOptions options, MemoryPlan plan, Adap
 {
     private const int DefaultCompletionTokens = 16;
 
+    private const int MaxStops = 4;
+
     /// <summary>The likeliest tokens that a request may ask for.</summary>
     private int MaxLogprobs { get; } = (int)(options.Flags.Integer("max_logprobs") ?? 20);
 
@@ -25,6 +27,7 @@ internal sealed class RequestParser(ServerOptions options, MemoryPlan plan, Adap
         return Common(body, name, model, [prompt], field, body.Integer(field)) with
         {
             Calls = calls,
+            Json = AnswerShape.Read(body),
             Reasons = options.Flags.Text("reasoning_parser") is { Length: > 0 }
                 && (body.Field("chat_template_kwargs")?.Flag("enable_thinking", otherwise: true) ?? true),
             ShowReasoning = body.Flag("include_reasoning", otherwise: true),
@@ -171,6 +174,8 @@ internal sealed class RequestParser(ServerOptions options, MemoryPlan plan, Adap
         if (maxTokens > plan.MaxModelLength)
             throw ApiException.Bad(
                 $"{maxTokensField}={maxTokens} cannot be greater than max_model_len={plan.MaxModelLength}. Please request fewer output tokens.", maxTokensField);
+        if (body.Integer("priority") is { } priority and not 0 && options.Flags.Text("scheduling_policy") != "priority")
+            throw ApiException.Bad($"Got priority {priority} but Priority scheduling is not enabled.");
         foreach (var prompt in prompts)
             CheckLength(prompt, maxTokens ?? 0);
         return Streamed(body, new()
@@ -215,7 +220,7 @@ internal sealed class RequestParser(ServerOptions options, MemoryPlan plan, Adap
             throw ApiException.Bad(string.Create(CultureInfo.InvariantCulture, $"{name} {rule}, got {value}."), name);
     }
 
-    private static string[] Stop(JsonElement body)
+    private string[] Stop(JsonElement body)
     {
         string[] stops = body.Field("stop") switch
         {
@@ -225,6 +230,8 @@ internal sealed class RequestParser(ServerOptions options, MemoryPlan plan, Adap
                 ? item.GetString()! : throw ApiException.Shape("body.stop", "string_type", "Input should be a valid string"))],
             _ => throw ApiException.Shape("body.stop", "string_type", "Input should be a valid string"),
         };
+        if (stops.Length > MaxStops && options.Release.Has(Traits.LimitsStops))
+            throw ApiException.Bad($"stop must have at most {MaxStops} strings, got {stops.Length}.", "stop");
         return stops.Contains("") ? throw ApiException.Bad("stop cannot contain an empty string.", "stop") : stops;
     }
 

@@ -77,8 +77,8 @@ internal sealed class Sequence
         var prompt = request.Prompts[index / request.N];
         var seed = TextSource.Hash(request.Model, (ulong)(serverSeed + (request.Seed ?? 0)));
         var source = new TextSource(TextSource.Hash(prompt.Text, seed + (ulong)(index % request.N)));
-        if (request.Calls.Count > 0)
-            return Call(request, index, prompt, ref source);
+        if (request.Calls.Count > 0 || request.Json is not null)
+            return Written(request, index, prompt, ref source);
         var natural = naturalTokens > 0 ? naturalTokens : 16 + (int)(source.Random() % 48);
         natural = Math.Max(natural, request.MinTokens);
         var ends = !request.IgnoreEndOfText && natural < request.MaxTokens;
@@ -107,7 +107,8 @@ internal sealed class Sequence
         return reasoned == 0 ? [new(PartKind.Text, 0, length)] : [new(PartKind.Reasoning, 0, reasoned), new(PartKind.Text, reasoned, length)];
     }
 
-    private static Sequence Call(GenerationRequest request, int index, Prompt prompt, ref TextSource source)
+    /// <summary>An answer whose text is known: calls, or JSON.</summary>
+    private static Sequence Written(GenerationRequest request, int index, Prompt prompt, ref TextSource source)
     {
         const int Reasoning = 8;
         const int Fragment = 6;
@@ -116,13 +117,10 @@ internal sealed class Sequence
             pieces.Add(source.Next());
         if (pieces.Count > 0)
             parts.Add(new(PartKind.Reasoning, 0, pieces.Count));
-        foreach (var call in request.Calls)
-        {
-            var start = pieces.Count;
-            for (var at = 0; at < call.Arguments.Length; at += Fragment)
-                pieces.Add(call.Arguments.Substring(at, Math.Min(Fragment, call.Arguments.Length - at)));
-            parts.Add(new(PartKind.Call, start, pieces.Count, call, parts.Count(part => part.Kind == PartKind.Call)));
-        }
+        if (request.Calls.Count == 0)
+            Write(PartKind.Text, request.Json!, null, 0);
+        for (var i = 0; i < request.Calls.Count; i++)
+            Write(PartKind.Call, request.Calls[i].Arguments, request.Calls[i], i);
         pieces.Add("");
         parts[^1] = parts[^1] with { End = pieces.Count };
         if (pieces.Count <= request.MaxTokens)
@@ -130,6 +128,14 @@ internal sealed class Sequence
         pieces.RemoveRange(request.MaxTokens, pieces.Count - request.MaxTokens);
         return new(index, prompt, pieces,
             [.. parts.Where(part => part.Start < pieces.Count).Select(part => part with { End = Math.Min(part.End, pieces.Count) })], FinishReason.Length, null);
+
+        void Write(PartKind kind, string text, ToolCall? call, int callIndex)
+        {
+            var start = pieces.Count;
+            for (var at = 0; at < text.Length; at += Fragment)
+                pieces.Add(text.Substring(at, Math.Min(Fragment, text.Length - at)));
+            parts.Add(new(kind, start, pieces.Count, call, callIndex));
+        }
     }
 
     private static string? Cut(List<string> pieces, StringBuilder text, GenerationRequest request)

@@ -17,11 +17,15 @@ internal sealed record ToolCall(string Name, string Arguments, bool Named, bool 
     public static string ArgumentsFor(JsonElement? schema)
     {
         var values = new JsonObject();
-        if (schema?.Field("properties") is { ValueKind: JsonValueKind.Object } properties)
+        if (schema is { ValueKind: JsonValueKind.Object } given && given.Field("properties") is { ValueKind: JsonValueKind.Object } properties)
             foreach (var property in properties.EnumerateObject())
                 values[property.Name] = Value(property.Value);
         return values.ToJsonString();
     }
+
+    /// <summary>The smallest value that fits the schema; an object where it does not say of which type.</summary>
+    public static string JsonFor(JsonElement? schema) => schema is { ValueKind: JsonValueKind.Object } given && given.Field("type") is not null
+        ? Value(given)?.ToJsonString() ?? "null" : ArgumentsFor(schema);
 
     private static JsonNode? Value(JsonElement schema)
     {

@@ -184,6 +184,26 @@ public sealed partial class ChatTests
         (await simulator.SendAsync("/v1/chat/completions", Hello)).Status.ShouldBe(404);
     }
 
+    [Theory]
+    [InlineData("""{"type":"json_object"}""", "{}")]
+    [InlineData("""{"type":"json_schema","json_schema":{"name":"n","schema":{"type":"object","properties":{"city":{"type":"string"},"days":{"type":"integer"},"at":{"type":"object","properties":{"x":{"enum":[7]}}}}}}}""",
+        """{"city":"value","days":1,"at":{"x":7}}""")]
+    [InlineData("""{"type":"json_schema","json_schema":{"name":"n","schema":{"type":"boolean"}}}""", "true")]
+    [InlineData("""{"type":"json_schema","json_schema":{"name":"n","schema":true}}""", "{}")]
+    public async Task An_answer_is_the_json_that_its_format_asks_for(string format, string json)
+    {
+        await using var simulator = await RunningSimulator.StartAsync("m");
+        var request = $$"""{"messages":[{"role":"user","content":"Hello"}],"response_format":{{format}},"stream":false}""";
+
+        var (status, whole) = await simulator.SendAsync("/v1/chat/completions", request);
+        var events = await simulator.StreamAsync("/v1/chat/completions", request.Replace("\"stream\":false", "\"stream\":true", StringComparison.Ordinal));
+
+        status.ShouldBe(200);
+        Text(whole).ShouldBe(json);
+        ((string?)whole["choices"]![0]!["finish_reason"]).ShouldBe("stop");
+        string.Concat(events[..^1].Select(chunk => (string?)JsonNode.Parse(chunk)!["choices"]![0]!["delta"]!["content"])).ShouldBe(json);
+    }
+
     private static string? Text(JsonNode body) => (string?)body["choices"]![0]!["message"]!["content"];
 
     private static string Masked(string json)

@@ -177,6 +177,16 @@ public sealed class ReleaseTests
     }
 
     [Theory]
+    [InlineData("0.11.0", 200)]
+    [InlineData("0.28.0", 400)]
+    public async Task Stop_strings_were_without_limit(string version, int status)
+    {
+        await using var simulator = await RunningSimulator.StartWithAsync(Version(version), "m");
+
+        (await simulator.SendAsync(Chat, Hello.Replace("}]", "}],\"stop\":[\"1\",\"2\",\"3\",\"4\",\"5\"]", StringComparison.Ordinal))).Status.ShouldBe(status);
+    }
+
+    [Theory]
     [InlineData("0.11.0", "/v2/nothing", 404)]
     [InlineData("0.28.0", "/v2/nothing", 401)]
     [InlineData("0.11.0", "/v1/models", 401)]
