@@ -27,6 +27,15 @@ internal static class Traits
     /// <summary>The error of a prompt that is too long names its parameter.</summary>
     public static readonly Lifespan NamesLongPrompt = Lifespan.Since(EarlyYear);
 
+    /// <summary>Answers have a fingerprint of the server; before, it is null, and streams leave it out.</summary>
+    public static readonly Lifespan HasFingerprint = Lifespan.Since(EarlyYear);
+
+    /// <summary>Usage tells how many tokens were reasoning.</summary>
+    public static readonly Lifespan CountsReasoning = Lifespan.Since(EarlyYear);
+
+    /// <summary>Choices of chats have <c>routed_experts</c>, and the first chunk of each in a stream <c>prompt_text</c>.</summary>
+    public static readonly Lifespan TellsOfExpertsAndPrompt = Lifespan.Since(Release.Default);
+
     /// <summary>A request has at most four stop strings.</summary>
     public static readonly Lifespan LimitsStops = Lifespan.Since(EarlyYear);
 

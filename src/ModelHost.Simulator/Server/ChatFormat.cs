@@ -35,6 +35,8 @@ internal sealed class ChatFormat(string role, Release release) : ChoiceFormat
             if (generation.Request.ContinuousUsage)
                 ContinuousUsage(json, head, generation, 0);
             json.WriteNull("prompt_token_ids"u8);
+            if (release.Has(Traits.TellsOfExpertsAndPrompt))
+                json.WriteNull("prompt_text"u8);
             buffer.EndEvent();
         }
     }
@@ -160,7 +162,8 @@ internal sealed class ChatFormat(string role, Release release) : ChoiceFormat
         Finish(json, generation, finish);
         json.WriteString("stop_reason"u8, finish == FinishReason.Stop ? sequence.StopReason : null);
         json.WriteNull("token_ids"u8);
-        json.WriteNull("routed_experts"u8);
+        if (release.Has(Traits.TellsOfExpertsAndPrompt))
+            json.WriteNull("routed_experts"u8);
         json.WriteEndObject();
     }
 

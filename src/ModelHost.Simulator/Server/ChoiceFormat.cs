@@ -23,9 +23,7 @@ internal abstract class ChoiceFormat : GenerationFormat
         json.WriteNull("service_tier"u8);
         json.WriteString("system_fingerprint"u8, head.Fingerprint);
         json.WriteStartObject("usage"u8);
-        Usage(json, head, generation, generation.CompletionTokens);
-        if (!head.PromptTokensDetails)
-            json.WriteNull("prompt_tokens_details"u8);
+        Usage(json, head, generation, generation.CompletionTokens, nulls: true);
         json.WriteEndObject();
         WholeTail(json, generation);
         json.WriteEndObject();
@@ -64,16 +62,34 @@ internal abstract class ChoiceFormat : GenerationFormat
         json.WriteStartArray("choices"u8);
     }
 
-    protected static void Usage(Utf8JsonWriter json, in AnswerHead head, Generation generation, int completion)
+    /// <param name="json">Takes the members.</param>
+    /// <param name="head">Says which there are.</param>
+    /// <param name="generation">The request.</param>
+    /// <param name="completion">Tokens of the answer so far.</param>
+    /// <param name="nulls">Those that nobody set are there too.</param>
+    protected static void Usage(Utf8JsonWriter json, in AnswerHead head, Generation generation, int completion, bool nulls = false)
     {
         var prompt = generation.Request.PromptTokens;
         json.WriteNumber("prompt_tokens"u8, prompt);
         json.WriteNumber("total_tokens"u8, prompt + completion);
         json.WriteNumber("completion_tokens"u8, completion);
-        if (!head.PromptTokensDetails)
+        if (head.PromptTokensDetails)
+            Detail(json, "prompt_tokens_details"u8, "cached_tokens"u8, generation.CachedTokens);
+        else if (nulls)
+            json.WriteNull("prompt_tokens_details"u8);
+        if (!head.CompletionTokensDetails)
             return;
-        json.WriteStartObject("prompt_tokens_details"u8);
-        json.WriteNumber("cached_tokens"u8, generation.CachedTokens);
+        if (generation.Request.Reasons)
+            Detail(json, "completion_tokens_details"u8, "reasoning_tokens"u8,
+                generation.Sequences.Sum(sequence => Math.Min(sequence.ReasoningTokens, generation.Done(sequence))));
+        else if (nulls)
+            json.WriteNull("completion_tokens_details"u8);
+    }
+
+    private static void Detail(Utf8JsonWriter json, ReadOnlySpan<byte> details, ReadOnlySpan<byte> name, int tokens)
+    {
+        json.WriteStartObject(details);
+        json.WriteNumber(name, tokens);
         json.WriteEndObject();
     }
 

@@ -4,7 +4,12 @@ using ModelHost.Simulator.Requests;
 namespace ModelHost.Simulator.Server;
 
 /// <summary>The members that stand in every answer to one request.</summary>
-internal readonly record struct AnswerHead(string Id, long Created, string? Fingerprint, bool PromptTokensDetails);
+/// <param name="Id">The answer's id.</param>
+/// <param name="Created">Its time, in seconds since 1970.</param>
+/// <param name="Fingerprint">The server's; null: it tells none.</param>
+/// <param name="PromptTokensDetails">Usage tells how many tokens of the prompt were cached.</param>
+/// <param name="CompletionTokensDetails">Usage tells how many tokens of the answer were reasoning.</param>
+internal readonly record struct AnswerHead(string Id, long Created, string? Fingerprint, bool PromptTokensDetails, bool CompletionTokensDetails = false);
 
 /// <summary>How one kind of request is answered, whole and in a stream. Those that keep state are made anew for each request.</summary>
 internal abstract class GenerationFormat

@@ -66,7 +66,7 @@ internal sealed class GenerationRoutes(ServerOptions options, RequestParser pars
         using var generation = engine.Start(request.ToRankOf(context), context.RequestAborted, id);
         var head = new AnswerHead(
             id, time.GetUtcNow().ToUnixTimeSeconds(), _fingerprint,
-            options.Flags.Switch("enable_prompt_tokens_details"));
+            options.Flags.Switch("enable_prompt_tokens_details"), options.Release.Has(Traits.CountsReasoning));
         await writer.AnswerAsync(context, format, head, generation);
     }
 
@@ -75,7 +75,7 @@ internal sealed class GenerationRoutes(ServerOptions options, RequestParser pars
 
     private static string? Fingerprint(ServerOptions options)
     {
-        if (options.Flags.Text("fingerprint_mode") == "none")
+        if (options.Flags.Text("fingerprint_mode") == "none" || !options.Release.Has(Traits.HasFingerprint))
             return null;
         var parallel = (options.TensorParallel > 1 ? $"-tp{options.TensorParallel}" : "") + (options.PipelineParallel > 1 ? $"-pp{options.PipelineParallel}" : "");
         var hash = (uint)(TextSource.Hash(options.Flags.ToString(), 0) >> 32);

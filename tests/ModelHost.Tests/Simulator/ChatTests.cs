@@ -21,7 +21,7 @@ public sealed partial class ChatTests
             "content":"TEXT","refusal":null,"annotations":null,"audio":null,"function_call":null,"reasoning":null},"logprobs":null,
             "finish_reason":"length","stop_reason":null,"token_ids":null,"routed_experts":null}],"service_tier":null,
             "system_fingerprint":"vllm-0.28.0-HASH","usage":{"prompt_tokens":10,"total_tokens":13,"completion_tokens":3,
-            "prompt_tokens_details":null},"prompt_logprobs":null,"prompt_token_ids":null,"kv_transfer_params":null}
+            "prompt_tokens_details":null,"completion_tokens_details":null},"prompt_logprobs":null,"prompt_token_ids":null,"kv_transfer_params":null}
             """.Replace("\n", "", StringComparison.Ordinal));
     }
 
@@ -36,8 +36,8 @@ public sealed partial class ChatTests
         const string Head = """{"id":"chatcmpl-ID","object":"chat.completion.chunk","created":0,"model":"m","choices":[""";
         events.Select(Masked).ShouldBe(
         [
-            Head + """{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"prompt_token_ids":null}""",
-            Head + """{"index":1,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"prompt_token_ids":null}""",
+            Head + """{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"prompt_token_ids":null,"prompt_text":null}""",
+            Head + """{"index":1,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"prompt_token_ids":null,"prompt_text":null}""",
             Head + """{"index":0,"delta":{"content":"TEXT"},"logprobs":null,"finish_reason":null,"token_ids":null}]}""",
             Head + """{"index":1,"delta":{"content":"TEXT"},"logprobs":null,"finish_reason":null,"token_ids":null}]}""",
             Head + """{"index":0,"delta":{"content":"TEXT"},"logprobs":null,"finish_reason":"length","stop_reason":null,"token_ids":null}]}""",

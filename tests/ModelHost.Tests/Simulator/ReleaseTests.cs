@@ -1,4 +1,5 @@
 using System.Net;
+using System.Text.Json.Nodes;
 using ModelHost.Simulator.Options;
 using ModelHost.TestKit;
 
@@ -174,6 +175,40 @@ public sealed class ReleaseTests
 
         // the role, the one token, [DONE], and the usage
         events.Length.ShouldBe(lastEvents + 1);
+    }
+
+    /// <summary>Members of a whole chat and of the first chunk of a streamed one, and its last chunks.</summary>
+    [Theory]
+    [InlineData("0.11.0", "token_ids", "prompt_tokens_details", "prompt_token_ids", false)]
+    [InlineData("0.18.0", "token_ids", "completion_tokens_details", "prompt_token_ids", true)]
+    [InlineData("0.28.0", "routed_experts", "completion_tokens_details", "prompt_text", true)]
+    public async Task Answers_have_grown(string version, string choice, string usage, string opening, bool fingerprint)
+    {
+        await using var simulator = await RunningSimulator.StartWithAsync(Version(version), "m");
+
+        var whole = (await simulator.SendAsync(Chat, Hello)).Body;
+        var events = await simulator.StreamAsync(Chat, Hello.Replace("}]", "}],\"stream\":true", StringComparison.Ordinal));
+
+        whole["choices"]![0]!.AsObject().Last().Key.ShouldBe(choice);
+        whole["usage"]!.AsObject().Last().Key.ShouldBe(usage);
+        (whole["system_fingerprint"] is not null).ShouldBe(fingerprint);
+        JsonNode.Parse(events[0])!.AsObject().Last().Key.ShouldBe(opening);
+        events[^2].Contains("system_fingerprint", StringComparison.Ordinal).ShouldBe(fingerprint);
+    }
+
+    [Fact]
+    public async Task Usage_counts_the_tokens_of_reasoning()
+    {
+        await using var simulator = await RunningSimulator.StartAsync("m", "--reasoning-parser", "qwen3");
+        var request = Hello.Replace("}]", "}],\"n\":2,\"max_tokens\":8,\"ignore_eos\":true", StringComparison.Ordinal);
+
+        var whole = (await simulator.SendAsync(Chat, request)).Body["usage"]!.ToJsonString();
+        var events = await simulator.StreamAsync(Chat, request.Replace("\"n\"", "\"stream\":true,\"stream_options\":{\"include_usage\":true},\"n\"", StringComparison.Ordinal));
+
+        // the first half of each answer
+        whole.ShouldBe("""{"prompt_tokens":10,"total_tokens":26,"completion_tokens":16,"prompt_tokens_details":null,"completion_tokens_details":{"reasoning_tokens":8}}""");
+        JsonNode.Parse(events[^2])!["usage"]!.ToJsonString()
+            .ShouldBe("""{"prompt_tokens":10,"total_tokens":26,"completion_tokens":16,"completion_tokens_details":{"reasoning_tokens":8}}""");
     }
 
     [Theory]

@@ -42,7 +42,7 @@ public sealed partial class ToolTests
 
         events[..4].Select(Masked).ShouldBe(
         [
-            Head + "\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,\"finish_reason\":null}],\"prompt_token_ids\":null}",
+            Head + "\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,\"finish_reason\":null}],\"prompt_token_ids\":null,\"prompt_text\":null}",
             Head + "\"tool_calls\":[{\"id\":\"ID\",\"type\":\"function\",\"index\":0,\"function\":{\"name\":\"weather\"}}]},\"logprobs\":null,\"finish_reason\":null,\"token_ids\":null}]}",
             Head + "\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"{\\\"city\"}}]},\"logprobs\":null,\"finish_reason\":null,\"token_ids\":null}]}",
             Head + "\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"\\\":\\\"val\"}}]},\"logprobs\":null,\"finish_reason\":null,\"token_ids\":null}]}",
