@@ -133,6 +133,9 @@ internal sealed class ServerOptions
 
     public int StreamInterval => (int)Math.Max(1, Flags.Integer("stream_interval") ?? 1);
 
+    /// <summary>A stream in which nothing comes has a comment so often; 0: never.</summary>
+    public TimeSpan CommentInterval => TimeSpan.FromSeconds(Math.Clamp(Flags.Number("sse_keep_alive_interval") ?? 0, 0, KnobText.MostSeconds));
+
     public TimeSpan ShutdownTimeout => TimeSpan.FromSeconds(Flags.Integer("shutdown_timeout") ?? 0);
 
     /// <summary>8-bit caches take one byte for a value, the others two.</summary>

@@ -30,7 +30,12 @@ internal sealed class ClientSink(HttpContext context) : IAnswerSink
 /// <summary>Takes generations to their end and writes what they say, or fails as a knob wants.</summary>
 internal sealed class AnswerWriter(ServerOptions options, TimeProvider time)
 {
+    /// <summary>Whether the comment has a fixed text is not known of vLLM; clients skip it whatever it says.</summary>
+    private static readonly byte[] Comment = ": keep-alive\n\n"u8.ToArray();
+
     private readonly bool _flatErrors = options.Release.Has(Traits.FlatErrors);
+
+    private readonly TimeSpan _commentInterval = options.CommentInterval;
 
     /// <summary>Answers a client, whole or in a stream as the request says.</summary>
     public async Task AnswerAsync(HttpContext context, GenerationFormat format, AnswerHead head, Generation generation)
@@ -74,7 +79,7 @@ internal sealed class AnswerWriter(ServerOptions options, TimeProvider time)
         format.Accepted(buffer, head, generation);
         await FlushAsync(buffer, sink);
         var sent = 0;
-        while (await generation.NextAsync())
+        while (await NextAsync(generation, format, sink))
         {
             if (generation.Failure != RequestFailure.None && sent >= options.Knobs.RequestFailureAfter && await FailAsync(generation, sink))
                 return;
@@ -102,6 +107,25 @@ internal sealed class AnswerWriter(ServerOptions options, TimeProvider time)
             sink.Cut();
         await FlushAsync(buffer, sink);
         ResponseBuffer.Return(buffer);
+    }
+
+    /// <summary>Waits for the next token, and lets the client know in between that somebody is there.</summary>
+    private async ValueTask<bool> NextAsync(Generation generation, GenerationFormat format, IAnswerSink sink)
+    {
+        var next = generation.NextAsync();
+        if (next.IsCompleted || _commentInterval == TimeSpan.Zero || !format.TakesComments)
+            return await next;
+        var token = next.AsTask();
+        try
+        {
+            while (await Task.WhenAny(token, Task.Delay(_commentInterval, time, sink.Gone)) != token && !sink.Gone.IsCancellationRequested)
+                await sink.WriteAsync(Comment);
+        }
+        catch (Exception e) when (e is OperationCanceledException or IOException)
+        {
+            // the client is gone, which ends the wait for the token too
+        }
+        return await token;
     }
 
     /// <summary>Does what a knob wants of this request.</summary>

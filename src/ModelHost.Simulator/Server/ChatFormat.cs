@@ -10,6 +10,8 @@ internal sealed class ChatFormat(string role, Release release) : ChoiceFormat
 {
     public override string IdPrefix => "chatcmpl-";
 
+    public override bool TakesComments => true;
+
     protected override ReadOnlySpan<byte> WholeObject => "chat.completion"u8;
 
     protected override ReadOnlySpan<byte> ChunkObject => "chat.completion.chunk"u8;

@@ -9,6 +9,8 @@ internal sealed class CompletionFormat : ChoiceFormat
 {
     public override string IdPrefix => "cmpl-";
 
+    public override bool TakesComments => true;
+
     protected override ReadOnlySpan<byte> WholeObject => "text_completion"u8;
 
     protected override ReadOnlySpan<byte> ChunkObject => "text_completion"u8;

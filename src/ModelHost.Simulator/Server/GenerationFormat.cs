@@ -16,6 +16,9 @@ internal abstract class GenerationFormat
 {
     public abstract string IdPrefix { get; }
 
+    /// <summary>A stream in which nothing comes may have comments.</summary>
+    public virtual bool TakesComments => false;
+
     /// <summary>The answer to a request without stream.</summary>
     public abstract void Whole(Utf8JsonWriter json, in AnswerHead head, Generation generation);
 

@@ -52,6 +52,45 @@ public sealed class ConnectionTests
         (await simulator.SendAsync("/v1/chat/completions", """{"messages":[]}""")).Status.ShouldBe(200);
     }
 
+    [Theory]
+    [InlineData("/v1/chat/completions", """{"messages":[],"max_tokens":1,"stream":true}""", true)]
+    [InlineData("/v1/completions", """{"prompt":"a","max_tokens":1,"stream":true}""", true)]
+    [InlineData("/v1/responses", """{"input":"a","max_output_tokens":1,"stream":true}""", false)]
+    public async Task A_stream_in_which_nothing_comes_has_comments_with_their_flag(string path, string body, bool comments)
+    {
+        var slow = new Dictionary<string, string> { ["VLLM_SIM_TTFT_MS"] = "600" };
+        await using var silent = await RunningSimulator.StartWithAsync(slow, "m");
+        await using var talking = await RunningSimulator.StartWithAsync(slow, "m", "--sse-keep-alive-interval", "0.1");
+
+        var (without, with) = (await TextAsync(silent), await TextAsync(talking));
+
+        without.ShouldNotContain("\n:");
+        without.ShouldNotStartWith(":");
+        with.StartsWith(": keep-alive\n\n: keep-alive\n\n", StringComparison.Ordinal).ShouldBe(comments);
+        with.Replace(": keep-alive\n\n", "", StringComparison.Ordinal).Split("\n\n").Length.ShouldBe(without.Split("\n\n").Length);
+
+        async Task<string> TextAsync(RunningSimulator simulator)
+        {
+            using var response = await simulator.PostAsync(path, body);
+            return await response.Content.ReadAsStringAsync(Ct);
+        }
+    }
+
+    [Fact]
+    public async Task A_client_that_leaves_a_stream_of_comments_ends_its_request()
+    {
+        await using var simulator = await RunningSimulator.StartWithAsync(new() { ["VLLM_SIM_HANG"] = "request" }, "m", "--sse-keep-alive-interval", "0.02");
+        var response = await simulator.PostAsync(
+            "/v1/chat/completions", Long.Replace("}]", "}],\"stream\":true", StringComparison.Ordinal), HttpCompletionOption.ResponseHeadersRead, Ct);
+        using (var reader = new StreamReader(await response.Content.ReadAsStreamAsync(Ct)))
+            (await reader.ReadLineAsync(Ct)).ShouldBe(": keep-alive");
+
+        response.Dispose();
+
+        await Deadline.UntilAsync(
+            () => simulator.MetricAsync("vllm:request_success_total{engine=\"0\",finished_reason=\"abort\",model_name=\"m\"}"), aborts => aborts == 1);
+    }
+
     [Fact]
     public async Task An_engine_that_dies_under_a_stream_says_so_in_an_event_before_done()
     {
