@@ -28,7 +28,7 @@ internal sealed record MemoryPlan(
 
     /// <param name="options">The model and the flags that size it.</param>
     /// <param name="totalBytes">Memory of the smallest GPU in use.</param>
-    /// <param name="enforced">False when the simulated GPU has no size of its own: then everything fits.</param>
+    /// <param name="enforced">False when the simulated GPU has no size of its own: then everything fits into a cache that the command line gives no size either.</param>
     public static MemoryPlan Make(ServerOptions options, long totalBytes, bool enforced)
     {
         var budget = Budget(totalBytes, options.GpuMemoryUtilization);
@@ -41,7 +41,7 @@ internal sealed record MemoryPlan(
         var asked = options.Flags.Integer("max_model_len");
         var longest = asked is { } fixedLength and not Flags.TokenCount.Auto ? fixedLength : options.Shape.MaxPositions;
         var needed = longest * perToken;
-        if (!enforced)
+        if (!enforced && given is null)
             kv = Math.Max(kv, needed + (options.BlockSize * perToken));
         else if (kv <= 0)
             throw LoadFailures.NoCacheBlocks();

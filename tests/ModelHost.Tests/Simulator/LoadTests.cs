@@ -232,6 +232,32 @@ public sealed partial class LoadTests
         output.ShouldContain("GPU KV cache size: 976,560 tokens");
     }
 
+    /// <summary>Figures of published logs, and the bytes of a token that they come from: 128 KiB and 320 KiB.</summary>
+    [Theory]
+    [InlineData("meta-llama/Llama-3.1-8B-Instruct", 613_024 * 131_072L, "131072", "613,024 tokens", "Maximum concurrency for 131,072 tokens per request: 4.68x")]
+    [InlineData("meta-llama/Llama-3.1-70B-Instruct", 100 * 1024 * 327_680L, "1024", "102,400 tokens", "Maximum concurrency for 1,024 tokens per request: 100.00x")]
+    public async Task The_cache_has_as_many_tokens_as_a_real_server_logged(string model, long bytes, string length, string tokens, string concurrency)
+    {
+        var output = await OutputAsync([], model, "--kv-cache-memory-bytes", $"{bytes}", "--max-model-len", length);
+
+        output.ShouldContain("GPU KV cache size: " + tokens);
+        output.ShouldContain(concurrency);
+    }
+
+    [Fact]
+    public async Task A_context_that_the_cache_cannot_hold_fails_with_the_figures_of_a_real_server()
+    {
+        // 48 layers with 4 heads of 128: 96 KiB for a token
+        var (code, _, error) = await RunningSimulator.RunAsync(
+            new() { ["VLLM_SIM_KV_BYTES_PER_TOKEN"] = "98304", ["VLLM_SIM_MODEL_MAX_LEN"] = "262144" },
+            "Qwen/Qwen3-Coder-30B-A3B-Instruct", "--kv-cache-memory-bytes", $"{34_736 * 98_304L}");
+
+        code.ShouldBe(1);
+        error.ShouldContain("To serve at least one request with the models's max seq len (262144), (24.00 GiB KV cache is needed, " +
+            "which is larger than the available KV cache memory (3.18 GiB)");
+        error.ShouldContain("the estimated maximum model length is 34736");
+    }
+
     private static async Task<string> OutputAsync(Dictionary<string, string> environment, params string[] flags)
     {
         await using var simulator = await RunningSimulator.StartWithAsync(environment, flags);
