@@ -78,7 +78,9 @@ internal sealed class SimulatedServer(
         {
             if (options.Parallel.Headless)
                 return await ComputeAsync(options, log, stop);
-            await using var http = HttpServer.Bind(options.Host, options.Port);
+            if (options.Port is < 0 or > IPEndPoint.MaxPort)
+                throw new LoadFailedException("OverflowError: bind(): port must be 0-65535.", inEngine: false);
+            await using var http = HttpServer.Bind(options.Host, (int)options.Port);
             var (plan, hold) = await new LoadSequence(options, log, time).RunAsync(stop);
             using (hold)
                 return await AnswerAsync(options, log, http, plan, hold, stop);
@@ -86,9 +88,13 @@ internal sealed class SimulatedServer(
         catch (SocketException e)
         {
             // the error numbers of Linux, in Python's words
-            var reason = e.SocketErrorCode == SocketError.AddressAlreadyInUse ? "[Errno 98] Address already in use"
-                : string.Create(CultureInfo.InvariantCulture, $"[Errno {e.NativeErrorCode}] {e.Message}");
-            log.ApiError("Traceback (most recent call last):", "    sock.bind(addr)", $"OSError: {reason}");
+            var reason = e.SocketErrorCode switch
+            {
+                SocketError.AddressAlreadyInUse => "OSError: [Errno 98] Address already in use",
+                SocketError.HostNotFound => "socket.gaierror: [Errno -2] Name or service not known",
+                _ => string.Create(CultureInfo.InvariantCulture, $"OSError: [Errno {e.NativeErrorCode}] {e.Message}"),
+            };
+            log.ApiError("Traceback (most recent call last):", "    sock.bind(addr)", reason);
             return 1;
         }
         catch (LoadFailedException e)

@@ -21,12 +21,11 @@ internal static class TokenCount
             return long.TryParse(trimmed, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out var plain) ? plain : throw Invalid(flag, text);
         if (!decimal.TryParse(trimmed[..^1], NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out var number))
             throw Invalid(flag, text);
-        if (char.IsLower(suffix))
-            return (long)(number * (decimal)Math.Pow(1000, power));
-        if (trimmed.Contains('.', StringComparison.Ordinal))
+        if (char.IsUpper(suffix) && trimmed.Contains('.', StringComparison.Ordinal))
             throw new UsageException(
                 $"argument {flag}: Decimals are not allowed with binary suffixes like {suffix}. Did you mean to use {trimmed[..^1]}{char.ToLowerInvariant(suffix)} instead?");
-        return (long)number << (10 * power);
+        var unit = char.IsLower(suffix) ? (decimal)Math.Pow(1000, power) : 1L << (10 * power);
+        return number <= long.MaxValue / unit ? (long)(number * unit) : throw Invalid(flag, text);
     }
 
     private static UsageException Invalid(string flag, string text) => new(

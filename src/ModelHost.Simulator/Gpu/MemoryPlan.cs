@@ -40,7 +40,7 @@ internal sealed record MemoryPlan(
 
         var asked = options.Flags.Integer("max_model_len");
         var longest = asked is { } fixedLength and not Flags.TokenCount.Auto ? fixedLength : options.Shape.MaxPositions;
-        var needed = longest * perToken;
+        var needed = Math.Min(longest, long.MaxValue / 2 / perToken) * perToken;
         if (!enforced && given is null)
             kv = Math.Max(kv, needed + (options.BlockSize * perToken));
         else if (kv <= 0)
@@ -50,7 +50,7 @@ internal sealed record MemoryPlan(
         else if (kv < needed)
             throw LoadFailures.KvCacheTooSmall(longest, needed / Gib, kv / Gib, kv / perToken / options.BlockSize * options.BlockSize);
 
-        var blocks = (int)(options.Flags.Integer("num_gpu_blocks_override") ?? Math.Min(kv / perToken / options.BlockSize, int.MaxValue));
+        var blocks = (int)Math.Min(options.Flags.Integer("num_gpu_blocks_override") ?? kv / perToken / options.BlockSize, int.MaxValue);
         return new(totalBytes, budget, weights, kv, graphs, blocks, options.BlockSize, longest);
     }
 }

@@ -37,6 +37,13 @@ internal static class LoadFailures
         "model_max_length=None in model's config.json). To allow overriding this maximum, set the env var VLLM_ALLOW_LONG_MAX_MODEL_LEN=1.",
         inEngine: false);
 
+    /// <summary>Flags that count something there must be one of, by the part of the configuration that refuses them.</summary>
+    private static readonly (string Config, string Flag)[] Positive =
+    [
+        ("CacheConfig", "block_size"), ("CacheConfig", "num_gpu_blocks_override"), ("CacheConfig", "kv_cache_memory_bytes"), ("SchedulerConfig", "max_num_seqs"),
+        ("SchedulerConfig", "max_num_batched_tokens"), ("SchedulerConfig", "stream_interval"), ("LoRAConfig", "max_loras"),
+    ];
+
     /// <summary>What is wrong with the options themselves, found before anything is loaded; null when nothing is.</summary>
     public static LoadFailedException? OfOptions(ServerOptions options)
     {
@@ -49,14 +56,25 @@ internal static class LoadFailures
         if (options.Flags.Text("runner") == "generate" && options.Shape.Pools)
             return ScriptedFailures.WrongRunner();
         if (options.GpuMemoryUtilization is <= 0 or > 1)
-            return new("pydantic_core._pydantic_core.ValidationError: 1 validation error for CacheConfig\ngpu_memory_utilization\n" +
-                $"  Input should be {(options.GpuMemoryUtilization > 1 ? "less than or equal to 1" : "greater than 0")}", inEngine: false);
+            return Invalid("CacheConfig", "gpu_memory_utilization", $"Input should be {(options.GpuMemoryUtilization > 1 ? "less than or equal to 1" : "greater than 0")}");
+        foreach (var (config, flag) in Positive)
+            if (options.Flags.Integer(flag) < 1)
+                return Invalid(config, flag, "Input should be greater than or equal to 1");
+        if (options.Flags.Integer("max_model_len") is 0 or < TokenCount.Auto)
+            return Invalid("ModelConfig", "max_model_len", "Input should be greater than or equal to 1, or -1");
+        if (options.Flags.Integer("max_num_batched_tokens") is { } tokens && options.Flags.Integer("max_num_seqs") is { } sequences && tokens < sequences)
+            return Invalid("SchedulerConfig", "", $"Value error, max_num_batched_tokens ({tokens}) must be greater than or equal to max_num_seqs ({sequences}).");
+        if (options.Flags.Switch("enable_lora") && options.Flags.Integer("max_cpu_loras") is { } cpuLoras && options.Flags.Integer("max_loras") is var loras && cpuLoras < (loras ?? 1))
+            return Invalid("LoRAConfig", "", $"Value error, max_cpu_loras ({cpuLoras}) must be >= max_loras ({loras ?? 1}).");
         if (options.Parallel.Problem is { } problem)
-            return new($"pydantic_core._pydantic_core.ValidationError: 1 validation error for ParallelConfig\n  {problem}", inEngine: false);
+            return Invalid("ParallelConfig", "", problem);
         if (options.Parallel.LocalGpus > Parallelism.MostEngines)
             return TooFewDevices(options.Parallel.LocalGpus, Parallelism.MostEngines);
         return null;
     }
+
+    private static LoadFailedException Invalid(string config, string field, string problem) => new(
+        $"pydantic_core._pydantic_core.ValidationError: 1 validation error for {config}\n{(field.Length > 0 ? field + "\n" : "")}  {problem}", inEngine: false);
 
     public static LoadFailedException BadParser(string kind, string name, IEnumerable<string> known) => new(
         $"KeyError: 'invalid {kind} parser: {name} (chose from {{ {string.Join(',', known)} }})'", inEngine: false);

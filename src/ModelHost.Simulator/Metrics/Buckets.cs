@@ -32,10 +32,10 @@ internal static class Buckets
     public static double[] OneTwoFive(long maxModelLength)
     {
         var bounds = new List<double>();
-        for (long power = 1; ; power *= 10)
+        for (Int128 power = 1; ; power *= 10)
             foreach (var mantissa in (ReadOnlySpan<int>)[1, 2, 5])
                 if (mantissa * power <= maxModelLength)
-                    bounds.Add(mantissa * power);
+                    bounds.Add((double)(mantissa * power));
                 else
                     return [.. bounds];
     }

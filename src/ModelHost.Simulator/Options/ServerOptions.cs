@@ -107,7 +107,7 @@ internal sealed class ServerOptions
 
     public string Host => Flags.Text("host") ?? "0.0.0.0";
 
-    public int Port => (int)(Flags.Integer("port") ?? 8000);
+    public long Port => Flags.Integer("port") ?? 8000;
 
     public int TensorParallel => Parallel.Tensor;
 
@@ -119,11 +119,11 @@ internal sealed class ServerOptions
     public Parallelism Parallel { get; }
 
     /// <summary>Front ends; more than one share their metrics.</summary>
-    public int ApiServers => (int)Math.Max(1, Flags.Integer("api_server_count") ?? 1);
+    public int ApiServers => Count("api_server_count", 1);
 
     public double GpuMemoryUtilization => Flags.Number("gpu_memory_utilization") ?? (Release.Has(Traits.TakesMore) ? 0.92 : 0.9);
 
-    public int BlockSize => (int)(Flags.Integer("block_size") ?? 16);
+    public int BlockSize => Count("block_size", 16);
 
     public bool EnforceEager => Flags.Switch("enforce_eager");
 
@@ -131,15 +131,17 @@ internal sealed class ServerOptions
 
     public long Seed => Flags.Integer("seed") ?? 0;
 
-    public int StreamInterval => (int)Math.Max(1, Flags.Integer("stream_interval") ?? 1);
+    public int StreamInterval => Count("stream_interval", 1);
 
     /// <summary>A stream in which nothing comes has a comment so often; 0: never.</summary>
     public TimeSpan CommentInterval => TimeSpan.FromSeconds(Math.Clamp(Flags.Number("sse_keep_alive_interval") ?? 0, 0, KnobText.MostSeconds));
 
-    public TimeSpan ShutdownTimeout => TimeSpan.FromSeconds(Flags.Integer("shutdown_timeout") ?? 0);
+    public TimeSpan ShutdownTimeout => TimeSpan.FromSeconds(Math.Clamp(Flags.Integer("shutdown_timeout") ?? 0, 0, (long)KnobText.MostSeconds));
 
     /// <summary>8-bit caches take one byte for a value, the others two.</summary>
     public int KvCacheDtypeBytes => Flags.Text("kv_cache_dtype") is { } dtype && (dtype.Contains('8', StringComparison.Ordinal) && dtype != "auto") ? 1 : 2;
+
+    private int Count(string flag, int otherwise) => (int)Math.Clamp(Flags.Integer(flag) ?? otherwise, 1, int.MaxValue);
 
     /// <exception cref="UsageException">The command line is refused.</exception>
     /// <exception cref="KnobException">A knob is refused.</exception>

@@ -19,6 +19,8 @@ public sealed class FlagTests
     [InlineData("--served-model-name", "argument --served-model-name: expected at least one argument")]
     [InlineData("--gpu-memory-utilization much", "argument --gpu-memory-utilization: invalid float value: 'much'")]
     [InlineData("--max-model-len 4x", "argument --max-model-len: invalid human_readable_int_or_auto value: '4x'")]
+    [InlineData("--max-model-len 99999999999999999t", "argument --max-model-len: invalid human_readable_int_or_auto value: '99999999999999999t'")]
+    [InlineData("--max-model-len 99999999999T", "argument --max-model-len: invalid human_readable_int_or_auto value: '99999999999T'")]
     [InlineData("--runner chat", "argument --runner: invalid choice: 'chat' (choose from 'auto', 'draft', 'generate', 'pooling')")]
     [InlineData("--max-lora-rank 7", "argument --max-lora-rank: invalid choice: 7 (choose from 1, 8, 16, 32, 64, 128, 256, 320, 512)")]
     [InlineData("--enforce-eager=true", "argument --enforce-eager/--no-enforce-eager: ignored explicit argument 'true'")]

@@ -103,12 +103,49 @@ public sealed partial class LoadTests
     [InlineData("--reasoning-parser", "nope", "invalid reasoning parser: nope")]
     [InlineData("--max-model-len", "1M", "User-specified max_model_len (1048576) is greater than the derived max_model_len")]
     [InlineData("--gpu-memory-utilization", "1.5", "validation error for CacheConfig")]
+    [InlineData("--block-size", "0", "validation error for CacheConfig")]
+    [InlineData("--num-gpu-blocks-override", "-1", "validation error for CacheConfig")]
+    [InlineData("--kv-cache-memory-bytes", "0", "validation error for CacheConfig")]
+    [InlineData("--max-num-seqs", "0", "validation error for SchedulerConfig")]
+    [InlineData("--stream-interval", "0", "validation error for SchedulerConfig")]
+    [InlineData("--max-model-len", "0", "validation error for ModelConfig")]
+    [InlineData("--max-model-len", "-2", "validation error for ModelConfig")]
+    [InlineData("--tensor-parallel-size", "0", "validation error for ParallelConfig")]
+    [InlineData("--port", "70000", "OverflowError: bind(): port must be 0-65535.")]
+    [InlineData("--port", "-1", "OverflowError: bind(): port must be 0-65535.")]
     public async Task Options_that_do_not_fit_the_model_end_the_start(string flag, string value, string text)
     {
         var (code, _, error) = await RunningSimulator.RunAsync([], "Qwen/Qwen3-8B", flag, value);
 
         code.ShouldBe(1);
         error.ShouldContain(text);
+    }
+
+    [Theory]
+    [InlineData("max_num_batched_tokens (8) must be greater than or equal to max_num_seqs (16)", "--max-num-batched-tokens", "8", "--max-num-seqs", "16")]
+    [InlineData("max_cpu_loras (2) must be >= max_loras (4)", "--enable-lora", "--max-loras", "4", "--max-cpu-loras", "2")]
+    public async Task Options_that_do_not_fit_each_other_end_the_start(string text, params string[] flags)
+    {
+        var (code, _, error) = await RunningSimulator.RunAsync([], ["m", .. flags]);
+
+        code.ShouldBe(1);
+        error.ShouldContain(text);
+    }
+
+    [Theory]
+    [InlineData("--block-size")]
+    [InlineData("--max-num-seqs")]
+    [InlineData("--num-gpu-blocks-override")]
+    [InlineData("--stream-interval")]
+    [InlineData("--max-model-len")]
+    [InlineData("--max-loras")]
+    [InlineData("--shutdown-timeout")]
+    [InlineData("--kv-cache-memory-bytes")]
+    public async Task Options_beyond_all_measure_do_not_overflow(string flag)
+    {
+        await using var simulator = await RunningSimulator.StartWithAsync(new() { ["VLLM_ALLOW_LONG_MAX_MODEL_LEN"] = "1" }, "m", flag, "9223372036854775807");
+
+        (await simulator.SendAsync("/v1/completions", """{"prompt":"a","max_tokens":1}""")).Status.ShouldBe(200);
     }
 
     [Theory]
