@@ -8,6 +8,9 @@ namespace ModelHost.Simulator.Requests;
 /// <summary>The simulated engine: makes requests known to its scheduler, ends them before their time, and can die.</summary>
 internal sealed class Engine(ServerOptions options, MemoryPlan plan, Adapters adapters, TimeProvider time) : IDisposable
 {
+    /// <summary>Tokens that the answers to one request may have in all. They are made before the first is sent; vLLM, which makes them one by one, has no such limit.</summary>
+    private const long MostTokens = 1 << 23;
+
     private readonly ConcurrentDictionary<Generation, byte>? _known = options.DevMode ? [] : null;
     private readonly FailureRate _failures = new(options.Knobs.RequestFailure == RequestFailure.None ? 0 : options.Knobs.RequestFailureRate);
     private readonly FailureRate _refusals = new(options.Knobs.BusyRate);
@@ -88,6 +91,8 @@ internal sealed class Engine(ServerOptions options, MemoryPlan plan, Adapters ad
             throw ApiException.EngineDead();
         if (_refusals.Next())
             throw ApiException.Busy();
+        if (Sequence.LongestOf(request, Knobs.OutputTokens) * request.Sequences > MostTokens)
+            throw ApiException.Bad($"The answers to one request may have {MostTokens} tokens here.", "n");
         var rank = Choose(request);
         Interlocked.Increment(ref _inFlight);
         var sequences = new Sequence[request.Sequences];

@@ -10,6 +10,10 @@ namespace ModelHost.Simulator.Requests;
 /// </summary>
 internal sealed class Sequence
 {
+    private const int ShortestNatural = 16;
+
+    private const int NaturalSpread = 48;
+
     private readonly List<string> _pieces;
     private int[]? _offsets;
 
@@ -72,6 +76,10 @@ internal sealed class Sequence
         }
     }
 
+    /// <summary>Tokens that an answer to the request has at most.</summary>
+    public static long LongestOf(GenerationRequest request, int naturalTokens) => request.IgnoreEndOfText ? request.MaxTokens
+        : Math.Min(request.MaxTokens, Math.Max(request.MinTokens, naturalTokens > 0 ? naturalTokens : ShortestNatural + NaturalSpread) + 1L);
+
     public static Sequence Make(GenerationRequest request, int index, long serverSeed, int naturalTokens)
     {
         var prompt = request.Prompts[index / request.N];
@@ -79,7 +87,7 @@ internal sealed class Sequence
         var source = new TextSource(TextSource.Hash(prompt.Text, seed + (ulong)(index % request.N)));
         if (request.Calls.Count > 0 || request.Json is not null)
             return Written(request, index, prompt, ref source);
-        var natural = naturalTokens > 0 ? naturalTokens : 16 + (int)(source.Random() % 48);
+        var natural = naturalTokens > 0 ? naturalTokens : ShortestNatural + (int)(source.Random() % NaturalSpread);
         natural = Math.Max(natural, request.MinTokens);
         var ends = !request.IgnoreEndOfText && natural < request.MaxTokens;
         var length = ends ? natural : request.MaxTokens;

@@ -58,6 +58,17 @@ public sealed class SchedulingTests
         await Task.WhenAll(first, second);
     }
 
+    [Theory]
+    [InlineData("\"n\":16384,\"max_tokens\":40000,\"ignore_eos\":true", 400)]
+    [InlineData("\"n\":16384,\"max_tokens\":40000,\"min_tokens\":40000", 400)]
+    [InlineData("\"n\":16384", 200)]
+    public async Task Answers_that_would_take_all_memory_are_refused(string members, int status)
+    {
+        await using var simulator = await RunningSimulator.StartAsync("Qwen/Qwen3-0.6B");
+
+        (await simulator.SendAsync(Completions, $"{{\"prompt\":\"a\",{members}}}")).Status.ShouldBe(status);
+    }
+
     [Fact]
     public async Task The_cache_is_counted_in_blocks()
     {
