@@ -67,7 +67,7 @@ public sealed class FrontEndTests
     }
 
     [Fact]
-    public async Task Cards_are_made_anew_by_every_call()
+    public async Task Cards_are_made_anew_by_every_call_and_series_have_the_first_name()
     {
         await using var simulator = await RunningSimulator.StartAsync("m", "--served-model-name", "a", "b");
 
@@ -76,6 +76,7 @@ public sealed class FrontEndTests
 
         first.Select(card => (string?)card!["id"]).ShouldBe(["a", "b"]);
         first.Concat(second).Select(card => (string?)card!["permission"]![0]!["id"]).ShouldBeUnique();
+        (await simulator.MetricAsync("vllm:num_requests_running{engine=\"0\",model_name=\"a\"}")).ShouldBe(0);
     }
 
     [Theory]
