@@ -14,10 +14,12 @@ namespace ModelHost.IntegrationTests;
 public sealed class NodeScripts : IDisposable
 {
     private static readonly TimeSpan Limit = TimeSpan.FromMinutes(2);
+    private static readonly string[] s_packages = ["openai", "playwright-core", "@grpc/grpc-js", "@grpc/proto-loader"];
     private readonly SemaphoreSlim _one = new(1);
     private bool _installed;
 
-    private static string Folder => Path.Combine(RealDocker.RepositoryRoot, "tests", "ModelHost.IntegrationTests", "js");
+    /// <summary>Where the scripts lie.</summary>
+    public static string Folder => Path.Combine(RealDocker.RepositoryRoot, "tests", "ModelHost.IntegrationTests", "js");
 
     /// <summary>The path of a program; skips the calling test where it is not installed.</summary>
     /// <param name="program">Its name.</param>
@@ -35,11 +37,18 @@ public sealed class NodeScripts : IDisposable
     /// <returns>The JSON that it prints as its last line.</returns>
     public async Task<JsonElement> RunAsync(string script, object input)
     {
-        var node = Find("node", "nodejs");
-        await InstallAsync();
+        var node = await NodeAsync();
         var (code, output, errors) = await RunProgramAsync(node, [script, JsonSerializer.Serialize(input)], "");
         code.ShouldBe(0, $"{script}: {errors}\n{output}");
         return JsonSerializer.Deserialize<JsonElement>(output.TrimEnd().Split('\n')[^1]);
+    }
+
+    /// <summary>The path of Node.js, when what the scripts need is installed.</summary>
+    public async Task<string> NodeAsync()
+    {
+        var node = Find("node", "nodejs");
+        await InstallAsync();
+        return node;
     }
 
     /// <summary>Runs a program to its end and returns what it printed. Throws when it takes longer than two minutes.</summary>
@@ -81,7 +90,7 @@ public sealed class NodeScripts : IDisposable
         {
             if (_installed)
                 return;
-            if (!Directory.Exists(Path.Combine(Folder, "node_modules", "openai")) || !Directory.Exists(Path.Combine(Folder, "node_modules", "playwright-core")))
+            if (!s_packages.All(package => Directory.Exists(Path.Combine(Folder, "node_modules", package))))
             {
                 var (code, output, errors) = await RunProgramAsync(Find("npm", "npm"), ["ci", "--no-audit", "--no-fund"], "");
                 code.ShouldBe(0, $"npm ci: {errors}\n{output}");
