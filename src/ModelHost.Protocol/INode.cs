@@ -1,7 +1,11 @@
 namespace ModelHost.Protocol;
 
 /// <summary>What the control plane can ask of a node, in process or over the wire.</summary>
-/// <remarks>Every call is idempotent and returns soon; long work goes on inside the node and shows in the report.</remarks>
+/// <remarks>
+/// Every call is idempotent and returns soon; long work goes on inside the node and shows in the report. What the node cannot make sense of is an
+/// <see cref="ArgumentException"/>, what it is in no state to do an <see cref="InvalidOperationException"/>; over the wire any other exception means that it
+/// could not be asked.
+/// </remarks>
 public interface INode
 {
     /// <summary>Begins a run. The answer says only that the node has taken it over; how it goes is in the report.</summary>

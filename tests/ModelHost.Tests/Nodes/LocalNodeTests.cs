@@ -1,10 +1,9 @@
 using System.Text.Json.Nodes;
-using Microsoft.Extensions.Logging.Abstractions;
-using ModelHost.Agent;
 using ModelHost.Agent.Runtimes;
 using ModelHost.Core.Deployments;
 using ModelHost.Protocol;
 using ModelHost.TestKit;
+using static ModelHost.Tests.Nodes.NodeRuns;
 
 namespace ModelHost.Tests.Nodes;
 
@@ -151,39 +150,6 @@ public sealed class LocalNodeTests
         mode.ShouldBe(UnixFileMode.UserRead | UnixFileMode.UserWrite);
     }
 
-    private static async Task<LocalNode> OpenAsync(TestNode surroundings)
-    {
-        var options = new NodeOptions
-        {
-            DockerHost = surroundings.DockerHost,
-            ProcessRuntime = true,
-            NvidiaSmi = surroundings.NvidiaSmi,
-            EnginePortFirst = surroundings.Ports.First,
-            EnginePortLast = surroundings.Ports.Last,
-            StopGrace = TimeSpan.FromSeconds(10),
-        };
-        var node = new LocalNode(new NodeIdentity("cluster", "node", surroundings.Data), options, TimeProvider.System, NullLoggerFactory.Instance);
-        await node.OpenAsync(Ct);
-        return node;
-    }
-
-    private static StartRequest Request(Lease lease, params (string Key, string Value)[] variables)
-    {
-        var spec = new LaunchSpec
-        {
-            Backend = "simulator",
-            Runtime = "process",
-            ModelName = "demo/tiny",
-            Owner = "tests",
-            GpuMemoryFraction = 0.4,
-            EnvVarKeys = [.. variables.Select(variable => variable.Key)],
-            DurationSeconds = lease.DurationSeconds,
-        };
-        var request = new StartRequest { DeploymentUid = Guid.NewGuid().ToString(), RunId = Guid.NewGuid().ToString("N"), LaunchSpec = spec.ToJson(), Lease = lease.ToJson() };
-        request.Env.Add(variables.ToDictionary(variable => variable.Key, variable => variable.Value));
-        return request;
-    }
-
     /// <summary>Ends the engine and lets its record be of an earlier boot.</summary>
     private static async Task RebootAsync(TestNode surroundings, string run, string ending = "None")
     {
@@ -196,18 +162,6 @@ public sealed class LocalNodeTests
         (record["boot_id"], record["ending"]) = ("another", ending);
         await File.WriteAllTextAsync(path, record.ToJsonString(), Ct);
     }
-
-    private static Task<NodeReport> ReportAsync(LocalNode node) => node.ReportAsync(new ReportRequest(), Ct);
-
-    private static async Task<Engine> PhaseAsync(LocalNode node, string run, EnginePhase phase)
-    {
-        var report = await Deadline.UntilAsync(
-            () => ReportAsync(node), report => report.Engines.FirstOrDefault(engine => engine.RunId == run)?.Phase == phase, what: $"run {run} to be {phase}");
-        return report.Engines.Single(engine => engine.RunId == run);
-    }
-
-    private static Task<NodeReport> GoneAsync(LocalNode node, string run) =>
-        Deadline.UntilAsync(() => ReportAsync(node), report => report.Engines.All(engine => engine.RunId != run), what: $"run {run} to be gone");
 
     private static string[] Engines(TestNode surroundings) => Directory.GetFiles(Path.Combine(surroundings.Data, "engines"), "*.json");
 }

@@ -1,0 +1,42 @@
+using Google.Protobuf;
+using ModelHost.Protocol;
+using ModelHost.Rpc;
+
+namespace ModelHost.Agent.Service;
+
+/// <summary>The methods of <c>modelhost.node.v1.Node</c>.</summary>
+public static class NodeMethods
+{
+    private const string Service = "modelhost.node.v1.Node";
+
+    /// <summary>The longest message of either side in bytes: a report of many engines, with the spec of each.</summary>
+    public const int MaxMessageBytes = 64 * 1024 * 1024;
+
+    /// <summary><see cref="INode.StartAsync"/>.</summary>
+    public static RpcMethod<StartRequest, StartReply> Start { get; } = Method("Start", StartRequest.Parser, StartReply.Parser);
+
+    /// <summary><see cref="INode.StopAsync"/>.</summary>
+    public static RpcMethod<StopRequest, StopReply> Stop { get; } = Method("Stop", StopRequest.Parser, StopReply.Parser);
+
+    /// <summary><see cref="INode.UpdateAsync"/>.</summary>
+    public static RpcMethod<UpdateRequest, UpdateReply> Update { get; } = Method("Update", UpdateRequest.Parser, UpdateReply.Parser);
+
+    /// <summary><see cref="INode.EnvironmentAsync"/>.</summary>
+    public static RpcMethod<EnvironmentRequest, EnvironmentReply> Environment { get; } = Method("Environment", EnvironmentRequest.Parser, EnvironmentReply.Parser);
+
+    /// <summary><see cref="INode.ReportAsync"/>.</summary>
+    public static RpcMethod<ReportRequest, NodeReport> Report { get; } = Method("Report", ReportRequest.Parser, NodeReport.Parser);
+
+    /// <summary><see cref="INode.LogsAsync"/>.</summary>
+    public static RpcMethod<LogsRequest, LogsReply> Logs { get; } = Method("Logs", LogsRequest.Parser, LogsReply.Parser);
+
+    /// <summary><see cref="INode.LogFileAsync"/>.</summary>
+    public static RpcMethod<LogsRequest, LogPiece> LogFile { get; } = Method("LogFile", LogsRequest.Parser, LogPiece.Parser);
+
+    /// <summary><see cref="INode.ChangedAsync"/>: the first answer says that it listens, the second that something has changed.</summary>
+    public static RpcMethod<ChangedRequest, ChangedReply> Changed { get; } = Method("Changed", ChangedRequest.Parser, ChangedReply.Parser);
+
+    private static RpcMethod<TRequest, TResponse> Method<TRequest, TResponse>(string name, MessageParser<TRequest> requests, MessageParser<TResponse> responses)
+        where TRequest : class, IMessage<TRequest>
+        where TResponse : class, IMessage<TResponse> => new(Service, name, requests, responses);
+}

@@ -1,0 +1,61 @@
+using System.Runtime.CompilerServices;
+using Google.Protobuf;
+using Microsoft.AspNetCore.Builder;
+using Microsoft.AspNetCore.Http;
+using Microsoft.AspNetCore.Routing;
+using ModelHost.Protocol;
+using ModelHost.Rpc;
+
+namespace ModelHost.Agent.Service;
+
+/// <summary>The gRPC service of a node: a thin shell over the node itself.</summary>
+public static class NodeRoutes
+{
+    /// <summary>Serves a node.</summary>
+    /// <returns>All its routes, for what they have in common.</returns>
+    public static RouteGroupBuilder MapNode(this IEndpointRouteBuilder routes, INode node)
+    {
+        ArgumentNullException.ThrowIfNull(node);
+        var group = routes.MapGroup("");
+        Map(group, NodeMethods.Start, node.StartAsync);
+        Map(group, NodeMethods.Stop, node.StopAsync);
+        Map(group, NodeMethods.Update, node.UpdateAsync);
+        Map(group, NodeMethods.Environment, node.EnvironmentAsync);
+        Map(group, NodeMethods.Report, node.ReportAsync);
+        Map(group, NodeMethods.Logs, node.LogsAsync);
+        group.MapServerStream(NodeMethods.LogFile, (request, _, cancellationToken) => node.LogFileAsync(request, cancellationToken), NodeMethods.MaxMessageBytes);
+        group.MapServerStream(NodeMethods.Changed, (_, _, cancellationToken) => ChangedAsync(node, cancellationToken), NodeMethods.MaxMessageBytes);
+        return group;
+    }
+
+    private static void Map<TRequest, TResponse>(
+        RouteGroupBuilder group, RpcMethod<TRequest, TResponse> method, Func<TRequest, CancellationToken, Task<TResponse>> ask)
+        where TRequest : class, IMessage<TRequest>
+        where TResponse : class, IMessage<TResponse>
+    {
+        async Task<TResponse> AnswerAsync(TRequest request, HttpContext context, CancellationToken cancellationToken)
+        {
+            try
+            {
+                return await ask(request, cancellationToken);
+            }
+            catch (ArgumentException e)
+            {
+                throw new RpcException(RpcCode.InvalidArgument, e.Message, e);
+            }
+            catch (InvalidOperationException e)
+            {
+                throw new RpcException(RpcCode.FailedPrecondition, e.Message, e);
+            }
+        }
+        group.MapUnary(method, AnswerAsync, NodeMethods.MaxMessageBytes);
+    }
+
+    private static async IAsyncEnumerable<ChangedReply> ChangedAsync(INode node, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        var changed = node.ChangedAsync(cancellationToken);
+        yield return new ChangedReply();
+        await changed;
+        yield return new ChangedReply();
+    }
+}

@@ -1,0 +1,255 @@
+using System.Text;
+using ModelHost.Agent.Service;
+using ModelHost.Cluster;
+using ModelHost.Core.Deployments;
+using ModelHost.Protocol;
+using ModelHost.Rpc;
+using ModelHost.TestKit;
+using static ModelHost.Tests.Nodes.NodeRuns;
+
+namespace ModelHost.Tests.Nodes;
+
+/// <summary>What every <see cref="INode"/> promises, whatever lies between it and who asks.</summary>
+public abstract class NodeContractTests
+{
+    private static readonly Lease s_forever = new(1, null, null);
+
+    private static CancellationToken Ct => TestContext.Current.CancellationToken;
+
+    private protected abstract Task<Asked> AskedAsync(INode node);
+
+    [Fact]
+    public async Task Run_begins_is_reported_and_ends()
+    {
+        await using var node = await StartAsync();
+        var request = Request(s_forever);
+
+        await node.Link.StartAsync(request, Ct);
+        var ready = await PhaseAsync(node.Link, request.RunId, EnginePhase.Ready);
+        var report = await ReportAsync(node.Link);
+        await node.Link.StopAsync(new StopRequest { RunId = request.RunId }, Ct);
+        var last = await GoneAsync(node.Link, request.RunId);
+
+        (ready.DeploymentUid, ready.LaunchSpec, ready.Runtime, ready.EngineKey.Length).ShouldBe((request.DeploymentUid, request.LaunchSpec, "process", 48));
+        (report.NodeId, string.Join(' ', report.Runtimes)).ShouldBe(("node", "process"));
+        report.Disk.TotalBytes.ShouldBeGreaterThan(0);
+        last.Engines.ShouldBeEmpty();
+    }
+
+    [Fact]
+    public async Task Asking_again_changes_nothing()
+    {
+        await using var node = await StartAsync();
+        var request = Request(s_forever);
+
+        await Task.WhenAll(Enumerable.Range(0, 5).Select(_ => node.Link.StartAsync(request, Ct)));
+        await PhaseAsync(node.Link, request.RunId, EnginePhase.Ready);
+        await node.Link.StartAsync(request, Ct);
+        var engines = (await ReportAsync(node.Link)).Engines;
+        await Task.WhenAll(Enumerable.Range(0, 5).Select(_ => node.Link.StopAsync(new StopRequest { RunId = request.RunId }, Ct)));
+        await GoneAsync(node.Link, request.RunId);
+        await node.Link.StopAsync(new StopRequest { RunId = request.RunId }, Ct);
+        await node.Link.StartAsync(request, Ct);
+
+        engines.Count.ShouldBe(1);
+        (await ReportAsync(node.Link)).Engines.ShouldBeEmpty();
+    }
+
+    [Fact]
+    public async Task Later_lease_is_taken_and_an_earlier_one_passed_over()
+    {
+        await using var node = await StartAsync();
+        var request = Request(new Lease(3, null, null));
+        var later = new Lease(4, DateTimeOffset.UtcNow.AddHours(1), 3600);
+
+        await node.Link.StartAsync(request, Ct);
+        await PhaseAsync(node.Link, request.RunId, EnginePhase.Ready);
+        await node.Link.UpdateAsync(new UpdateRequest { RunId = request.RunId, LaunchSpec = request.LaunchSpec, Lease = later.ToJson() }, Ct);
+        await node.Link.UpdateAsync(new UpdateRequest { RunId = request.RunId, LaunchSpec = request.LaunchSpec, Lease = new Lease(2, null, 1).ToJson() }, Ct);
+        var engine = (await ReportAsync(node.Link)).Engines.Single();
+        await EndAsync(node.Link, request.RunId);
+
+        Lease.FromJson(engine.Lease).ShouldBe(later);
+    }
+
+    [Fact]
+    public async Task Variables_come_back_and_stand_in_no_report()
+    {
+        await using var node = await StartAsync();
+        var request = Request(s_forever, ("HF_TOKEN", "hf_not-for-reports"), ("EMPTY", ""));
+
+        await node.Link.StartAsync(request, Ct);
+        var reply = await node.Link.EnvironmentAsync(new EnvironmentRequest { RunId = request.RunId }, Ct);
+        var report = await ReportAsync(node.Link);
+        await EndAsync(node.Link, request.RunId);
+
+        reply.Env.ToDictionary().ShouldBe(new Dictionary<string, string> { ["HF_TOKEN"] = "hf_not-for-reports", ["EMPTY"] = "" }, ignoreOrder: true);
+        report.ToString().ShouldNotContain("hf_not-for-reports");
+    }
+
+    [Fact]
+    public async Task Runs_that_there_are_not_are_no_error()
+    {
+        await using var node = await StartAsync();
+        var (run, uid) = (Guid.NewGuid().ToString("N"), Guid.NewGuid().ToString());
+        var spec = Request(s_forever).LaunchSpec;
+
+        await node.Link.StopAsync(new StopRequest { RunId = run }, Ct);
+        await node.Link.UpdateAsync(new UpdateRequest { RunId = run, LaunchSpec = spec, Lease = s_forever.ToJson() }, Ct);
+        (await node.Link.EnvironmentAsync(new EnvironmentRequest { RunId = run }, Ct)).Env.ShouldBeEmpty();
+        (await node.Link.LogsAsync(new LogsRequest { DeploymentUid = uid, RunId = run, Tail = 10 }, Ct)).Lines.ShouldBeEmpty();
+        (await LogFileAsync(node.Link, uid, run)).ShouldBe("");
+        (await LogFileAsync(node.Link, "../../../etc", "passwd")).ShouldBe("");
+    }
+
+    [Fact]
+    public async Task What_makes_no_sense_is_an_ArgumentException()
+    {
+        await using var node = await StartAsync();
+        var (noSpec, noBackend, noRuntime) = (Request(s_forever), Request(s_forever), Request(s_forever));
+        noSpec.LaunchSpec = "{";
+        noBackend.LaunchSpec = noBackend.LaunchSpec.Replace("simulator", "nothing", StringComparison.Ordinal);
+        noRuntime.LaunchSpec = noRuntime.LaunchSpec.Replace("\"process\"", "\"magic\"", StringComparison.Ordinal);
+
+        (await Should.ThrowAsync<ArgumentException>(() => node.Link.StartAsync(noSpec, Ct))).Message.ShouldContain("unknown version");
+        (await Should.ThrowAsync<ArgumentException>(() => node.Link.StartAsync(noBackend, Ct))).Message.ShouldContain("'nothing'");
+        (await Should.ThrowAsync<ArgumentException>(() => node.Link.StartAsync(noRuntime, Ct))).Message.ShouldContain("'magic'");
+        await Should.ThrowAsync<ArgumentException>(() => node.Link.UpdateAsync(new UpdateRequest { RunId = noSpec.RunId, LaunchSpec = "{}", Lease = "" }, Ct));
+        (await ReportAsync(node.Link)).Engines.ShouldBeEmpty();
+    }
+
+    [Fact]
+    public async Task Log_is_read_from_its_end_and_whole()
+    {
+        await using var node = await StartAsync();
+        var request = Request(s_forever);
+        await node.Link.StartAsync(request, Ct);
+        await PhaseAsync(node.Link, request.RunId, EnginePhase.Ready);
+
+        var tail = await node.Link.LogsAsync(new LogsRequest { DeploymentUid = request.DeploymentUid, RunId = request.RunId, Tail = 3 }, Ct);
+        var whole = await LogFileAsync(node.Link, request.DeploymentUid, request.RunId);
+        await EndAsync(node.Link, request.RunId);
+        var afterwards = await LogFileAsync(node.Link, request.DeploymentUid, request.RunId);
+
+        tail.Lines.Count.ShouldBe(3);
+        whole.ShouldContain(tail.Lines[0]);
+        afterwards.ShouldStartWith(whole);
+    }
+
+    [Fact]
+    public async Task No_change_after_the_question_is_missed()
+    {
+        await using var node = await StartAsync();
+        var request = Request(s_forever);
+        for (var i = 0; i < 3; i++)
+        {
+            using var asking = CancellationTokenSource.CreateLinkedTokenSource(Ct);
+            var changed = node.Link.ChangedAsync(asking.Token);
+            await ReportAsync(node.Link);
+            if (i == 0)
+                await node.Link.StartAsync(request, Ct);
+            else
+                await node.Link.StartAsync(Request(s_forever, ($"V{i}", "x")), Ct);
+
+            await changed.WaitAsync(TimeSpan.FromSeconds(30), Ct);
+        }
+        foreach (var engine in (await ReportAsync(node.Link)).Engines)
+            await EndAsync(node.Link, engine.RunId);
+    }
+
+    [Fact]
+    public async Task Waiting_for_a_change_ends_with_its_token_and_does_not_fail()
+    {
+        await using var node = await StartAsync();
+        using var asking = CancellationTokenSource.CreateLinkedTokenSource(Ct);
+
+        var changed = node.Link.ChangedAsync(asking.Token);
+        await asking.CancelAsync();
+
+        await changed.WaitAsync(TimeSpan.FromSeconds(30), Ct);
+    }
+
+    private async Task<Asked> StartAsync()
+    {
+        var surroundings = new TestNode();
+        var local = await OpenAsync(surroundings);
+        var asked = await AskedAsync(local);
+        asked.Ends.Add(local);
+        asked.Ends.Add(new Surroundings(surroundings));
+        return asked;
+    }
+
+    private static async Task EndAsync(INode node, string run)
+    {
+        await node.StopAsync(new StopRequest { RunId = run }, Ct);
+        await GoneAsync(node, run);
+    }
+
+    private static async Task<string> LogFileAsync(INode node, string uid, string run)
+    {
+        var text = new StringBuilder();
+        await foreach (var piece in node.LogFileAsync(new LogsRequest { DeploymentUid = uid, RunId = run }, Ct))
+            text.Append(piece.Data.ToStringUtf8());
+        return text.ToString();
+    }
+
+    /// <summary>A node as it is asked, and what ends with it, first to last.</summary>
+    private protected sealed record Asked(INode Link) : IAsyncDisposable
+    {
+        public List<IAsyncDisposable> Ends { get; } = [];
+
+        public async ValueTask DisposeAsync()
+        {
+            foreach (var end in Ends)
+                await end.DisposeAsync();
+        }
+    }
+
+    private sealed class Surroundings(TestNode node) : IAsyncDisposable
+    {
+        public ValueTask DisposeAsync()
+        {
+            node.Dispose();
+            return ValueTask.CompletedTask;
+        }
+    }
+}
+
+/// <summary>The node itself.</summary>
+public sealed class LocalNodeContractTests : NodeContractTests
+{
+    private protected override Task<Asked> AskedAsync(INode node) => Task.FromResult(new Asked(node));
+}
+
+/// <summary>The same node through its client, HTTP/2 and its service.</summary>
+public sealed class RemoteNodeContractTests : NodeContractTests
+{
+    [Fact]
+    public void Methods_are_those_of_the_protocol()
+    {
+        var service = NodeReflection.Descriptor.Services.Single();
+
+        var known = typeof(NodeMethods).GetProperties()
+            .Select(property => (Kinds: property.PropertyType.GetGenericArguments(), Path: (string)property.PropertyType.GetProperty("Path")!.GetValue(property.GetValue(null))!))
+            .Select(method => $"{method.Path} {method.Kinds[0].Name} {method.Kinds[1].Name}");
+
+        known.ShouldBe(service.Methods.Select(method => $"/{service.FullName}/{method.Name} {method.InputType.ClrType.Name} {method.OutputType.ClrType.Name}"), ignoreOrder: true);
+    }
+
+    private protected override async Task<Asked> AskedAsync(INode node)
+    {
+        var server = await EchoServer.StartAsync(map: app => app.MapNode(node));
+        var client = new RpcClient(server.Address, new RpcClientOptions { MaxMessageBytes = NodeMethods.MaxMessageBytes });
+        var remote = new RemoteNode(client);
+        return new Asked(remote) { Ends = { new Client(remote), server } };
+    }
+
+    private sealed class Client(RemoteNode remote) : IAsyncDisposable
+    {
+        public ValueTask DisposeAsync()
+        {
+            remote.Dispose();
+            return ValueTask.CompletedTask;
+        }
+    }
+}
