@@ -95,7 +95,7 @@ internal sealed partial class ApiKeyService(
             db.ApiKeys.Add(row);
             await db.SaveChangesAsync(CancellationToken.None);
             Changed([.. Rows(), row]);
-            LogMade(row.Id, row.MakerId);
+            LogMade(row.Id, row.MakerId is { } by ? FormattableString.Invariant($"API key {by}") : "an administrator");
             return new ApiKeyCreated(Read(ring.Keys[row.Id], uids.ToDictionary(pair => pair.Value, pair => pair.Key)), text);
         }
         finally
@@ -269,8 +269,8 @@ internal sealed partial class ApiKeyService(
 
     private sealed record Scoped(string[]? Uids);
 
-    [LoggerMessage(1701, LogLevel.Information, "API key {ApiKeyId} was made (by key {MakerId}; empty: by an administrator).")]
-    private partial void LogMade(int apiKeyId, int? makerId);
+    [LoggerMessage(1701, LogLevel.Information, "API key {ApiKeyId} was made by {Maker}.")]
+    private partial void LogMade(int apiKeyId, string maker);
 
     [LoggerMessage(1702, LogLevel.Information, "API key {ApiKeyId} was changed.")]
     private partial void LogChanged(int apiKeyId);

@@ -100,6 +100,7 @@ internal sealed class UsageService(Database database, UsageWriter writer, TimePr
                 Prompt = group.Sum(row => row.PromptTokens),
                 Completion = group.Sum(row => row.CompletionTokens),
             })
+            .OrderBy(row => row.Key.Day).ThenBy(row => row.Key.KeyId).ThenBy(row => row.Key.Uid).ThenBy(row => row.Key.Owner)
             .Take(MostGroups + 1)
             .ToListAsync(cancellationToken);
         var labels = byKey ? await NamesAsync(db.Usage, row => row.KeyId, row => row.KeyLabel) : [];
