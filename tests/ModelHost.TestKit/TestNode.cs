@@ -62,6 +62,13 @@ public sealed class TestNode : IDisposable
         File.Move(path + ".new", path, overwrite: true);
     }
 
+    /// <summary>Removes the keys with which a control plane that has ended encrypted what it stored.</summary>
+    public void LoseKeys()
+    {
+        foreach (var key in Directory.GetFiles(Path.Combine(Data, "keys"), "key-*.xml"))
+            File.Delete(key);
+    }
+
     /// <summary>Ends the processes that a failed test left behind, and removes the folders.</summary>
     public void Dispose()
     {

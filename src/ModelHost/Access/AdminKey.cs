@@ -19,6 +19,9 @@ internal sealed class AdminKey
     {
         if (folder.Read(HashFile) is { Length: > 0 } hash)
         {
+            if (hash.Length != 2 * SHA256.HashSizeInBytes || !hash.All(char.IsAsciiHexDigit))
+                throw new DataFolderException(
+                    $"{folder.File(HashFile)} does not hold the hash of an admin key. Delete it: then the key in {KeyFile} counts, or a new one if that is gone too");
             _hash = Convert.FromHexString(hash);
             return;
         }

@@ -56,12 +56,23 @@ internal sealed class Database(IDbContextFactory<SqliteModelHostDbContext> conte
     public async Task<ModelHostDbContext> OpenAsync(CancellationToken cancellationToken) => await contexts.CreateDbContextAsync(cancellationToken);
 
     /// <summary>Brings the schema up to date, in WAL mode.</summary>
+    /// <exception cref="DataFolderException">The file is damaged, or is no database.</exception>
     public async Task MigrateAsync(CancellationToken cancellationToken)
     {
         await using var db = await contexts.CreateDbContextAsync(cancellationToken);
-        // the provider sets it on files that it makes, and ours is made before, for its mode; the file keeps it
-        await db.Database.ExecuteSqlRawAsync("PRAGMA journal_mode=WAL", cancellationToken);
-        await db.Database.MigrateAsync(cancellationToken);
+        try
+        {
+            // the provider sets it on files that it makes, and ours is made before, for its mode; the file keeps it
+            await db.Database.ExecuteSqlRawAsync("PRAGMA journal_mode=WAL", cancellationToken);
+            // the provider's lock outlives a process that is killed while it holds it, and would be waited for without end; the folder has one owner
+            await db.Database.ExecuteSqlRawAsync("DROP TABLE IF EXISTS \"__EFMigrationsLock\"", cancellationToken);
+            await db.Database.MigrateAsync(cancellationToken);
+        }
+        catch (SqliteException e) when (e.SqliteErrorCode is Corrupt or NotADatabase)
+        {
+            throw new DataFolderException($"the database {db.Database.GetDbConnection().DataSource} is damaged ({e.Message}). Put a copy of it back, or move it "
+                + "and its -wal and -shm files away and start with an empty one: what runs on the nodes is found again, saved configurations and settings are not");
+        }
     }
 
     /// <summary>Whether a write failed because a unique index had the value.</summary>
@@ -70,8 +81,8 @@ internal sealed class Database(IDbContextFactory<SqliteModelHostDbContext> conte
     /// <summary>Whether a write failed because its disk has no room left.</summary>
     public static bool IsFull(Exception e) => e is SqliteException { SqliteErrorCode: Full } || (e.InnerException is { } inner && IsFull(inner));
 
-    // SQLITE_CONSTRAINT_UNIQUE, SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_FULL
-    private const int UniqueViolation = 2067, PrimaryKeyViolation = 1555, Full = 13;
+    // SQLITE_CONSTRAINT_UNIQUE, SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_FULL, SQLITE_CORRUPT, SQLITE_NOTADB
+    private const int UniqueViolation = 2067, PrimaryKeyViolation = 1555, Full = 13, Corrupt = 11, NotADatabase = 26;
 }
 
 /// <summary>Says which disk is full instead of that something went wrong.</summary>

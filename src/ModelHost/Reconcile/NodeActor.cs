@@ -184,8 +184,11 @@ internal sealed partial class NodeActor(
             FailedStarts = row.FailedStarts,
             WarnedOf = row.WarnedOf,
         };
+        var observed = Observe(row, spec, superseded);
+        if (observed == RunObservation.Absent && row is { Wanted: WantedState.Running, RunSeen: false } && vault.Open(row.EnvValues) is null)
+            (observed, engine) = (RunObservation.Refused, Unstartable(row));
         var readyAt = engine is { HasReadyAt: true } ? Run.FromSeconds(engine.ReadyAt) : (DateTimeOffset?)null;
-        var step = DeploymentStateMachine.Next(state, new Observed(Observe(row, spec, superseded), now, readyAt, random.NextDouble()), policy);
+        var step = DeploymentStateMachine.Next(state, new Observed(observed, now, readyAt, random.NextDouble()), policy);
         RunBook.Apply(row, step, engine, policy, now);
         var result = new Step(row, step.Action, seen.RunId);
         if (!db.ChangeTracker.HasChanges() && row.Conflict is null)
@@ -202,6 +205,17 @@ internal sealed partial class NodeActor(
         Tell(seen, row, step, now);
         return result;
     }
+
+    /// <summary>A run that cannot begin, in the words of a node: without its variables it would be another one, at every try.</summary>
+    private static Engine Unstartable(Deployment row) => new()
+    {
+        DeploymentUid = row.Uid,
+        RunId = row.RunId,
+        Phase = EnginePhase.Failed,
+        FailureIsFinal = true,
+        FailureCode = "variables_unreadable",
+        Failure = DeploymentFailures.VariablesGone,
+    };
 
     private static async Task StoreAsync(
         ModelHostDbContext db, Deployment seen, Deployment row, LaunchSpec spec, DeploymentStep step, Engine? engine, DateTimeOffset now,
@@ -236,7 +250,7 @@ internal sealed partial class NodeActor(
 
     private void Tell(Deployment seen, Deployment row, DeploymentStep step, DateTimeOffset now)
     {
-        if (row.Status != seen.Status || row.Detail != seen.Detail)
+        if (IsAnother(seen, row))
             feed.Publish(Change.Deployments(row.Id));
         if (row.Status != seen.Status)
             LogStatus(row.Id, seen.Status, row.Status);
@@ -263,7 +277,7 @@ internal sealed partial class NodeActor(
                     LatestVersion = row.LatestVersion,
                     Lease = row.ReadLease().ToJson(),
                 };
-                request.Env.Add(vault.Open(row.EnvValues));
+                request.Env.Add(vault.Open(row.EnvValues) ?? throw new InvalidOperationException(DeploymentFailures.VariablesGone));
                 await node.Link.StartAsync(request, token);
             }, cancellationToken);
         }
@@ -296,6 +310,11 @@ internal sealed partial class NodeActor(
             LogActionFailed(e, action, deploymentId);
         }
     }
+
+    /// <summary>Whether more has changed than figures.</summary>
+    private static bool IsAnother(Deployment before, Deployment row) =>
+        (before.Status, before.Detail, before.LastError, before.RunId, before.Spec, before.ExpiresAt, before.EngineVersion, before.ImageDigest)
+        != (row.Status, row.Detail, row.LastError, row.RunId, row.Spec, row.ExpiresAt, row.EngineVersion, row.ImageDigest);
 
     [LoggerMessage(1201, LogLevel.Information, "Deployment {DeploymentId} went from {Before} to {Status}.")]
     private partial void LogStatus(int deploymentId, DeploymentStatus before, DeploymentStatus status);

@@ -174,6 +174,26 @@ public sealed class ConfigTests
         JsonElement.DeepEquals((await host.Client.JsonAsync("/api/configs"))[0].GetProperty("payload"), JsonDocument.Parse(payload).RootElement).ShouldBeTrue();
     }
 
+    [Fact]
+    public async Task What_was_stored_with_lost_keys_can_be_read_deleted_and_given_anew()
+    {
+        using var node = new TestNode();
+        int id;
+        await using (var host = await ControlPlane.StartAsync(node, configure: ScriptedNode.WithoutLocalNode))
+            id = await CreateAsync(host, "n", JsonNode.Parse("""{"env_vars":[{"key":"HF_TOKEN","value":"canary-77c1"}]}""")!);
+        node.LoseKeys();
+        await using var second = await ControlPlane.StartAsync(node, configure: ScriptedNode.WithoutLocalNode);
+        Task<HttpResponseMessage> ReplaceAsync(string value) => PutAsync(second, id, $$$"""{"name":"n","payload":{"env_vars":[{"key":"HF_TOKEN","value":"{{{value}}}"}]}}""");
+
+        var shown = (await second.Client.JsonAsync("/api/configs"))[0].GetProperty("payload").ToString();
+        (await ShouldBeProblemAsync(await ReplaceAsync(Mask), HttpStatusCode.BadRequest, "validation", "payload")).ShouldContain("where no value is stored");
+        using var replaced = await ReplaceAsync("another");
+
+        shown.ShouldContain(Mask);
+        replaced.StatusCode.ShouldBe(HttpStatusCode.OK);
+        (await StoredAsync(second, id)).Values.ShouldBe(["\"another\""]);
+    }
+
     private static Task<ControlPlane> StartAsync() => ControlPlane.StartAsync(configure: ScriptedNode.WithoutLocalNode);
 
     private static StringContent Json(string text) => new(text, Encoding.UTF8, "application/json");
@@ -194,7 +214,7 @@ public sealed class ConfigTests
     private static async Task<Dictionary<string, string>> StoredAsync(ControlPlane host, int id)
     {
         await using var db = await host.Services.GetRequiredService<Database>().OpenAsync(Ct);
-        return host.Services.GetRequiredService<EnvironmentVault>().Open((await db.Configs.SingleAsync(config => config.Id == id, Ct)).EnvValues);
+        return host.Services.GetRequiredService<EnvironmentVault>().Open((await db.Configs.SingleAsync(config => config.Id == id, Ct)).EnvValues)!;
     }
 
     private static async Task<string> ShouldBeProblemAsync(HttpResponseMessage answer, HttpStatusCode status, string code, string? field = null)

@@ -1,8 +1,10 @@
+using Microsoft.Data.Sqlite;
 using Microsoft.EntityFrameworkCore;
 using Microsoft.Extensions.DependencyInjection;
 using ModelHost.Data;
 using ModelHost.Hosting;
 using ModelHost.TestKit;
+using ModelHost.Tests.Reconcile;
 
 namespace ModelHost.Tests.Data;
 
@@ -57,6 +59,66 @@ public sealed class DatabaseTests
         (await second.ExitAsync()).ShouldBe(1);
         await Deadline.UntilAsync(() => second.Output.Count > 0);
         second.Output.ShouldHaveSingleItem().ShouldStartWith($"modelhost: the data folder {host.Node.Data} is used by another modelhost");
+    }
+
+    [Theory]
+    [InlineData("modelhost.db", "not a database, but long enough to be taken for the header of one, and then some more of it; and more of it, and more, and more, and still more")]
+    [InlineData("admin-key.sha256", "not a hash")]
+    [InlineData("admin-key.sha256", "abcd")]
+    public async Task A_damaged_file_ends_the_start_and_is_named_with_what_helps(string name, string content)
+    {
+        using var node = new TestNode();
+        await File.WriteAllTextAsync(Path.Combine(node.Data, name), content, Ct);
+
+        await using var process = ModelHostProcess.Start(["serve", "--data", node.Data, "--urls", "http://127.0.0.1:0", .. node.Configuration]);
+
+        (await process.ExitAsync()).ShouldBe(1);
+        await Deadline.UntilAsync(() => process.Output.Any(line => line.StartsWith("modelhost: ", StringComparison.Ordinal)));
+        process.Output[^1].ShouldContain(Path.Combine(node.Data, name));
+        process.Output.ShouldAllBe(line => !line.TrimStart().StartsWith("at ", StringComparison.Ordinal), "no stack trace");
+        (await File.ReadAllTextAsync(Path.Combine(node.Data, name), Ct)).ShouldBe(content);
+    }
+
+    [Fact]
+    public async Task A_schema_that_is_damaged_is_a_damaged_database()
+    {
+        using var node = new TestNode();
+        await using (await ControlPlane.StartAsync(node, configure: ScriptedNode.WithoutLocalNode))
+        {
+        }
+        SqliteConnection.ClearAllPools();
+        await using (var file = new FileStream(Path.Combine(node.Data, "modelhost.db"), FileMode.Open))
+        {
+            file.Position = 100; // after the header of the file: the tree of all tables
+            await file.WriteAsync(new byte[3000], Ct);
+        }
+
+        var failure = await Should.ThrowAsync<DataFolderException>(() => ControlPlane.StartAsync(node, configure: ScriptedNode.WithoutLocalNode));
+
+        failure.Message.ShouldStartWith($"the database {Path.Combine(node.Data, "modelhost.db")} is damaged (");
+    }
+
+    [Fact]
+    public async Task A_process_that_was_killed_while_it_held_the_lock_of_the_schema_holds_up_no_start()
+    {
+        using var node = new TestNode();
+        await using (await ControlPlane.StartAsync(node, configure: ScriptedNode.WithoutLocalNode))
+        {
+        }
+        await using (var db = new SqliteConnection($"Data Source={Path.Combine(node.Data, "modelhost.db")};Pooling=false"))
+        {
+            await db.OpenAsync(Ct);
+            await using var command = db.CreateCommand();
+            command.CommandText = """
+                CREATE TABLE IF NOT EXISTS "__EFMigrationsLock" ("Id" INTEGER NOT NULL CONSTRAINT "PK___EFMigrationsLock" PRIMARY KEY, "Timestamp" TEXT NOT NULL);
+                INSERT INTO "__EFMigrationsLock" VALUES (1, '2026-01-01 00:00:00+00:00');
+                """;
+            await command.ExecuteNonQueryAsync(Ct);
+        }
+
+        await using var host = await ControlPlane.StartAsync(node, configure: ScriptedNode.WithoutLocalNode).WaitAsync(TimeSpan.FromSeconds(60), Ct);
+
+        (await host.Client.JsonAsync("/api/deployments")).GetArrayLength().ShouldBe(0);
     }
 
     [Fact]

@@ -38,7 +38,7 @@ public sealed class AdoptionTests
         await using var second = await ControlPlane.StartAsync(node);
         var after = await Deadline.UntilAsync(() => second.Client.JsonAsync("/api/deployments"), all => all.GetArrayLength() == 1 && Text(all[0], "status") == "running");
         var row = await RowAsync(second, after[0].GetProperty("id").GetInt32());
-        var values = second.Services.GetRequiredService<EnvironmentVault>().Open(row.EnvValues);
+        var values = second.Services.GetRequiredService<EnvironmentVault>().Open(row.EnvValues)!;
         using var answer = await second.Client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("lost", maxTokens: 3), Ct);
         var refused = await StartAsync(second, Request(before.GetProperty("node_id").GetInt32(), "lost", 8299));
         await second.Client.StopModelAsync(row.Id);

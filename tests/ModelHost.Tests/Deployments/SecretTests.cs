@@ -65,7 +65,7 @@ public sealed class SecretTests
         var holding = files.Where(file => Read(file).Contains(Canary, StringComparison.Ordinal)).ToArray();
         var vault = host.Services.GetRequiredService<EnvironmentVault>();
         await using var db = await host.Services.GetRequiredService<Database>().OpenAsync(Ct);
-        var kept = (await db.Deployments.AsNoTracking().ToListAsync(Ct)).Select(row => vault.Open(row.EnvValues).GetValueOrDefault("HF_TOKEN")).ToArray();
+        var kept = (await db.Deployments.AsNoTracking().ToListAsync(Ct)).Select(row => vault.Open(row.EnvValues)!.GetValueOrDefault("HF_TOKEN")).ToArray();
         await host.Client.StopModelAsync(started);
         await host.Client.StopModelAsync(recorded);
 

@@ -19,7 +19,9 @@ namespace ModelHost.Tests.Reconcile;
 internal sealed class ScriptedNode : INode, IAsyncDisposable
 {
     private readonly ConcurrentDictionary<string, Engine> _engines = new();
+    private readonly ConcurrentQueue<string> _asked = new();
     private readonly CancellationTokenSource _ended = new();
+    private NodeHandle? _handle;
     private Task _actor = Task.CompletedTask;
     private int _reports;
 
@@ -29,7 +31,10 @@ internal sealed class ScriptedNode : INode, IAsyncDisposable
     /// <summary>How often it was asked for a report.</summary>
     public int Reports => Volatile.Read(ref _reports);
 
-    /// <summary>Whether it answers no more.</summary>
+    /// <summary>What it was asked to do, in order.</summary>
+    public IReadOnlyList<string> Asked => [.. _asked];
+
+    /// <summary>Whether it answers no more, in reports or otherwise.</summary>
     public bool IsSilent { get; set; }
 
     /// <summary>Whether runs that are asked for begin, and are ready at once.</summary>
@@ -52,6 +57,7 @@ internal sealed class ScriptedNode : INode, IAsyncDisposable
         }
         var handle = new NodeHandle(node.Id, node, services.GetRequiredService<LiveSettings>());
         services.GetRequiredService<NodeRegistry>().Add(handle);
+        node._handle = handle;
         node._actor = new NodeActor(
             handle, services.GetRequiredService<Database>(), services.GetRequiredService<EnvironmentVault>(), services.GetRequiredService<LifecyclePolicySource>(),
             services.GetRequiredService<RouteSource>(), services.GetRequiredService<ChangeFeed>(), services.GetRequiredService<LiveSettings>(), TimeProvider.System,
@@ -59,17 +65,55 @@ internal sealed class ScriptedNode : INode, IAsyncDisposable
         return node;
     }
 
+    /// <summary>Lets it be looked at, and waits until that has been done.</summary>
+    public async Task PassAsync()
+    {
+        // one that has begun already may have read what was stored before
+        for (var before = Reports; Reports < before + 2;)
+        {
+            _handle!.Wake();
+            await Deadline.UntilAsync(() => Reports > before);
+        }
+    }
+
+    /// <summary>Lets an engine end by itself.</summary>
+    public void Fail(string deploymentUid)
+    {
+        foreach (var engine in _engines.Values.Where(engine => engine.DeploymentUid == deploymentUid))
+            (engine.Phase, engine.FailureCode, engine.Failure) = (EnginePhase.Failed, "engine_exited", "The engine ended.");
+    }
+
     public Task<StartReply> StartAsync(StartRequest request, CancellationToken cancellationToken)
     {
+        Hear($"start {request.RunId}");
         if (Starts)
-            _engines[request.RunId] = new Engine { DeploymentUid = request.DeploymentUid, RunId = request.RunId, Phase = EnginePhase.Ready, EngineUrl = "http://127.0.0.1:9", Runtime = "process" };
+        {
+            _engines[request.RunId] = new Engine
+            {
+                DeploymentUid = request.DeploymentUid,
+                RunId = request.RunId,
+                Phase = EnginePhase.Ready,
+                EngineUrl = "http://127.0.0.1:9",
+                Runtime = "process",
+                LaunchSpec = request.LaunchSpec,
+                Lease = request.Lease,
+            };
+        }
         return Task.FromResult(new StartReply());
     }
 
     public Task<StopReply> StopAsync(StopRequest request, CancellationToken cancellationToken)
     {
+        Hear($"stop {request.RunId}");
         _engines.TryRemove(request.RunId, out _);
         return Task.FromResult(new StopReply());
+    }
+
+    private void Hear(string asked)
+    {
+        _asked.Enqueue(asked);
+        if (IsSilent)
+            throw new IOException("silent");
     }
 
     public Task<NodeReport> ReportAsync(ReportRequest request, CancellationToken cancellationToken)
@@ -78,15 +122,22 @@ internal sealed class ScriptedNode : INode, IAsyncDisposable
         if (IsSilent)
             throw new IOException("silent");
         var report = new NodeReport { NodeId = "scripted", Hostname = "scripted", Runtimes = { "process" } };
-        report.Engines.Add(_engines.Values);
+        report.Engines.Add(_engines.Values.Select(engine => engine.Clone()));
         return Task.FromResult(report);
     }
 
-    public Task<LogsReply> LogsAsync(LogsRequest request, CancellationToken cancellationToken) => Task.FromResult(new LogsReply());
+    public Task<LogsReply> LogsAsync(LogsRequest request, CancellationToken cancellationToken) =>
+        IsSilent ? Task.FromException<LogsReply>(new IOException("silent")) : Task.FromResult(new LogsReply());
 
     public IAsyncEnumerable<LogPiece> LogFileAsync(LogsRequest request, CancellationToken cancellationToken) => AsyncEnumerable.Empty<LogPiece>();
 
-    public Task<UpdateReply> UpdateAsync(UpdateRequest request, CancellationToken cancellationToken) => Task.FromResult(new UpdateReply());
+    public Task<UpdateReply> UpdateAsync(UpdateRequest request, CancellationToken cancellationToken)
+    {
+        Hear($"update {request.RunId}");
+        if (_engines.TryGetValue(request.RunId, out var engine))
+            (engine.LaunchSpec, engine.Lease) = (request.LaunchSpec, request.Lease);
+        return Task.FromResult(new UpdateReply());
+    }
 
     public Task<EnvironmentReply> EnvironmentAsync(EnvironmentRequest request, CancellationToken cancellationToken) => Task.FromResult(new EnvironmentReply());
 

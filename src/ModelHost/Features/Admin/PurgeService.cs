@@ -40,6 +40,8 @@ internal sealed partial class PurgeService(
             feed.Publish(Change.AllDeployments);
         if (targets.Overlaps([Nodes, Metrics]))
             feed.Publish(Change.Nodes);
+        if (targets.Contains(Configs))
+            feed.Publish(Change.Configs);
         return new PurgeResult(counts);
     }
 

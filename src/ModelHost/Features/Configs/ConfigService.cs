@@ -3,11 +3,12 @@ using Microsoft.EntityFrameworkCore;
 using ModelHost.Core;
 using ModelHost.Data;
 using ModelHost.Features.Deployments;
+using ModelHost.Features.Events;
 
 namespace ModelHost.Features.Configs;
 
 /// <summary>Keeps saved configurations.</summary>
-internal sealed class ConfigService(Database database, EnvironmentVault vault, TimeProvider time)
+internal sealed class ConfigService(Database database, EnvironmentVault vault, ChangeFeed feed, TimeProvider time)
 {
     private static readonly Dictionary<string, string> NothingStored = [];
 
@@ -36,7 +37,7 @@ internal sealed class ConfigService(Database database, EnvironmentVault vault, T
         await using var db = await database.OpenAsync(cancellationToken);
         if (await db.Configs.FirstOrDefaultAsync(config => config.Id == id, cancellationToken) is not { } row)
             return NotFound(id);
-        if (!Check(request, vault.Open(row.EnvValues)).TryGet(out var payload, out var fault))
+        if (!Check(request, vault.Open(row.EnvValues) ?? NothingStored).TryGet(out var payload, out var fault))
             return fault;
         (row.Name, row.Payload, row.EnvValues) = (request.Name!, payload.Shown, vault.Seal(payload.Values));
         return await StoreAsync(db, row, cancellationToken);
@@ -46,7 +47,10 @@ internal sealed class ConfigService(Database database, EnvironmentVault vault, T
     public async Task<Result<Deleted>> DeleteAsync(int id, CancellationToken cancellationToken)
     {
         await using var db = await database.OpenAsync(cancellationToken);
-        return await db.Configs.Where(config => config.Id == id).ExecuteDeleteAsync(cancellationToken) == 0 ? NotFound(id) : new Deleted();
+        if (await db.Configs.Where(config => config.Id == id).ExecuteDeleteAsync(cancellationToken) == 0)
+            return NotFound(id);
+        feed.Publish(Change.Configs);
+        return new Deleted();
     }
 
     private static Result<ConfigPayload> Check(DeploymentConfigCreate request, IReadOnlyDictionary<string, string> stored) =>
@@ -54,11 +58,12 @@ internal sealed class ConfigService(Database database, EnvironmentVault vault, T
             ? Failure.Invalid("name", "is blank or holds control characters")
             : ConfigPayload.Read(request.Payload!.Value, stored);
 
-    private static async Task<Result<DeploymentConfigRead>> StoreAsync(ModelHostDbContext db, SavedConfig row, CancellationToken cancellationToken)
+    private async Task<Result<DeploymentConfigRead>> StoreAsync(ModelHostDbContext db, SavedConfig row, CancellationToken cancellationToken)
     {
         try
         {
             await db.SaveChangesAsync(cancellationToken);
+            feed.Publish(Change.Configs);
             return Read(row);
         }
         catch (DbUpdateException e) when (Database.IsDuplicate(e))

@@ -43,6 +43,13 @@ internal static class DeploymentFailures
     public static Failure Unreadable(int id) => new(
         FailureKind.Conflict, "deployment.newer", $"Deployment {id} was written by a newer version of ModelHost, or for a backend that is not there.");
 
+    public static Failure VariablesUnreadable(int id) => new(
+        FailureKind.Conflict, "deployment.variables_unreadable", $"Deployment {id}: {VariablesGone}");
+
+    /// <summary>Why a run cannot have its variables.</summary>
+    public const string VariablesGone = "The values of its variables cannot be decrypted: the keys for them are no longer in the data folder's keys. "
+        + "Put those back and start ModelHost again, or start the model as a new deployment and give the values.";
+
     public static Failure NoLog(int id) => new(FailureKind.NotFound, "deployment.no_log", $"The latest run of deployment {id} has no log.");
 
     public static Failure LogUnreachable(string hostname) => new(

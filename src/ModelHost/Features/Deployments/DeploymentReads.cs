@@ -9,9 +9,10 @@ using ModelHost.Protocol;
 namespace ModelHost.Features.Deployments;
 
 /// <summary>Deployments as the API shows them.</summary>
-internal sealed class DeploymentReads(Database database, NodeRegistry nodes)
+internal sealed class DeploymentReads(Database database, NodeRegistry nodes, TimeProvider time)
 {
     private const int MaxName = 255;
+    private static readonly TimeSpan LogPatience = TimeSpan.FromSeconds(10);
 
     /// <summary>The deployments that a query asks for, newest first, with what their engines say now.</summary>
     public async Task<Result<DeploymentPage>> ListAsync(DeploymentQuery query, CancellationToken cancellationToken)
@@ -103,10 +104,19 @@ internal sealed class DeploymentReads(Database database, NodeRegistry nodes)
         }
         if (nodes.Find(row.NodeId) is not { } node)
             return DeploymentFailures.NodeSilent($"{row.NodeId}");
-        var reply = await node.Link.LogsAsync(
-            new LogsRequest { DeploymentUid = row.Uid, RunId = run ?? row.RunId, Tail = Math.Clamp(tail, 1, 2000) }, cancellationToken);
         var spec = row.ReadSpec();
-        return new DeploymentLogs($"{spec.ModelName}:{spec.Port}", reply.Lines);
+        try
+        {
+            var request = new LogsRequest { DeploymentUid = row.Uid, RunId = run ?? row.RunId, Tail = Math.Clamp(tail, 1, 2000) };
+            var reply = await node.Link.LogsAsync(request, cancellationToken).WaitAsync(LogPatience, time, cancellationToken);
+            return new DeploymentLogs($"{spec.ModelName}:{spec.Port}", reply.Lines);
+        }
+#pragma warning disable CA1031 // whatever the link throws means the same: the node did not hand it out
+        catch (Exception) when (!cancellationToken.IsCancellationRequested)
+#pragma warning restore CA1031
+        {
+            return DeploymentFailures.LogUnreachable(node.LastReport?.Hostname ?? $"{row.NodeId}");
+        }
     }
 
     /// <summary>A row with what its engine says now.</summary>

@@ -10,7 +10,7 @@ namespace ModelHost.Features.Deployments;
 
 /// <summary>Changes what is wanted of deployments that are there; reconciliation does the rest.</summary>
 internal sealed partial class DeploymentService(
-    Database database, NodeRegistry nodes, DeploymentReads reads, ChangeFeed feed, TimeProvider time, ILogger<DeploymentService> logger)
+    Database database, NodeRegistry nodes, RunEnds ends, DeploymentReads reads, ChangeFeed feed, TimeProvider time, ILogger<DeploymentService> logger)
 {
     private const int Attempts = 5;
 
@@ -55,8 +55,11 @@ internal sealed partial class DeploymentService(
         {
             if (LaunchSpec.FromJson(row.Spec) is not { } spec)
                 return DeploymentFailures.Unreadable(row.Id);
+            if (spec.Pinned == request.Pinned)
+                return false;
             row.Spec = (spec with { Pinned = request.Pinned!.Value }).ToJson();
-            return spec.Pinned != request.Pinned;
+            row.LeaseVersion++;
+            return true;
         }, LogPinned, cancellationToken);
     }
 
@@ -75,19 +78,17 @@ internal sealed partial class DeploymentService(
         LogDeleted(id);
         feed.Publish(Change.Deployments(id));
         if (nodes.Find(row.NodeId) is { } node)
-            await ForgetAsync(node, row, cancellationToken);
+            await ends.EndAsync(node, Idle(node, row));
         nodes.Wake(row.NodeId);
         return new Deleted();
     }
 
-    /// <summary>Gives up what does not run yet or no longer.</summary>
-    private static async Task ForgetAsync(NodeHandle node, Deployment row, CancellationToken cancellationToken)
+    /// <summary>The runs of a deployment that do not run yet or no longer.</summary>
+    private static IEnumerable<string> Idle(NodeHandle node, Deployment row)
     {
         var reported = node.LastReport?.Engines.Where(engine => engine.DeploymentUid == row.Uid).ToArray() ?? [];
         var idle = reported.Where(engine => engine.Phase is EnginePhase.Preparing or EnginePhase.Failed or EnginePhase.Expired).Select(engine => engine.RunId);
-        var unseen = reported.Any(engine => engine.RunId == row.RunId) ? [] : (string[])[row.RunId];
-        foreach (var run in idle.Concat(unseen))
-            await node.Link.StopAsync(new StopRequest { RunId = run }, cancellationToken);
+        return reported.Any(engine => engine.RunId == row.RunId) ? idle : idle.Append(row.RunId);
     }
 
     /// <summary>Changes a row, and tells its node.</summary>

@@ -8,17 +8,14 @@ using ModelHost.Features.Events;
 using ModelHost.Features.Nodes;
 using ModelHost.Features.Releases;
 using ModelHost.Gateway;
-using ModelHost.Protocol;
 
 namespace ModelHost.Features.Deployments;
 
 /// <summary>Begins deployments: checks, reserves and stores the wish.</summary>
 internal sealed partial class DeploymentStarts(
     Database database, NodeRegistry nodes, LaunchChecks checks, Idempotency idempotency, EnvironmentVault vault, ReleaseService releases,
-    RouteSource routes, DeploymentReads reads, ChangeFeed feed, TimeProvider time, ILogger<DeploymentStarts> logger)
+    RouteSource routes, RunEnds ends, DeploymentReads reads, ChangeFeed feed, TimeProvider time, ILogger<DeploymentStarts> logger)
 {
-    private static readonly TimeSpan EndDeadline = TimeSpan.FromSeconds(10);
-
     /// <summary>
     /// Checks what can be checked at once, reserves port and names, and stores the wish. The pull and the start go on in the background
     /// and survive a restart.
@@ -74,25 +71,10 @@ internal sealed partial class DeploymentStarts(
             before = row.RunId;
             return await StoreAgainAsync(db, row, request, latest, cancellationToken);
         }, Launched, cancellationToken);
+        // what is left of a run that failed: once the row names another one, nobody looks after it
         if (answer.Failure is null && nodes.Find(known.NodeId) is { } node && node.Engine(before) is not null)
-            await EndAsync(node, before);
+            await ends.EndAsync(node, [before]);
         return answer;
-    }
-
-    /// <summary>Ends what is left of a run that failed: once the row names another one, nobody looks after it.</summary>
-    private async Task EndAsync(NodeHandle node, string runId)
-    {
-        using var deadline = new CancellationTokenSource(EndDeadline, time);
-        try
-        {
-            await node.Link.StopAsync(new StopRequest { RunId = runId }, deadline.Token);
-        }
-#pragma warning disable CA1031 // the restart is stored and goes on, whatever the link throws
-        catch (Exception e)
-#pragma warning restore CA1031
-        {
-            LogLeft(e, runId, node.Id);
-        }
     }
 
     /// <summary>Stores a deployment and its key in one transaction, or finds what was stored with the key before.</summary>
@@ -152,7 +134,9 @@ internal sealed partial class DeploymentStarts(
         if (!Reread(row).TryGet(out var again, out var refusal))
             return refusal;
         var (spec, recipe) = again;
-        if (EngineRequestRules.Check(recipe, spec.EngineArgs, spec.ExtraArgs, vault.Open(row.EnvValues)) is { } denied)
+        if (vault.Open(row.EnvValues) is not { } variables)
+            return DeploymentFailures.VariablesUnreadable(row.Id);
+        if (EngineRequestRules.Check(recipe, spec.EngineArgs, spec.ExtraArgs, variables) is { } denied)
             return denied;
         if (!(await checks.SiteAsync(db, row.NodeId, spec, recipe, spec.Runtime, cancellationToken)).TryGet(out var site, out refusal))
             return refusal;
@@ -237,9 +221,6 @@ internal sealed partial class DeploymentStarts(
 
     [LoggerMessage(1001, LogLevel.Information, "Deployment {DeploymentId} ({DeploymentUid}) is wanted on node {Hostname}.")]
     private partial void LogCreated(int deploymentId, string deploymentUid, string hostname);
-
-    [LoggerMessage(1007, LogLevel.Warning, "What is left of run {RunId} on node {NodeId} could not be ended; another run has taken its place.")]
-    private partial void LogLeft(Exception exception, string runId, int nodeId);
 
     [LoggerMessage(1004, LogLevel.Information, "Deployment {DeploymentId} ({DeploymentUid}) was recorded; nothing is started for it.")]
     private partial void LogRecorded(int deploymentId, string deploymentUid);

@@ -15,6 +15,8 @@ internal enum ChangeKind
     Settings,
     /// <summary>API keys.</summary>
     ApiKeys,
+    /// <summary>Saved configurations. Clients are not told: the published events have no word for it.</summary>
+    Configs,
     /// <summary>Anything: the subscriber was too slow, what it missed is not known any more, and it has to read everything anew.</summary>
     Missed,
 }
@@ -35,6 +37,9 @@ internal sealed record Change(ChangeKind Kind, IReadOnlyList<int>? Ids = null)
 
     /// <summary>API keys.</summary>
     public static Change ApiKeys { get; } = new(ChangeKind.ApiKeys);
+
+    /// <summary>Saved configurations.</summary>
+    public static Change Configs { get; } = new(ChangeKind.Configs);
 
     /// <summary>Anything.</summary>
     public static Change Missed { get; } = new(ChangeKind.Missed);
