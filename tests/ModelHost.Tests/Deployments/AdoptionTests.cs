@@ -94,7 +94,7 @@ public sealed class AdoptionTests
     {
         using var node = new TestNode();
         var copy = Path.Combine(node.Data, "copy.db");
-        int kept, extended;
+        int kept, extended, pinned;
         string run;
         DateTimeOffset? end;
         await using (var host = await ControlPlane.StartAsync(node, configuration: ["Lifecycle:RelaunchDelay=00:00:00.100"]))
@@ -102,12 +102,15 @@ public sealed class AdoptionTests
             var nodeId = await host.Client.NodeAsync("process");
             extended = await host.Client.StartModelAsync(Request(nodeId, "extended", 8201, r => r["duration_seconds"] = 3600));
             kept = await host.Client.StartModelAsync(Request(nodeId, "kept", 8202, r => r["max_failed_restarts"] = 5));
-            await host.Client.StatusAsync(extended, "running");
-            await host.Client.StatusAsync(kept, "running");
+            pinned = await host.Client.StartModelAsync(Request(nodeId, "pinned", 8204, r => r["duration_seconds"] = 3600));
+            foreach (var id in (int[])[extended, kept, pinned])
+                await host.Client.StatusAsync(id, "running");
             Backup(node, copy);
 
             end = await ExtendAsync(host, extended, 5);
             await AcknowledgedAsync(host, extended, 1);
+            await host.Client.PostedAsync($"/{pinned}/pin", new JsonObject { ["pinned"] = true });
+            await AcknowledgedAsync(host, pinned, 1);
             // another run of the one, and a deployment that the copy knows nothing of
             run = (await RowAsync(host, kept)).RunId;
             Kill(node, run);
@@ -121,9 +124,10 @@ public sealed class AdoptionTests
 
         await using var second = await ControlPlane.StartAsync(node);
         var all = await Deadline.UntilAsync(() => second.Client.JsonAsync("/api/deployments"),
-            all => all.GetArrayLength() == 3 && all.EnumerateArray().All(d => Text(d, "status") == "running"));
+            all => all.GetArrayLength() == 4 && all.EnumerateArray().All(d => Text(d, "status") == "running"));
         // long enough for a pass that would end one of them
         await Deadline.UntilAsync(() => RowAsync(second, extended), row => row.LeaseVersion == 1);
+        await Deadline.UntilAsync(() => RowAsync(second, pinned), row => row.LeaseVersion == 1);
         var rows = (await Task.WhenAll(all.EnumerateArray().Select(d => RowAsync(second, d.GetProperty("id").GetInt32())))).ToDictionary(row => row.ReadSpec().PublicName);
         var after = Pids(node);
         foreach (var row in rows.Values)
@@ -132,6 +136,7 @@ public sealed class AdoptionTests
         rows["kept"].RunId.ShouldBe(run);
         rows["kept"].Id.ShouldBe(kept);
         rows["extended"].ExpiresAt.ShouldBe(end);
+        rows["pinned"].ReadSpec().Pinned.ShouldBeTrue();
         rows["extended"].ReadSpec().DurationSeconds.ShouldBe(6 * 3600);
         after.ShouldBe(pids, ignoreOrder: true);
     }

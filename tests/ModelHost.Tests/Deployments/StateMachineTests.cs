@@ -15,46 +15,103 @@ public sealed class StateMachineTests
 
     private static DeploymentState Fresh => new(WantedState.Running, Starting, RunSeen: false, null, Lease) { BeginsAt = Now };
 
-    // The published transitions, with the corrections of this system; "again" is a new run.
+    // The published transitions, with the corrections of this system: silence makes a deployment unreachable and nothing else, a failed launch
+    // stays an error, and an engine that ended by itself or is gone is followed by a new run (the last column).
     [Theory]
-    // a start: asked for until the node works on it, loads, serves
+    // a start that has not been seen to exist yet, and one that has
+    [InlineData(Starting, false, RunObservation.Unknown, Starting, NodeAction.None, RunEnd.None, false)]
+    [InlineData(Starting, false, NodeUnreachable, Unreachable, NodeAction.None, RunEnd.None, false)]
     [InlineData(Starting, false, Absent, Starting, NodeAction.Start, RunEnd.None, false)]
+    [InlineData(Starting, false, Clearing, Starting, NodeAction.None, RunEnd.None, false)]
     [InlineData(Starting, false, Preparing, Starting, NodeAction.None, RunEnd.None, false)]
     [InlineData(Starting, false, Loading, DeploymentStatus.Loading, NodeAction.None, RunEnd.None, false)]
     [InlineData(Starting, false, Ready, Running, NodeAction.None, RunEnd.None, false)]
+    [InlineData(Starting, false, RunObservation.Stopping, DeploymentStatus.Stopping, NodeAction.None, RunEnd.None, false)]
+    [InlineData(Starting, false, Failed, Starting, NodeAction.Stop, RunEnd.Failed, true)]
+    [InlineData(Starting, false, Refused, Error, NodeAction.Stop, RunEnd.Failed, false)]
+    [InlineData(Starting, false, RunObservation.Expired, Starting, NodeAction.Stop, RunEnd.Expired, true)]
+    [InlineData(Starting, true, RunObservation.Unknown, Starting, NodeAction.None, RunEnd.None, false)]
+    [InlineData(Starting, true, NodeUnreachable, Unreachable, NodeAction.None, RunEnd.None, false)]
+    [InlineData(Starting, true, Absent, Starting, NodeAction.None, RunEnd.Vanished, true)]
+    [InlineData(Starting, true, Clearing, Starting, NodeAction.None, RunEnd.None, false)]
+    [InlineData(Starting, true, Preparing, Starting, NodeAction.None, RunEnd.None, false)]
+    [InlineData(Starting, true, Loading, DeploymentStatus.Loading, NodeAction.None, RunEnd.None, false)]
+    [InlineData(Starting, true, Ready, Running, NodeAction.None, RunEnd.None, false)]
+    [InlineData(Starting, true, RunObservation.Stopping, DeploymentStatus.Stopping, NodeAction.None, RunEnd.None, false)]
+    [InlineData(Starting, true, Failed, Starting, NodeAction.Stop, RunEnd.Failed, true)]
+    [InlineData(Starting, true, Refused, Error, NodeAction.Stop, RunEnd.Failed, false)]
+    [InlineData(Starting, true, RunObservation.Expired, Starting, NodeAction.Stop, RunEnd.Expired, true)]
+    // a load
+    [InlineData(DeploymentStatus.Loading, true, RunObservation.Unknown, DeploymentStatus.Loading, NodeAction.None, RunEnd.None, false)]
+    [InlineData(DeploymentStatus.Loading, true, NodeUnreachable, Unreachable, NodeAction.None, RunEnd.None, false)]
+    [InlineData(DeploymentStatus.Loading, true, Absent, Starting, NodeAction.None, RunEnd.Vanished, true)]
+    [InlineData(DeploymentStatus.Loading, true, Clearing, Starting, NodeAction.None, RunEnd.None, false)]
+    [InlineData(DeploymentStatus.Loading, true, Preparing, Starting, NodeAction.None, RunEnd.None, false)]
     [InlineData(DeploymentStatus.Loading, true, Loading, DeploymentStatus.Loading, NodeAction.None, RunEnd.None, false)]
     [InlineData(DeploymentStatus.Loading, true, Ready, Running, NodeAction.None, RunEnd.None, false)]
-    // a failed launch stays an error; an engine that ends by itself, or is gone, is followed by another run
-    [InlineData(Starting, false, Refused, Error, NodeAction.Stop, RunEnd.Failed, false)]
-    [InlineData(DeploymentStatus.Loading, true, Refused, Error, NodeAction.Stop, RunEnd.Failed, false)]
+    [InlineData(DeploymentStatus.Loading, true, RunObservation.Stopping, DeploymentStatus.Stopping, NodeAction.None, RunEnd.None, false)]
     [InlineData(DeploymentStatus.Loading, true, Failed, Starting, NodeAction.Stop, RunEnd.Failed, true)]
-    [InlineData(DeploymentStatus.Loading, true, Absent, Starting, NodeAction.None, RunEnd.Vanished, true)]
+    [InlineData(DeploymentStatus.Loading, true, Refused, Error, NodeAction.Stop, RunEnd.Failed, false)]
+    [InlineData(DeploymentStatus.Loading, true, RunObservation.Expired, Starting, NodeAction.Stop, RunEnd.Expired, true)]
+    // a model that serves
+    [InlineData(Running, true, RunObservation.Unknown, Running, NodeAction.None, RunEnd.None, false)]
+    [InlineData(Running, true, NodeUnreachable, Unreachable, NodeAction.None, RunEnd.None, false)]
+    [InlineData(Running, true, Absent, Starting, NodeAction.None, RunEnd.Vanished, true)]
+    [InlineData(Running, true, Clearing, Starting, NodeAction.None, RunEnd.None, false)]
+    [InlineData(Running, true, Preparing, Starting, NodeAction.None, RunEnd.None, false)]
+    [InlineData(Running, true, Loading, Running, NodeAction.None, RunEnd.None, false)]
+    [InlineData(Running, true, Ready, Running, NodeAction.None, RunEnd.None, false)]
+    [InlineData(Running, true, RunObservation.Stopping, DeploymentStatus.Stopping, NodeAction.None, RunEnd.None, false)]
     [InlineData(Running, true, Failed, Starting, NodeAction.Stop, RunEnd.Failed, true)]
     [InlineData(Running, true, Refused, Error, NodeAction.Stop, RunEnd.Failed, false)]
-    [InlineData(Running, true, Absent, Starting, NodeAction.None, RunEnd.Vanished, true)]
-    // an earlier run makes way first
-    [InlineData(Starting, false, Clearing, Starting, NodeAction.None, RunEnd.None, false)]
-    // a node that ended it by a lease that has been extended since
     [InlineData(Running, true, RunObservation.Expired, Starting, NodeAction.Stop, RunEnd.Expired, true)]
-    // what serves stays
-    [InlineData(Running, true, Ready, Running, NodeAction.None, RunEnd.None, false)]
-    [InlineData(Running, true, Loading, Running, NodeAction.None, RunEnd.None, false)]
-    [InlineData(Running, true, RunObservation.Stopping, DeploymentStatus.Stopping, NodeAction.None, RunEnd.None, false)]
-    // silence
-    [InlineData(Starting, false, NodeUnreachable, Unreachable, NodeAction.None, RunEnd.None, false)]
-    [InlineData(DeploymentStatus.Loading, true, NodeUnreachable, Unreachable, NodeAction.None, RunEnd.None, false)]
-    [InlineData(Running, true, NodeUnreachable, Unreachable, NodeAction.None, RunEnd.None, false)]
+    // a model that sleeps; what wakes it and how is the warm cache's matter
+    [InlineData(PausedRam, true, RunObservation.Unknown, PausedRam, NodeAction.None, RunEnd.None, false)]
     [InlineData(PausedRam, true, NodeUnreachable, Unreachable, NodeAction.None, RunEnd.None, false)]
-    [InlineData(Running, true, RunObservation.Unknown, Running, NodeAction.None, RunEnd.None, false)]
+    [InlineData(PausedRam, true, Absent, Starting, NodeAction.None, RunEnd.Vanished, true)]
+    [InlineData(PausedRam, true, Clearing, Starting, NodeAction.None, RunEnd.None, false)]
+    [InlineData(PausedRam, true, Preparing, Starting, NodeAction.None, RunEnd.None, false)]
+    [InlineData(PausedRam, true, Loading, DeploymentStatus.Loading, NodeAction.None, RunEnd.None, false)]
+    [InlineData(PausedRam, true, Ready, Running, NodeAction.None, RunEnd.None, false)]
+    [InlineData(PausedRam, true, RunObservation.Stopping, DeploymentStatus.Stopping, NodeAction.None, RunEnd.None, false)]
+    [InlineData(PausedRam, true, Failed, Starting, NodeAction.Stop, RunEnd.Failed, true)]
+    [InlineData(PausedRam, true, Refused, Error, NodeAction.Stop, RunEnd.Failed, false)]
+    [InlineData(PausedRam, true, RunObservation.Expired, Starting, NodeAction.Stop, RunEnd.Expired, true)]
+    // an engine that somebody else ends
+    [InlineData(DeploymentStatus.Stopping, true, RunObservation.Unknown, DeploymentStatus.Stopping, NodeAction.None, RunEnd.None, false)]
+    [InlineData(DeploymentStatus.Stopping, true, NodeUnreachable, Unreachable, NodeAction.None, RunEnd.None, false)]
+    [InlineData(DeploymentStatus.Stopping, true, Absent, Starting, NodeAction.None, RunEnd.Vanished, true)]
+    [InlineData(DeploymentStatus.Stopping, true, Clearing, Starting, NodeAction.None, RunEnd.None, false)]
+    [InlineData(DeploymentStatus.Stopping, true, Preparing, Starting, NodeAction.None, RunEnd.None, false)]
+    [InlineData(DeploymentStatus.Stopping, true, Loading, DeploymentStatus.Loading, NodeAction.None, RunEnd.None, false)]
+    [InlineData(DeploymentStatus.Stopping, true, Ready, Running, NodeAction.None, RunEnd.None, false)]
+    [InlineData(DeploymentStatus.Stopping, true, RunObservation.Stopping, DeploymentStatus.Stopping, NodeAction.None, RunEnd.None, false)]
+    [InlineData(DeploymentStatus.Stopping, true, Failed, Starting, NodeAction.Stop, RunEnd.Failed, true)]
+    [InlineData(DeploymentStatus.Stopping, true, Refused, Error, NodeAction.Stop, RunEnd.Failed, false)]
+    [InlineData(DeploymentStatus.Stopping, true, RunObservation.Expired, Starting, NodeAction.Stop, RunEnd.Expired, true)]
+    // a node that was silent
+    [InlineData(Unreachable, false, RunObservation.Unknown, Unreachable, NodeAction.None, RunEnd.None, false)]
+    [InlineData(Unreachable, false, NodeUnreachable, Unreachable, NodeAction.None, RunEnd.None, false)]
+    [InlineData(Unreachable, false, Absent, Starting, NodeAction.Start, RunEnd.None, false)]
+    [InlineData(Unreachable, false, Clearing, Starting, NodeAction.None, RunEnd.None, false)]
+    [InlineData(Unreachable, false, Preparing, Starting, NodeAction.None, RunEnd.None, false)]
+    [InlineData(Unreachable, false, Loading, DeploymentStatus.Loading, NodeAction.None, RunEnd.None, false)]
+    [InlineData(Unreachable, false, Ready, Running, NodeAction.None, RunEnd.None, false)]
+    [InlineData(Unreachable, false, RunObservation.Stopping, DeploymentStatus.Stopping, NodeAction.None, RunEnd.None, false)]
+    [InlineData(Unreachable, false, Failed, Starting, NodeAction.Stop, RunEnd.Failed, true)]
+    [InlineData(Unreachable, false, Refused, Error, NodeAction.Stop, RunEnd.Failed, false)]
+    [InlineData(Unreachable, false, RunObservation.Expired, Starting, NodeAction.Stop, RunEnd.Expired, true)]
     [InlineData(Unreachable, true, RunObservation.Unknown, Unreachable, NodeAction.None, RunEnd.None, false)]
     [InlineData(Unreachable, true, NodeUnreachable, Unreachable, NodeAction.None, RunEnd.None, false)]
-    // and its end
-    [InlineData(Unreachable, false, Absent, Starting, NodeAction.Start, RunEnd.None, false)]
-    [InlineData(Unreachable, false, Preparing, Starting, NodeAction.None, RunEnd.None, false)]
+    [InlineData(Unreachable, true, Absent, Starting, NodeAction.None, RunEnd.Vanished, true)]
+    [InlineData(Unreachable, true, Clearing, Starting, NodeAction.None, RunEnd.None, false)]
+    [InlineData(Unreachable, true, Preparing, Starting, NodeAction.None, RunEnd.None, false)]
     [InlineData(Unreachable, true, Loading, DeploymentStatus.Loading, NodeAction.None, RunEnd.None, false)]
     [InlineData(Unreachable, true, Ready, Running, NodeAction.None, RunEnd.None, false)]
+    [InlineData(Unreachable, true, RunObservation.Stopping, DeploymentStatus.Stopping, NodeAction.None, RunEnd.None, false)]
     [InlineData(Unreachable, true, Failed, Starting, NodeAction.Stop, RunEnd.Failed, true)]
-    [InlineData(Unreachable, true, Absent, Starting, NodeAction.None, RunEnd.Vanished, true)]
+    [InlineData(Unreachable, true, Refused, Error, NodeAction.Stop, RunEnd.Failed, false)]
+    [InlineData(Unreachable, true, RunObservation.Expired, Starting, NodeAction.Stop, RunEnd.Expired, true)]
     public void What_is_wanted_moves_on_as_its_run_does(
         DeploymentStatus before, bool seen, RunObservation observed, DeploymentStatus after, NodeAction action, RunEnd end, bool again)
     {
@@ -62,6 +119,16 @@ public sealed class StateMachineTests
 
         (step.State.Status, step.Action, step.End, step.NewRun).ShouldBe((after, action, end, again));
         step.State.Wanted.ShouldBe(after == Error ? WantedState.Failed : WantedState.Running);
+    }
+
+    [Fact]
+    public void The_table_has_a_row_for_every_status_and_observation()
+    {
+        var rows = typeof(StateMachineTests).GetMethod(nameof(What_is_wanted_moves_on_as_its_run_does))!.GetCustomAttributes(typeof(InlineDataAttribute), false)
+            .Cast<InlineDataAttribute>().Select(row => ((DeploymentStatus)row.Data[0]!, (RunObservation)row.Data[2]!)).ToHashSet();
+        var pairs = from status in Enum.GetValues<DeploymentStatus>() where status.IsActive() from observed in Observations select (status, observed);
+
+        pairs.Except(rows).ShouldBeEmpty();
     }
 
     // a person's stop, the lease's end, and a failure that stays
@@ -325,6 +392,26 @@ public sealed class StateMachineTests
             second.State.ShouldBe(first.State, $"{state} seen {observed}");
             second.Action.ShouldBe(first.NewRun ? NodeAction.None : first.Action, $"{state} seen {observed}");
             (second.End, second.NewRun, second.Warn).ShouldBe((RunEnd.None, false, false), $"{state} seen {observed}");
+        }
+    }
+
+    [Fact]
+    public void Once_a_step_is_carried_out_the_next_asks_for_nothing()
+    {
+        foreach (var (state, observed, now) in Walk())
+        {
+            var first = Next(state, observed, now);
+            var done = first switch
+            {
+                { Action: NodeAction.Start } => Preparing,
+                { Action: NodeAction.Stop } or { NewRun: true } => Absent,
+                _ => observed,
+            };
+            // a new run has a begin of its own, which is its first step and not a second one of this
+            var second = Next(first.State, done, first.NewRun ? first.State.BeginsAt!.Value - TimeSpan.FromTicks(1) : now);
+
+            second.Action.ShouldBe(NodeAction.None, $"{state} seen {observed}, then {done}");
+            second.NewRun.ShouldBeFalse($"{state} seen {observed}, then {done}");
         }
     }
 
