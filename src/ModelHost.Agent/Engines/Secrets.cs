@@ -5,7 +5,7 @@ internal sealed class Redactor(IReadOnlyList<string> secrets)
 {
     private const string Mask = "********";
     private const int ShortestSecret = 6;
-    private static readonly string[] SecretWords = ["TOKEN", "SECRET", "KEY", "PASSWORD", "CREDENTIAL"];
+    private static readonly string[] SecretWords = ["TOKEN", "SECRET", "KEY", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "AUTH"];
 
     // each line of a secret by itself: logs are cleaned line by line
     private readonly string[] _secrets = [.. secrets.SelectMany(s => s.Split('\r', '\n')).Where(s => s.Length >= ShortestSecret).Distinct().OrderByDescending(s => s.Length)];

@@ -1,8 +1,11 @@
 using System.Collections.Concurrent;
 using System.Net;
+using System.Net.Http.Json;
 using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using System.Text.RegularExpressions;
+using Microsoft.AspNetCore.Routing;
 using Microsoft.EntityFrameworkCore;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
@@ -28,57 +31,103 @@ public sealed class SecretTests
         {
             services.AddSingleton<ILoggerProvider>(log);
             services.Configure<LoggerFilterOptions>(filter => filter.Rules.Add(new LoggerFilterRule(typeof(CapturedLog).FullName, null, LogLevel.Trace, null)));
-        });
-        var (node, outputs) = (await host.Client.NodeAsync("process"), new List<string>());
-        async Task<JsonElement> SendAsync(string route, JsonObject body, HttpStatusCode status = HttpStatusCode.OK)
-        {
-            using var answer = await host.Client.PostAsync(route, body, "key-" + outputs.Count);
-            outputs.Add(await answer.Content.ReadAsStringAsync(Ct));
-            answer.StatusCode.ShouldBe(status, outputs[^1]);
-            return JsonDocument.Parse(outputs[^1]).RootElement;
-        }
+        }, configuration: "Lifecycle:RelaunchDelay=00:00:00.050");
+        var said = new Recorder();
+        using var client = new HttpClient(said) { BaseAddress = host.Url };
+        await using var socket = await EventSocket.OpenAsync(host.Url);
+        var node = await client.NodeAsync("process");
+        Task<HttpResponseMessage> PutAsync(string path, string body) => client.PutAsync(new Uri(path, UriKind.Relative), Text(body), Ct);
+        Task<HttpResponseMessage> RawAsync(string path, string body) => client.PostAsync(new Uri(path, UriKind.Relative), Text(body), Ct);
+        Task<string> GetAsync(string path) => client.GetStringAsync(new Uri(path, UriKind.Relative), Ct);
 
-        var started = (await SendAsync("/start", Request(node, 8101, "demo/started"))).Id();
-        var recorded = (await SendAsync("/", Request(node, 8102, "demo/recorded"))).Id();
-        await SendAsync("/plan", Request(node, 8103, "demo/planned"));
-        await host.Client.StatusAsync(started, "running");
-        var manifest = JsonNode.Parse(await host.Client.GetStringAsync(new Uri($"/api/deployments/{recorded}/manifest", UriKind.Relative), Ct));
-        var imported = (await SendAsync("/from-manifest", new JsonObject { ["manifest"] = manifest, ["node_id"] = node, ["port"] = 8104, ["owner"] = "tests", ["env_vars"] = Secret() })).Id();
-        await host.Client.StatusAsync(imported, "running");
-        await host.Client.StopModelAsync(imported);
-        await SendAsync($"/{recorded}/restart", new JsonObject { ["owner"] = "tests" });
-        await host.Client.StatusAsync(recorded, "running");
-        // refusals must not repeat what they refuse
-        await SendAsync("/start", Request(node, 8101, "demo/again"), HttpStatusCode.Conflict);
-        await SendAsync("/start", Request(node, 80, "demo/again"), HttpStatusCode.BadRequest);
-        await SendAsync("/start", Request(node, 8105, "demo/again", key: "PATH"), HttpStatusCode.BadRequest);
-        await SendAsync($"/{imported}/restart", new JsonObject { ["owner"] = "tests", ["env_vars"] = Secret() }, HttpStatusCode.BadRequest);
-        foreach (var id in (int[])[started, recorded, imported])
+        // every way in
+        var started = (await client.PostedAsync("/start", Request(node, 8101, "demo/started"), "key-1")).Id();
+        var recorded = (await client.PostedAsync("/", Request(node, 8102, "demo/recorded"), "key-2")).Id();
+        await client.PostedAsync("/plan", Request(node, 8103, "demo/planned"));
+        await client.StatusAsync(started, "running");
+        var manifest = JsonNode.Parse(await GetAsync($"/api/deployments/{recorded}/manifest"));
+        var imported = (await client.PostedAsync(
+            "/from-manifest", new JsonObject { ["manifest"] = manifest, ["node_id"] = node, ["port"] = 8104, ["owner"] = "tests", ["env_vars"] = Secret() }, "key-3")).Id();
+        await client.StatusAsync(imported, "running");
+        await client.StopModelAsync(imported);
+        await client.PostedAsync($"/{recorded}/restart", new JsonObject { ["owner"] = "tests", ["duration_seconds"] = 3600 });
+        await client.StatusAsync(recorded, "running");
+        var failing = (await client.PostedAsync("/start", Request(node, 8106, "demo/failing", change: r =>
         {
-            foreach (var read in (string[])["", "/logs", "/logs/download", "/manifest"])
-                outputs.Add(await host.Client.GetStringAsync(new Uri($"/api/deployments/{id}{read}", UriKind.Relative), Ct));
+            r["env_vars"]!.AsArray().Add(new JsonObject { ["key"] = "VLLM_SIM_FAIL", ["value"] = "oom" });
+            r["max_failed_restarts"] = 1;
+        }))).Id();
+        await client.StatusAsync(failing, "error");
+        var config = JsonDocument.Parse(await (await RawAsync("/api/configs", $$$"""{"name":"c","payload":{"env_vars":{{{Secret().ToJsonString()}}}}}""")).Content.ReadAsStringAsync(Ct)).RootElement.Id();
+        await PutAsync($"/api/configs/{config}", $$$$"""{"name":"d","payload":{"env_vars":{"HF_TOKEN":"{{{{Canary}}}}"}}}""");
+        // refusals must not repeat what they refuse
+        foreach (var refused in (Task<HttpResponseMessage>[])
+        [
+            client.PostAsync("/start", Request(node, 8101, "demo/again")), client.PostAsync("/start", Request(node, 80, "demo/again")),
+            client.PostAsync("/start", Request(node, 8105, "demo/again", key: "PATH")), client.PostAsync("/start", Request(node, 8101, "demo/again"), "key-1"),
+            client.PostAsync($"/{imported}/restart", new JsonObject { ["owner"] = "tests", ["env_vars"] = Secret() }),
+            client.PostAsync($"/{started}/extend", new JsonObject { ["hours"] = 1, ["env_vars"] = Secret() }), client.PostAsync($"/{started}/pin", new JsonObject { ["env_vars"] = Secret() }),
+            client.PostAsync("/from-manifest", new JsonObject { ["manifest"] = new JsonObject { ["manifest_version"] = 1, ["env_vars"] = Secret() }, ["node_id"] = node, ["port"] = 8107, ["owner"] = "t" }),
+            RawAsync("/api/deployments/start", $$"""{"env_vars":[{"key":"HF_TOKEN","value":["{{Canary}}"]}]}"""), RawAsync("/api/deployments/start", $$"""{"env_vars":"{{Canary}}"}"""),
+            RawAsync("/api/deployments/start", $$"""{"env_vars":[{"key":"HF_TOKEN","value":"{{Canary}}" """), RawAsync("/api/deployments/start", Canary),
+            RawAsync("/api/configs", $$$"""{"name":"d","payload":{"env_vars":{{{Secret().ToJsonString()}}}}}"""),
+            RawAsync("/api/configs", $$$"""{"name":7,"payload":{"env_vars":{{{Secret().ToJsonString()}}}}}"""),
+        ])
+        {
+            using var answer = await refused;
+            answer.IsSuccessStatusCode.ShouldBeFalse(await answer.Content.ReadAsStringAsync(Ct));
         }
-        foreach (var path in (string[])["/api/deployments", "/api/nodes", "/metrics", "/openapi.json", "/", "/v1/models"])
-            outputs.Add(await host.Client.GetStringAsync(new Uri(path, UriKind.Relative), Ct));
-        var specs = host.Services.GetRequiredService<NodeRegistry>().All.SelectMany(handle => handle.LastReport!.Engines).Select(engine => engine.LaunchSpec).ToArray();
+        // every way out
+        foreach (var id in (int[])[started, recorded, imported, failing])
+        {
+            foreach (var read in (string[])["", "/logs", "/logs/download", "/manifest", "/runs"])
+                await GetAsync($"/api/deployments/{id}{read}");
+        }
+        await client.PostedAsync($"/{recorded}/extend", new JsonObject { ["hours"] = 1 });
+        await client.PostedAsync($"/{recorded}/pin", new JsonObject { ["pinned"] = true });
+        foreach (var path in (string[])
+            ["/api/deployments", "/api/deployments/served-name/check?name=demo/started", "/api/nodes", $"/api/nodes/{node}/gpu-processes", "/api/configs", "/api/settings",
+            "/api/settings/sources", "/api/health", "/api/vllm-version", "/health", "/vllm-version", "/metrics", "/openapi.json", "/", "/v1/models"])
+        {
+            using var answer = await client.GetAsync(new Uri(path, UriKind.Relative), Ct);
+        }
+        await PutAsync("/api/settings", """{"default_port":9001}""");
+        await client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("demo/started", maxTokens: 2), Ct);
+        var specs = host.Services.GetRequiredService<NodeRegistry>().All.SelectMany(handle => handle.LastReport!.Engines).ToArray();
         var files = Directory.GetFiles(host.Node.Data, "*", SearchOption.AllDirectories).Where(file => Path.GetFileName(file) != "lock").ToArray();
         var holding = files.Where(file => Read(file).Contains(Canary, StringComparison.Ordinal)).ToArray();
         var vault = host.Services.GetRequiredService<EnvironmentVault>();
         await using var db = await host.Services.GetRequiredService<Database>().OpenAsync(Ct);
         var kept = (await db.Deployments.AsNoTracking().ToListAsync(Ct)).Select(row => vault.Open(row.EnvValues)!.GetValueOrDefault("HF_TOKEN")).ToArray();
-        await host.Client.StopModelAsync(started);
-        await host.Client.StopModelAsync(recorded);
+        await client.StopModelAsync(started);
+        await client.StopModelAsync(recorded);
+        (await client.DeleteAsync(new Uri($"/api/deployments/{started}", UriKind.Relative), Ct)).EnsureSuccessStatusCode();
+        (await client.DeleteAsync(new Uri($"/api/configs/{config}", UriKind.Relative), Ct)).EnsureSuccessStatusCode();
+        (await RawAsync("/api/admin/purge", "{}")).EnsureSuccessStatusCode();
+        for (var message = await socket.NextAsync(); !message!.Contains("nodes_changed", StringComparison.Ordinal); message = await socket.NextAsync())
+            said.Texts.Enqueue(message);
 
-        kept.ShouldBe([Canary, Canary, Canary]);
-        outputs.Count.ShouldBeGreaterThan(25);
-        outputs.ShouldAllBe(text => !text.Contains(Canary));
-        specs.Length.ShouldBe(2);
-        specs.ShouldAllBe(spec => spec.Contains("HF_TOKEN") && !spec.Contains(Canary));
+        kept.ShouldBe([Canary, Canary, Canary, Canary]);
+        Unwalked(host, said).ShouldBeEmpty();
+        said.Texts.Count.ShouldBeGreaterThan(50);
+        said.Texts.ShouldAllBe(text => !text.Contains(Canary));
+        specs.Length.ShouldBeGreaterThanOrEqualTo(2);
+        specs.ShouldAllBe(engine => engine.LaunchSpec.Contains("HF_TOKEN") && !engine.ToString().Contains(Canary));
         files.ShouldContain(file => file.EndsWith("modelhost.db", StringComparison.Ordinal));
         holding.ShouldBeEmpty();
         log.Lines.ShouldNotBeEmpty();
         log.Lines.ShouldAllBe(line => !line.Contains(Canary));
     }
+
+    /// <summary>The routes of the API that no request went to.</summary>
+    private static IEnumerable<string> Unwalked(ControlPlane host, Recorder said) =>
+        from endpoint in host.Services.GetServices<EndpointDataSource>().SelectMany(source => source.Endpoints).OfType<RouteEndpoint>()
+        let pattern = "/" + endpoint.RoutePattern.RawText!.Trim('/')
+        where pattern.StartsWith("/api", StringComparison.Ordinal)
+        from method in endpoint.Metadata.GetMetadata<HttpMethodMetadata>()!.HttpMethods
+        let walked = new Regex($"^{method} {Regex.Replace(pattern, @"\{[^}]*\}", "[^/]+")}/?$")
+        where !said.Routes.Any(route => walked.IsMatch(route))
+        select $"{method} {pattern}";
 
     [Theory]
     [InlineData("/start")]
@@ -97,7 +146,13 @@ public sealed class SecretTests
         detail.ShouldBe("env_vars: the value of 'HF_TOKEN' is the mask that answers show; give the value itself");
     }
 
-    private static JsonObject Request(int node, int port, string model, string key = "HF_TOKEN") => Api.StartRequest(node, port, model, change: r => r["env_vars"] = Secret(key));
+    private static JsonObject Request(int node, int port, string model, string key = "HF_TOKEN", Action<JsonObject>? change = null) => Api.StartRequest(node, port, model, change: r =>
+    {
+        r["env_vars"] = Secret(key);
+        change?.Invoke(r);
+    });
+
+    private static StringContent Text(string body) => new(body, Encoding.UTF8, "application/json");
 
     private static JsonArray Secret(string key = "HF_TOKEN") => [new JsonObject { ["key"] = key, ["value"] = Canary }];
 
@@ -107,6 +162,22 @@ public sealed class SecretTests
         using var bytes = new MemoryStream();
         stream.CopyTo(bytes);
         return Encoding.Latin1.GetString(bytes.ToArray());
+    }
+
+    /// <summary>Keeps what was asked and all that was answered, headers too.</summary>
+    private sealed class Recorder() : DelegatingHandler(new SocketsHttpHandler())
+    {
+        public ConcurrentQueue<string> Routes { get; } = new();
+
+        public ConcurrentQueue<string> Texts { get; } = new();
+
+        protected override async Task<HttpResponseMessage> SendAsync(HttpRequestMessage request, CancellationToken cancellationToken)
+        {
+            Routes.Enqueue($"{request.Method} {request.RequestUri!.AbsolutePath}");
+            var answer = await base.SendAsync(request, cancellationToken);
+            Texts.Enqueue($"{answer.Headers}{answer.Content.Headers}{await answer.Content.ReadAsStringAsync(cancellationToken)}");
+            return answer;
+        }
     }
 
     private sealed class CapturedLog : ILoggerProvider, ILogger
