@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Text.Json;
 using System.Text.Json.Serialization;
 
@@ -16,6 +17,10 @@ public sealed record LaunchSpec
     private const string DefaultBackend = "vllm";
     private const string DefaultRuntime = "docker";
     private static readonly IReadOnlyDictionary<string, JsonElement> NoArgs = new Dictionary<string, JsonElement>();
+
+    // lists and passes read the same texts again and again, and reading one costs some 10 µs
+    private static readonly ConcurrentDictionary<string, LaunchSpec> Known = new();
+    private const int MostKnown = 4096, LongestKnown = 4096;
 
     /// <summary>Version of the record; readers refuse versions above <see cref="CurrentVersion"/>.</summary>
     public int Version { get; init; } = CurrentVersion;
@@ -97,10 +102,19 @@ public sealed record LaunchSpec
     {
         if (string.IsNullOrEmpty(json))
             return null;
+        if (Known.TryGetValue(json, out var known))
+            return known;
         try
         {
-            var spec = JsonSerializer.Deserialize(json, LaunchSpecJson.Default.LaunchSpec);
-            return spec is { Version: >= 1 and <= CurrentVersion } ? spec : null;
+            if (JsonSerializer.Deserialize(json, LaunchSpecJson.Default.LaunchSpec) is not { Version: >= 1 and <= CurrentVersion } spec)
+                return null;
+            if (json.Length <= LongestKnown)
+            {
+                if (Known.Count >= MostKnown)
+                    Known.Clear(); // those in use come back with their next reading
+                Known[json] = spec;
+            }
+            return spec;
         }
         catch (JsonException)
         {

@@ -3,6 +3,7 @@ using Microsoft.Data.Sqlite;
 using Microsoft.EntityFrameworkCore;
 using Microsoft.EntityFrameworkCore.Design;
 using Microsoft.EntityFrameworkCore.Diagnostics;
+using Microsoft.EntityFrameworkCore.Storage;
 using ModelHost.Common;
 using ModelHost.Hosting;
 
@@ -50,10 +51,44 @@ internal static class DataFeature
 }
 
 /// <summary>Opens short-lived contexts, one per operation.</summary>
-internal sealed class Database(IDbContextFactory<SqliteModelHostDbContext> contexts)
+internal sealed class Database(IDbContextFactory<SqliteModelHostDbContext> contexts) : IDisposable
 {
+    // SQLite has one writer at a time, and whoever waits for it inside SQLite holds a thread: a hundred nodes would leave none for requests
+    private readonly SemaphoreSlim _writer = new(1);
+
     /// <summary>A context for one operation.</summary>
     public async Task<ModelHostDbContext> OpenAsync(CancellationToken cancellationToken) => await contexts.CreateDbContextAsync(cancellationToken);
+
+    /// <summary>Begins a transaction that writes. The others wait for its end.</summary>
+    public async Task<WriteTransaction> BeginAsync(ModelHostDbContext db, CancellationToken cancellationToken)
+    {
+        await _writer.WaitAsync(cancellationToken);
+        try
+        {
+            return new WriteTransaction(await db.Database.BeginTransactionAsync(cancellationToken), _writer);
+        }
+        catch
+        {
+            _writer.Release();
+            throw;
+        }
+    }
+
+    /// <summary>Writes what has changed in a context, in a transaction of its own.</summary>
+    public async Task SaveAsync(ModelHostDbContext db, CancellationToken cancellationToken)
+    {
+        await _writer.WaitAsync(cancellationToken);
+        try
+        {
+            await db.SaveChangesAsync(cancellationToken);
+        }
+        finally
+        {
+            _writer.Release();
+        }
+    }
+
+    public void Dispose() => _writer.Dispose();
 
     /// <summary>Brings the schema up to date, in WAL mode.</summary>
     /// <exception cref="DataFolderException">The file is damaged, or is no database.</exception>
@@ -83,6 +118,25 @@ internal sealed class Database(IDbContextFactory<SqliteModelHostDbContext> conte
 
     // SQLITE_CONSTRAINT_UNIQUE, SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_FULL, SQLITE_CORRUPT, SQLITE_NOTADB
     private const int UniqueViolation = 2067, PrimaryKeyViolation = 1555, Full = 13, Corrupt = 11, NotADatabase = 26;
+}
+
+/// <summary>A transaction that writes; without a commit nothing of it stays.</summary>
+internal sealed class WriteTransaction(IDbContextTransaction transaction, SemaphoreSlim writer) : IAsyncDisposable
+{
+    /// <summary>Makes it last.</summary>
+    public Task CommitAsync(CancellationToken cancellationToken) => transaction.CommitAsync(cancellationToken);
+
+    public async ValueTask DisposeAsync()
+    {
+        try
+        {
+            await transaction.DisposeAsync();
+        }
+        finally
+        {
+            writer.Release();
+        }
+    }
 }
 
 /// <summary>Says which disk is full instead of that something went wrong.</summary>

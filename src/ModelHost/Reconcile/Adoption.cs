@@ -86,7 +86,7 @@ internal sealed partial class Adoption(NodeHandle node, Database database, Envir
         var lease = Lease.FromJson(engine.Lease) ?? new Lease(0, null, spec.DurationSeconds);
         spec = spec with { DurationSeconds = lease.DurationSeconds };
         await using var db = await database.OpenAsync(cancellationToken);
-        await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
+        await using var transaction = await database.BeginAsync(db, cancellationToken);
         if (await db.Tombstones.AnyAsync(t => t.Uid == engine.DeploymentUid, cancellationToken))
             return; // deleted at this moment
         var row = await db.Deployments.FirstOrDefaultAsync(d => d.Uid == engine.DeploymentUid, cancellationToken);

@@ -30,6 +30,8 @@ internal sealed partial class NodeActor(
     public async Task RunAsync(CancellationToken cancellationToken)
     {
         var failures = 0;
+        // all nodes are looked at when the control plane starts, and from then on not all at the same moment
+        var share = random.NextDouble();
         while (!cancellationToken.IsCancellationRequested)
         {
             using var waiting = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
@@ -51,7 +53,8 @@ internal sealed partial class NodeActor(
             {
                 LogPassFailed(e, node.Id, ++failures);
             }
-            await Task.WhenAny(changed, adjusted, node.WokenAsync(waiting.Token), Task.Delay(Pause(failures), time, waiting.Token));
+            await Task.WhenAny(changed, adjusted, node.WokenAsync(waiting.Token), Task.Delay(Pause(failures) * share, time, waiting.Token));
+            share = 1;
             await waiting.CancelAsync();
             // a pull reports many times a second
             await Task.Delay(Spacing, time, cancellationToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
@@ -217,11 +220,11 @@ internal sealed partial class NodeActor(
         Failure = DeploymentFailures.VariablesGone,
     };
 
-    private static async Task StoreAsync(
+    private async Task StoreAsync(
         ModelHostDbContext db, Deployment seen, Deployment row, LaunchSpec spec, DeploymentStep step, Engine? engine, DateTimeOffset now,
         CancellationToken cancellationToken)
     {
-        await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
+        await using var transaction = await database.BeginAsync(db, cancellationToken);
         if (row.Conflict is not null)
             await DeploymentClaims.ClaimAsync(db, row, spec, cancellationToken); // whoever held it may be gone
         await RunBook.NoteAsync(db, seen, row, step, engine, now, cancellationToken);

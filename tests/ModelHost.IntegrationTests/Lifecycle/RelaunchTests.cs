@@ -1,4 +1,6 @@
+using System.Net.Http.Json;
 using System.Text.Json;
+using System.Text.Json.Nodes;
 using ModelHost.TestKit;
 
 namespace ModelHost.IntegrationTests.Lifecycle;
@@ -83,6 +85,49 @@ public sealed class RelaunchTests(RealDockerFixture fixture)
 
         (running.GetProperty("expires_at").GetDateTimeOffset() - run.GetProperty("ready_at").GetDateTimeOffset()).ShouldBe(TimeSpan.FromSeconds(3));
         (await node.ContainersAsync()).ShouldBeEmpty();
+    }
+
+    [Fact]
+    public async Task Extension_keeps_the_container_and_a_restart_makes_another_with_the_same_command_and_variables()
+    {
+        await using var node = await EngineNode.MakeAsync(fixture);
+        await using var host = await ControlPlane.StartAsync(node.Surroundings);
+        var model = EngineNode.NewModel();
+        var id = await host.Client.RunModelAsync(node.Request(await host.Client.NodeAsync("docker"), model, change: request =>
+            (request["duration_seconds"], request["engine_args"]) = (5, new JsonObject { ["max_model_len"] = 2048 }), variables: ("HF_TOKEN", "hf_a-secret-of-the-tests")));
+        var first = await node.ContainerAsync();
+
+        // both at once: the lease of a few seconds must not run out in between
+        var extended = await PostAsync(host, $"{id}/extend", new() { ["hours"] = 336 });
+        await Deadline.UntilAsync(() => host.Client.JsonAsync($"/api/deployments/{id}"),
+            d => TimeProvider.System.GetUtcNow() > d.GetProperty("expires_at").GetDateTimeOffset() - TimeSpan.FromHours(336), what: "the first lease to be over");
+        await host.Client.ChatAsync(model);
+        var kept = await node.ContainerAsync();
+        await host.Client.StopModelAsync(id);
+        var none = await node.ContainersAsync();
+        await PostAsync(host, $"{id}/restart", new() { ["owner"] = "team-b" });
+        var running = await host.Client.ReachAsync(id, "running");
+        await host.Client.ChatAsync(model);
+        var second = await node.ContainerAsync();
+
+        extended.GetProperty("duration_seconds").GetInt32().ShouldBe(5 + (336 * 3600));
+        kept.Id.ShouldBe(first.Id);
+        none.ShouldBeEmpty();
+        (second.Labels["modelhost.deployment"], second.Env.Contains("HF_TOKEN=hf_a-secret-of-the-tests")).ShouldBe((first.Labels["modelhost.deployment"], true));
+        second.Labels["modelhost.run"].ShouldNotBe(first.Labels["modelhost.run"]);
+        Command(second).ShouldBe(Command(first));
+        (running.Text("owner"), running.GetProperty("expires_at").ValueKind, running.GetProperty("id").GetInt32()).ShouldBe(("team-b", JsonValueKind.Null, id));
+    }
+
+    // the port on the loopback is chosen for each run
+    private static IEnumerable<string> Command(Docker.ContainerDetails container) =>
+        container.Command.Select((argument, i) => i > 0 && container.Command[i - 1] == "--port" ? "PORT" : argument);
+
+    private static async Task<JsonElement> PostAsync(ControlPlane host, string path, JsonObject body)
+    {
+        using var answer = await host.Client.PostAsJsonAsync($"/api/deployments/{path}", body, Ct);
+        answer.EnsureSuccessStatusCode();
+        return await answer.Content.ReadFromJsonAsync<JsonElement>(Ct);
     }
 
     private static async Task NextRunAsync(ControlPlane host, int id, string run)

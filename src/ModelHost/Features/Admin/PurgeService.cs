@@ -49,7 +49,7 @@ internal sealed partial class PurgeService(
     {
         var counts = new OrderedDictionary<string, int>();
         await using var db = await database.OpenAsync(cancellationToken);
-        await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
+        await using var transaction = await database.BeginAsync(db, cancellationToken);
         if (targets.Contains(Deployments))
             counts["deployments"] = await db.Deployments.ExecuteDeleteAsync(cancellationToken);
         if (targets.Contains(Metrics))

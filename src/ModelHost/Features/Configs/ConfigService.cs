@@ -62,7 +62,7 @@ internal sealed class ConfigService(Database database, EnvironmentVault vault, C
     {
         try
         {
-            await db.SaveChangesAsync(cancellationToken);
+            await database.SaveAsync(db, cancellationToken);
             feed.Publish(Change.Configs);
             return Read(row);
         }

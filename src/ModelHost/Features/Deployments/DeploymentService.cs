@@ -67,7 +67,7 @@ internal sealed partial class DeploymentService(
     public async Task<Result<Deleted>> DeleteAsync(int id, CancellationToken cancellationToken)
     {
         await using var db = await database.OpenAsync(cancellationToken);
-        await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
+        await using var transaction = await database.BeginAsync(db, cancellationToken);
         if (await db.Deployments.AsNoTracking().FirstOrDefaultAsync(d => d.Id == id, cancellationToken) is not { } row)
             return DeploymentFailures.NotFound(id);
         // what still runs of it is not taken for something new
@@ -112,7 +112,7 @@ internal sealed partial class DeploymentService(
             row.Version++;
             try
             {
-                await db.SaveChangesAsync(cancellationToken);
+                await database.SaveAsync(db, cancellationToken);
                 changed(row.Id);
                 feed.Publish(Change.Deployments(row.Id));
                 nodes.Wake(row.NodeId);

@@ -85,7 +85,7 @@ internal sealed partial class DeploymentStarts(
         {
             await using var db = await database.OpenAsync(cancellationToken);
             // the write lock is taken here, so that two starts cannot both find the same room
-            await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
+            await using var transaction = await database.BeginAsync(db, cancellationToken);
             if (await idempotency.FindAsync(db, claim, cancellationToken) is { } earlier)
                 return earlier.Match<Result<DeploymentRead>>(made => reads.Read(made), failure => failure);
             if (!(await storeAsync(db)).TryGet(out var row, out var refusal))

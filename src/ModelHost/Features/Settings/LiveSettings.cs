@@ -67,7 +67,7 @@ internal sealed partial class LiveSettings(
                 else
                     db.Settings.Add(new SettingValue { Key = key, Value = value });
             }
-            await db.SaveChangesAsync(cancellationToken);
+            await database.SaveAsync(db, cancellationToken);
             Swap(_state.Stored.Where(stored => !values.ContainsKey(stored.Key)).Concat(values).ToFrozenDictionary());
         }
         finally
