@@ -62,6 +62,21 @@ internal sealed class RouteSource
         }
     }
 
+    /// <summary>Takes one route of a node before what it shows is stored; all of them follow by <see cref="Publish"/>.</summary>
+    /// <param name="nodeId">The node.</param>
+    /// <param name="route">The route.</param>
+    /// <param name="mark">From <see cref="Mark"/>, before it was read.</param>
+    public void Replace(int nodeId, ModelRoute route, long mark)
+    {
+        lock (_lock)
+        {
+            if (mark < _forgotten || !_byNode.TryGetValue(nodeId, out var before))
+                return;
+            _byNode[nodeId] = [.. before.Where(other => other.DeploymentId != route.DeploymentId), route];
+            Swap();
+        }
+    }
+
     /// <summary>Drops every route; those that were read before are not taken any more.</summary>
     public void Forget()
     {

@@ -87,7 +87,7 @@ internal sealed partial class NodeActor(
             var step = new Step(row, NodeAction.None, row.RunId);
             try
             {
-                step = await AdvanceAsync(row, superseded, cancellationToken) ?? step;
+                step = await AdvanceAsync(row, superseded, mark, cancellationToken) ?? step;
             }
 #pragma warning disable CA1031 // one row that cannot be read or written must not hold up the others of its node
             catch (Exception e) when (!cancellationToken.IsCancellationRequested)
@@ -170,7 +170,7 @@ internal sealed partial class NodeActor(
 
     /// <summary>Stores the next step of one deployment.</summary>
     /// <returns>The row as stored and what to ask of the node; null: the row was changed or deleted in between.</returns>
-    private async Task<Step?> AdvanceAsync(Deployment seen, HashSet<string> superseded, CancellationToken cancellationToken)
+    private async Task<Step?> AdvanceAsync(Deployment seen, HashSet<string> superseded, long mark, CancellationToken cancellationToken)
     {
         var now = time.GetUtcNow();
         await using var db = await database.OpenAsync(cancellationToken);
@@ -196,6 +196,9 @@ internal sealed partial class NodeActor(
         var result = new Step(row, step.Action, seen.RunId);
         if (!db.ChangeTracker.HasChanges() && row.Conflict is null)
             return result;
+        // whoever reads that it runs may ask it something at once
+        if (row is { Status: DeploymentStatus.Running, NamesTaken: false } && seen.Status != DeploymentStatus.Running)
+            routes.Replace(node.Id, row.ToRoute(engine), mark);
         try
         {
             await StoreAsync(db, seen, row, spec, step, engine, now, cancellationToken);

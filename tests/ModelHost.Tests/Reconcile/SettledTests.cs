@@ -8,6 +8,7 @@ using ModelHost.Data;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Events;
 using ModelHost.Features.Nodes;
+using ModelHost.Gateway;
 using ModelHost.TestKit;
 using ModelHost.Tests.Deployments;
 
@@ -106,6 +107,30 @@ public sealed class SettledTests
         held.GetProperty("conflict_id").GetInt32().ShouldBe(kept, "it keeps its name");
         (await RowsAsync(host)).ToDictionary(row => row.Id, row => row.RunId).ShouldBe(before);
         node.Asked.Skip(asked).Distinct().ShouldBe([$"stop {before[stopped]}"]);
+    }
+
+    [Fact]
+    public async Task A_model_that_is_shown_as_running_is_routed_to()
+    {
+        await using var host = await ControlPlane.StartAsync(configure: ScriptedNode.WithoutLocalNode, configuration: Quick);
+        await using var node = await ScriptedNode.LinkAsync(host, Ct);
+        await LinkedAsync(host, node);
+        node.Starts = false;
+        var ids = new List<int>();
+        for (var number = 0; number < 40; number++)
+            ids.Add(await host.Client.StartModelAsync(Request(node, number)));
+        await node.PassAsync();
+
+        // all of them are stored in one pass, one after the other
+        node.Starts = true;
+        var (routes, left) = (host.Services.GetRequiredService<RouteSource>(), ids.ToList());
+        await Deadline.UntilAsync(async () =>
+        {
+            var running = (await RowsAsync(host)).Where(row => row.Status == DeploymentStatus.Running && left.Remove(row.Id)).ToArray();
+            foreach (var row in running)
+                routes.Current.Find(row.ReadSpec().ModelName).Route.ShouldNotBeNull($"deployment {row.Id}");
+            return left.Count;
+        }, count => count == 0);
     }
 
     [Fact]
