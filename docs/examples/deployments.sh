@@ -82,7 +82,9 @@ call POST '/deployments/from-manifest?wait=true' "$request" >"$work/answer"
 [ "$(text status)" = running ] || fail "it does not run from its manifest"
 copy=$(number id)
 
-# Its log: the last lines, and all of it as a file.
+# Its launches, and its log: the last lines, and all of it as a file.
+call GET "/deployments/$copy/runs" >"$work/answer"
+grep -q '"load_seconds":[0-9]' "$work/answer" || fail "its run was not measured"
 call GET "/deployments/$copy/logs?tail=5" >&2
 call GET "/deployments/$copy/logs/download" >"$work/run.log"
 [ -s "$work/run.log" ] || fail "it has no log"

@@ -47,7 +47,7 @@ public sealed partial class DocumentationTests
         var (exitCode, output) = await ShellAsync($"MODELHOST_URL=http://{host.Url.Authority} exec sh {script}");
 
         exitCode.ShouldBe(0, output);
-        foreach (var step in (string[])["/start", "/served-name/check", "/plan", "/manifest", "/stop/", "/restart", "/extend", "/pin", "/from-manifest", "/logs?", "/logs/download", "DELETE "])
+        foreach (var step in (string[])["/start", "/served-name/check", "/plan", "/manifest", "/stop/", "/restart", "/extend", "/pin", "/from-manifest", "/runs", "/logs?", "/logs/download", "DELETE "])
             output.ShouldContain(step);
         Directory.GetFiles(Path.Combine(node.Data, "engines")).ShouldBeEmpty();
     }

@@ -1,6 +1,7 @@
 using System.Net.Http.Json;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using ModelHost.Docker;
 using ModelHost.TestKit;
 
 namespace ModelHost.IntegrationTests.Lifecycle;
@@ -120,7 +121,7 @@ public sealed class RelaunchTests(RealDockerFixture fixture)
     }
 
     // the port on the loopback is chosen for each run
-    private static IEnumerable<string> Command(Docker.ContainerDetails container) =>
+    private static IEnumerable<string> Command(ContainerDetails container) =>
         container.Command.Select((argument, i) => i > 0 && container.Command[i - 1] == "--port" ? "PORT" : argument);
 
     private static async Task<JsonElement> PostAsync(ControlPlane host, string path, JsonObject body)
