@@ -15,6 +15,7 @@ namespace ModelHost.Benchmarks;
 internal static class Fleet
 {
     private const int Lists = 400;
+    private const int WarmUp = 200;
     private const int GpusPerNode = 8;
     // every tenth engine has traffic, so that its totals are stored in each pass
     private const int BusyOneIn = 10;
@@ -36,16 +37,12 @@ internal static class Fleet
         (reports, cpu) = (links.Sum(link => link.Node.Reports) - reports, Cpu() - cpu);
         var passes = reports / (double)nodes;
 
+        for (var i = 0; i < WarmUp; i++)
+            await ListAsync(host.Client);
         var took = new List<double>();
         var (listing, began) = (Cpu(), Stopwatch.GetTimestamp());
         for (var i = 0; i < Lists; i++)
-        {
-            var clock = Stopwatch.StartNew();
-            using var answer = await host.Client.GetAsync(new Uri("/api/deployments", UriKind.Relative));
-            await answer.Content.ReadAsByteArrayAsync();
-            answer.EnsureSuccessStatusCode();
-            took.Add(clock.Elapsed.TotalMilliseconds);
-        }
+            took.Add(await ListAsync(host.Client));
         // the passes went on meanwhile
         listing = Cpu() - listing - (cpu * (Stopwatch.GetElapsedTime(began) / Measured));
         took.Sort();
@@ -57,6 +54,17 @@ internal static class Fleet
             list of all deployments, beside the passes: p50 {took[Lists / 2]:0.0} ms, p99 {took[Lists * 99 / 100]:0.0} ms, {listing.TotalMilliseconds / Lists:0.0} ms of CPU with its client
             """));
         return 0;
+    }
+
+    /// <summary>Reads the list to its end, and keeps nothing of it.</summary>
+    /// <returns>Milliseconds.</returns>
+    private static async Task<double> ListAsync(HttpClient client)
+    {
+        var clock = Stopwatch.StartNew();
+        using var answer = await client.GetAsync(new Uri("/api/deployments", UriKind.Relative), HttpCompletionOption.ResponseHeadersRead);
+        answer.EnsureSuccessStatusCode();
+        await answer.Content.CopyToAsync(Stream.Null);
+        return clock.Elapsed.TotalMilliseconds;
     }
 
     private static TimeSpan Cpu() => Process.GetCurrentProcess().TotalProcessorTime;
