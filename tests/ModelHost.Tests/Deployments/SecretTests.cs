@@ -93,6 +93,13 @@ public sealed class SecretTests
         }
         await PutAsync("/api/settings", """{"default_port":9001}""");
         await client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("demo/started", maxTokens: 2), Ct);
+        await GetAsync("/api/usage");
+        var key = JsonDocument.Parse(await (await RawAsync("/api/api-keys", """{"label":"tests"}""")).Content.ReadAsStringAsync(Ct)).RootElement.Id();
+        using (var refused = await RawAsync("/api/api-keys", $$"""{"label":"tests","models":"{{Canary}}"}"""))
+            refused.StatusCode.ShouldBe(HttpStatusCode.BadRequest);
+        await GetAsync("/api/api-keys");
+        (await client.PatchAsync(new Uri($"/api/api-keys/{key}", UriKind.Relative), Text("""{"label":"other"}"""), Ct)).EnsureSuccessStatusCode();
+        (await client.DeleteAsync(new Uri($"/api/api-keys/{key}?acknowledge_open_gateway=true", UriKind.Relative), Ct)).EnsureSuccessStatusCode();
         var specs = host.Services.GetRequiredService<NodeRegistry>().All.SelectMany(handle => handle.LastReport!.Engines).ToArray();
         var files = Directory.GetFiles(host.Node.Data, "*", SearchOption.AllDirectories).Where(file => Path.GetFileName(file) != "lock").ToArray();
         var holding = files.Where(file => Read(file).Contains(Canary, StringComparison.Ordinal)).ToArray();

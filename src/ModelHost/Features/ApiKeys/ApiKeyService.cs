@@ -93,7 +93,7 @@ internal sealed partial class ApiKeyService(
             };
             await using var db = await database.OpenAsync(CancellationToken.None);
             db.ApiKeys.Add(row);
-            await db.SaveChangesAsync(CancellationToken.None);
+            await database.SaveAsync(db, CancellationToken.None);
             Changed([.. Rows(), row]);
             LogMade(row.Id, row.MakerId is { } by ? FormattableString.Invariant($"API key {by}") : "an administrator");
             return new ApiKeyCreated(Read(ring.Keys[row.Id], uids.ToDictionary(pair => pair.Value, pair => pair.Key)), text);
@@ -136,7 +136,7 @@ internal sealed partial class ApiKeyService(
                 row.Models = Json(request.Models);
             if (request.HasRoles)
                 row.Roles = roles;
-            await db.SaveChangesAsync(CancellationToken.None);
+            await database.SaveAsync(db, CancellationToken.None);
             Changed([.. Rows().Where(other => other.Id != id), row]);
             LogChanged(id);
             return Read(ring.Keys[id], uids.ToDictionary(pair => pair.Value, pair => pair.Key));
@@ -187,7 +187,7 @@ internal sealed partial class ApiKeyService(
             if (used.Length + over.Count == 0)
                 return;
             await using var db = await database.OpenAsync(cancellationToken);
-            await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
+            await using var transaction = await database.BeginAsync(db, cancellationToken);
             foreach (var (id, _, at) in used)
                 await db.ApiKeys.Where(row => row.Id == id).ExecuteUpdateAsync(update => update.SetProperty(row => row.LastUsedAt, at), cancellationToken);
             foreach (var id in over)

@@ -80,7 +80,7 @@ internal sealed partial class UsageWriter(UsageBook book, Database database, Tim
     private async Task StoreAsync(IReadOnlyList<UsageEntry> entries, CancellationToken cancellationToken)
     {
         await using var db = await database.OpenAsync(cancellationToken);
-        await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
+        await using var transaction = await database.BeginAsync(db, cancellationToken);
         foreach (var (slot, names, count) in entries)
         {
             var stored = await db.Usage.Where(row => row.KeyId == slot.KeyId && row.DeploymentUid == slot.DeploymentUid && row.Day == slot.Day)
