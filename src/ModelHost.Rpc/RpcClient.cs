@@ -34,7 +34,10 @@ public sealed class RpcClient : IDisposable
             ConnectTimeout = _options.ConnectTimeout,
             KeepAlivePingDelay = _options.KeepAlive,
             KeepAlivePingTimeout = _options.KeepAlive,
+            PooledConnectionLifetime = _options.ConnectionLifetime,
         };
+        if (_options.Connect is { } connect)
+            handler.ConnectCallback = (context, token) => connect(context.DnsEndPoint, token);
         if (_options.Tls is { } tls)
             handler.SslOptions = tls;
         if (address.Scheme == "unix")

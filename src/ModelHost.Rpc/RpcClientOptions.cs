@@ -1,3 +1,4 @@
+using System.Net;
 using System.Net.Security;
 
 namespace ModelHost.Rpc;
@@ -19,6 +20,12 @@ public sealed record RpcClientOptions
 
     /// <summary>Certificates on both sides, for an <c>https</c> address. Default: those of the system.</summary>
     public SslClientAuthenticationOptions? Tls { get; init; }
+
+    /// <summary>How long a connection is used for further calls; those on it go on. Default: as long as it lasts.</summary>
+    public TimeSpan ConnectionLifetime { get; init; } = Timeout.InfiniteTimeSpan;
+
+    /// <summary>Connects to host and port of the address in a way of its own; null: by the name service. TLS comes on top.</summary>
+    public Func<DnsEndPoint, CancellationToken, ValueTask<Stream>>? Connect { get; init; }
 
     /// <summary>The clock of deadlines.</summary>
     public TimeProvider Time { get; init; } = TimeProvider.System;
