@@ -152,6 +152,10 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         return Task.FromResult(reply);
     }
 
+    /// <summary>Where the engine of a run listens on this machine; null: none that is ready.</summary>
+    public string? EngineUrl(string runId) =>
+        Watched(runId)?.Snapshot() is { Phase: EnginePhase.Ready } engine ? engine.EngineUrl.TrimEnd('/') : null;
+
     private EngineSupervisor? Watched(string runId)
     {
         lock (_lock)

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.CommandLine.Invocation;
+using System.CommandLine.Parsing;
 using System.Net;
 using System.Net.Sockets;
 using System.Text.RegularExpressions;
@@ -7,6 +8,7 @@ using Microsoft.Extensions.Options;
 using ModelHost.Access;
 using ModelHost.Agent;
 using ModelHost.Agent.Runtimes;
+using ModelHost.Cluster;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Events;
 using ModelHost.Features.Releases;
@@ -26,6 +28,7 @@ internal static partial class CommandLine
     private static readonly Dictionary<string, string> Sections = new(StringComparer.Ordinal)
     {
         [nameof(AccessOptions)] = AccessOptions.Section,
+        [nameof(ClusterOptions)] = ClusterOptions.Section,
         [nameof(EventOptions)] = EventOptions.Section,
         [nameof(GatewayOptions)] = GatewayOptions.Section,
         [nameof(ListenerOptions)] = ListenerOptions.Section,
@@ -43,7 +46,7 @@ internal static partial class CommandLine
     {
         ["simulate", .. var rest] => SimulatorCommand.RunAsync(rest), // its flags are vLLM's, down to the wording of errors
         [EngineShim.Role, var sidecar, var attempt] => Task.FromResult(EngineShim.Run(sidecar, attempt)),
-        ["serve", ..] or ["-?" or "-h" or "--help" or "--version", ..] => RunAsync(Root().Parse(arguments)),
+        ["serve" or "node" or "token", ..] or ["-?" or "-h" or "--help" or "--version", ..] => RunAsync(Root().Parse(arguments)),
         _ => RunAsync(Root().Parse(["serve", .. arguments])),
     };
 
@@ -58,6 +61,8 @@ internal static partial class CommandLine
         AddServe(root);
         AddServe(serve);
         root.Subcommands.Add(serve);
+        root.Subcommands.Add(NodeCommand.Make());
+        root.Subcommands.Add(TokenCommand.Make());
         root.Subcommands.Add(new Command("simulate", "Stand in for a vLLM server: modelhost simulate MODEL --port PORT, with vLLM's own flags."));
         return root;
     }
@@ -73,9 +78,10 @@ internal static partial class CommandLine
         var tlsCert = new Option<string?>("--tls-cert") { Description = "Certificate for https, with its chain, as PEM.", HelpName = "FILE" };
         var tlsKey = new Option<string?>("--tls-key") { Description = "Its private key, as PEM.", HelpName = "FILE" };
         var proxies = new Option<string?>("--trusted-proxies") { Description = "Reverse proxies whose X-Forwarded headers are believed: addresses and networks, separated by commas.", HelpName = "LIST" };
+        var clusterListen = new Option<string?>("--cluster-listen") { Description = "Address and port for nodes of other machines. Default: 0.0.0.0:8443, opened by the first join token.", HelpName = "ADDRESS" };
         var logJson = new Option<bool>("--log-json") { Description = "Write log lines as JSON." };
         var configuration = new Argument<string[]>("Section:Key=value") { Description = "Settings, such as Node:NvidiaSmi=/opt/nvidia-smi." };
-        foreach (var option in (Option[])[data, urls, tlsCert, tlsKey, pathBase, proxies, trustedLan, noLocalNode, demo, logJson])
+        foreach (var option in (Option[])[data, urls, tlsCert, tlsKey, pathBase, proxies, trustedLan, noLocalNode, demo, clusterListen, logJson])
             command.Options.Add(option);
         if (command is not RootCommand) // it would take the name of a command for one
             command.Arguments.Add(configuration);
@@ -84,17 +90,7 @@ internal static partial class CommandLine
             foreach (var url in (result.GetValueOrDefault<string?>() ?? "").Split(';').Where(url => !IsAddress(url)))
                 result.AddError($"--urls: '{url}' is not an address such as {ServeSettings.DefaultUrl}.");
         });
-        configuration.Validators.Add(result =>
-        {
-            foreach (var token in result.Tokens.Select(t => t.Value))
-            {
-                var section = token.Split('=')[0].Split(':');
-                if (section.Length == 1 || !token.Contains('=', StringComparison.Ordinal))
-                    result.AddError($"'{token}' is neither an option nor a setting of the form Section:Key=value.");
-                else if (!Sections.Values.Contains(section[0], StringComparer.OrdinalIgnoreCase))
-                    result.AddError($"'{token}': there is no section '{section[0]}', only {string.Join(", ", Sections.Values)}.");
-            }
-        });
+        configuration.Validators.Add(result => CheckSettings(result, Sections.Values));
         command.SetAction((parsed, cancellationToken) => ServeAsync(new ServeSettings
         {
             Data = parsed.GetValue(data),
@@ -107,24 +103,50 @@ internal static partial class CommandLine
             TlsCert = parsed.GetValue(tlsCert),
             TlsKey = parsed.GetValue(tlsKey),
             TrustedProxies = parsed.GetValue(proxies),
+            ClusterListen = parsed.GetValue(clusterListen),
             Configuration = parsed.GetValue(configuration) ?? [],
         }, cancellationToken));
     }
 
-    private static async Task<int> ServeAsync(ServeSettings settings, CancellationToken cancellationToken)
+    /// <summary>Refuses what is no setting, or of a section that the role does not have.</summary>
+    public static void CheckSettings(ArgumentResult result, IReadOnlyCollection<string> sections)
+    {
+        foreach (var token in result.Tokens.Select(t => t.Value))
+        {
+            var section = token.Split('=')[0].Split(':');
+            if (section.Length == 1 || !token.Contains('=', StringComparison.Ordinal))
+                result.AddError($"'{token}' is neither an option nor a setting of the form Section:Key=value.");
+            else if (!sections.Contains(section[0], StringComparer.OrdinalIgnoreCase))
+                result.AddError($"'{token}': there is no section '{section[0]}', only {string.Join(", ", sections)}.");
+        }
+    }
+
+    private static Task<int> ServeAsync(ServeSettings settings, CancellationToken cancellationToken) =>
+        GuardAsync(() => ServeCoreAsync(settings, cancellationToken), settings.Urls ?? ServeSettings.DefaultUrl, "--urls");
+
+    private static async Task<int> ServeCoreAsync(ServeSettings settings, CancellationToken cancellationToken)
+    {
+        using var folder = DataFolder.Open(settings.DataPath);
+        if (settings is { Demo: true, Urls: null })
+            settings = settings with { Urls = $"{(settings.TlsCert is null ? "http" : "https")}://127.0.0.1:{FreePort(new Uri(ServeSettings.DefaultUrl).Port)}" };
+        await using var app = ServeHost.Build(settings, folder, settings.Demo ? Demo.Add : null);
+        await app.StartAsync(cancellationToken);
+        Lifetime.LogListening(app.Logger, string.Join(", ", app.Urls));
+        app.WarnOfCleartext();
+        await app.WaitForShutdownAsync(cancellationToken);
+        Lifetime.LogStopped(app.Logger);
+        return 0;
+    }
+
+    /// <summary>Runs a role, and says in one line what keeps it from beginning.</summary>
+    /// <param name="run">The role.</param>
+    /// <param name="listen">Where it listens.</param>
+    /// <param name="option">The option that moves it.</param>
+    public static async Task<int> GuardAsync(Func<Task<int>> run, string listen, string option)
     {
         try
         {
-            using var folder = DataFolder.Open(settings.DataPath);
-            if (settings is { Demo: true, Urls: null })
-                settings = settings with { Urls = $"{(settings.TlsCert is null ? "http" : "https")}://127.0.0.1:{FreePort(new Uri(ServeSettings.DefaultUrl).Port)}" };
-            await using var app = ServeHost.Build(settings, folder, settings.Demo ? Demo.Add : null);
-            await app.StartAsync(cancellationToken);
-            Lifetime.LogListening(app.Logger, string.Join(", ", app.Urls));
-            app.WarnOfCleartext();
-            await app.WaitForShutdownAsync(cancellationToken);
-            Lifetime.LogStopped(app.Logger);
-            return 0;
+            return await run();
         }
         catch (DataFolderException e)
         {
@@ -150,11 +172,11 @@ internal static partial class CommandLine
         }
         catch (IOException e) when (e.InnerException is Microsoft.AspNetCore.Connections.AddressInUseException)
         {
-            return Refuse($"{e.Message} Choose another address with --urls.");
+            return Refuse($"{e.Message} Choose another address with {option}.");
         }
         catch (SocketException e)
         {
-            return Refuse($"cannot listen on {settings.Urls ?? ServeSettings.DefaultUrl}: {e.Message}. Choose another address with --urls.");
+            return Refuse($"cannot listen on {listen}: {e.Message}. Choose another address with {option}.");
         }
     }
 
@@ -174,7 +196,9 @@ internal static partial class CommandLine
     [GeneratedRegex(@"not found on the instance of ModelHost\.(\w+\.)*(?<options>\w+): (?<names>.*)$")]
     private static partial Regex UnknownSetting();
 
-    private static int Refuse(string why)
+    /// <summary>Says why something does not begin.</summary>
+    /// <returns>The exit code.</returns>
+    public static int Refuse(string why)
     {
         Console.Error.WriteLine($"modelhost: {why}");
         return 1;

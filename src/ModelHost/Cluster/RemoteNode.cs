@@ -7,7 +7,9 @@ using ModelHost.Rpc;
 namespace ModelHost.Cluster;
 
 /// <summary>A node on another machine, asked over gRPC. It does nothing that the node does not do; a call that is not answered in time fails.</summary>
-internal sealed class RemoteNode(RpcClient client) : INode, IDisposable
+/// <param name="client">Reaches the agent.</param>
+/// <param name="engineUrl">Where the engine of a run is reached from here: the node tells where it listens on its own machine.</param>
+internal sealed class RemoteNode(RpcClient client, Func<string, string> engineUrl) : INode, IDisposable
 {
     private static readonly TimeSpan CallDeadline = TimeSpan.FromSeconds(10);
 
@@ -27,7 +29,10 @@ internal sealed class RemoteNode(RpcClient client) : INode, IDisposable
     {
         // whoever asked for changes first must not miss one between the two
         await _listening.WaitAsync(cancellationToken);
-        return await AskAsync(NodeMethods.Report, request, cancellationToken);
+        var report = await AskAsync(NodeMethods.Report, request, cancellationToken);
+        foreach (var engine in report.Engines.Where(engine => engine.EngineUrl.Length > 0))
+            engine.EngineUrl = engineUrl(engine.RunId);
+        return report;
     }
 
     public Task<LogsReply> LogsAsync(LogsRequest request, CancellationToken cancellationToken) => AskAsync(NodeMethods.Logs, request, cancellationToken);

@@ -32,6 +32,8 @@ internal abstract class ModelHostDbContext(DbContextOptions options) : DbContext
 
     public DbSet<Tombstone> Tombstones => Set<Tombstone>();
 
+    public DbSet<JoinToken> JoinTokens => Set<JoinToken>();
+
     protected override void ConfigureConventions(ModelConfigurationBuilder configurationBuilder)
     {
         // SQLite can neither sort nor compare a DateTimeOffset
@@ -43,6 +45,7 @@ internal abstract class ModelHostDbContext(DbContextOptions options) : DbContext
     protected override void OnModelCreating(ModelBuilder modelBuilder)
     {
         modelBuilder.Entity<Node>(node => node.HasIndex(n => n.Uid).IsUnique());
+        modelBuilder.Entity<JoinToken>().HasIndex(token => token.Hash).IsUnique();
         modelBuilder.Entity<Deployment>(deployment =>
         {
             deployment.HasIndex(d => d.Uid).IsUnique();

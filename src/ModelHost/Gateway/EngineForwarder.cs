@@ -8,6 +8,7 @@ using Microsoft.Extensions.Options;
 using Microsoft.Extensions.Primitives;
 using Microsoft.Net.Http.Headers;
 using ModelHost.Access;
+using ModelHost.Cluster;
 using ModelHost.Common;
 using ModelHost.Core.Routing;
 using ModelHost.Features.Settings;
@@ -49,20 +50,16 @@ internal sealed partial class EngineForwarder : IDisposable
 
     public EngineForwarder(
         RouteSource routes, IHttpForwarder forwarder, IOptions<GatewayOptions> options, LiveSettings settings, GatewayMeters meters, UsageBook usage,
-        GatewayDrain drain, TimeProvider time, ILogger<EngineForwarder> logger)
+        GatewayDrain drain, NodeLinks links, TimeProvider time, ILogger<EngineForwarder> logger)
     {
         (_routes, _forwarder, _options, _settings, _meters) = (routes, forwarder, options.Value, settings, meters);
         (_usage, _drain, _time, _logger) = (usage, drain, time, logger);
-        _engines = new HttpMessageInvoker(new SocketsHttpHandler
-        {
-            UseProxy = false,
-            AllowAutoRedirect = false,
-            UseCookies = false,
-            AutomaticDecompression = DecompressionMethods.None,
-            ActivityHeadersPropagator = null,
-            ConnectTimeout = _options.ConnectTimeout,
-            PooledConnectionIdleTimeout = IdleTimeout,
-        });
+        var handler = links.Handler();
+        handler.AutomaticDecompression = DecompressionMethods.None;
+        handler.ActivityHeadersPropagator = null;
+        handler.ConnectTimeout = _options.ConnectTimeout;
+        handler.PooledConnectionIdleTimeout = IdleTimeout;
+        _engines = new HttpMessageInvoker(handler);
     }
 
     /// <summary>Forwards a request to the engine that serves its model, or answers why not.</summary>

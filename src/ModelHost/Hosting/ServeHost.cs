@@ -4,6 +4,7 @@ using Microsoft.AspNetCore.DataProtection;
 using Microsoft.Extensions.Options;
 using ModelHost.Access;
 using ModelHost.Agent;
+using ModelHost.Cluster;
 using ModelHost.Common;
 using ModelHost.Data;
 using ModelHost.Features.Admin;
@@ -35,14 +36,7 @@ internal static partial class ServeHost
     public static WebApplication Build(ServeSettings settings, DataFolder folder, Action<WebApplicationBuilder>? configure = null)
     {
         var builder = WebApplication.CreateSlimBuilder(new WebApplicationOptions { ContentRootPath = AppContext.BaseDirectory });
-        builder.Configuration.AddInMemoryCollection(LogLevels());
-        builder.Configuration.AddInMemoryCollection(FromDockerHost());
-        builder.Configuration.AddJsonFile(folder.File("modelhost.json"), optional: true, reloadOnChange: false);
-        builder.Configuration.AddEnvironmentVariables("MODELHOST_");
-        builder.Configuration.AddInMemoryCollection(FromSwitches(settings));
-        builder.Configuration.AddInMemoryCollection(settings.Configuration.Select(setting => setting.Split('=', 2))
-            .GroupBy(pair => pair[0], StringComparer.OrdinalIgnoreCase) // the last of a setting given twice counts
-            .Select(given => KeyValuePair.Create(given.Key, given.Last().ElementAtOrDefault(1))));
+        AddSources(builder, folder, FromSwitches(settings), settings.Configuration);
         AddLogging(builder);
         var urls = settings.Urls ?? (settings.TlsCert is null ? ServeSettings.DefaultUrl : ServeSettings.DefaultTlsUrl);
         builder.WebHost.UseUrls(urls);
@@ -54,7 +48,7 @@ internal static partial class ServeHost
         });
         AddServices(builder.Services, folder);
         if (!settings.NoLocalNode)
-            AddLocalNode(builder.Services);
+            AddLocalNode(builder.Services, new NodeIdentity(folder.ClusterId, folder.NodeId, folder.Path));
         configure?.Invoke(builder);
         var app = builder.Build();
         app.Services.GetService<IStartupValidator>()?.Validate(); // all of it at once, before the first option is read
@@ -63,6 +57,19 @@ internal static partial class ServeHost
             LogTrustedLan(app.Logger);
         Map(app);
         return app;
+    }
+
+    /// <summary>Reads the configuration of a role: built-in values, the file of the data folder, the environment, switches, settings; the last counts.</summary>
+    public static void AddSources(WebApplicationBuilder builder, DataFolder folder, Dictionary<string, string?> switches, IEnumerable<string> settings)
+    {
+        builder.Configuration.AddInMemoryCollection(LogLevels());
+        builder.Configuration.AddInMemoryCollection(FromDockerHost());
+        builder.Configuration.AddJsonFile(folder.File("modelhost.json"), optional: true, reloadOnChange: false);
+        builder.Configuration.AddEnvironmentVariables("MODELHOST_");
+        builder.Configuration.AddInMemoryCollection(switches);
+        builder.Configuration.AddInMemoryCollection(settings.Select(setting => setting.Split('=', 2))
+            .GroupBy(pair => pair[0], StringComparer.OrdinalIgnoreCase) // the last of a setting given twice counts
+            .Select(given => KeyValuePair.Create(given.Key, given.Last().ElementAtOrDefault(1))));
     }
 
     private static void AddServices(IServiceCollection services, DataFolder folder)
@@ -95,18 +102,19 @@ internal static partial class ServeHost
         services.AddGateway();
         services.AddModelHostMetrics();
         services.AddApiDocument();
-        services.AddHostedService<ReconcileService>();
+        services.AddSingleton<ReconcileService>().AddHostedService(provider => provider.GetRequiredService<ReconcileService>());
+        services.AddCluster();
         services.AddUsage(); // behind what brings the database up to date
     }
 
-    private static void AddLocalNode(IServiceCollection services)
+    /// <summary>Adds the node of this machine.</summary>
+    public static void AddLocalNode(IServiceCollection services, NodeIdentity identity)
     {
         services.AddCheckedOptions<NodeOptions>(NodeOptions.Section)
             .Validate(node => node.EnginePortFirst <= node.EnginePortLast, "Node:EnginePortFirst is above Node:EnginePortLast.")
             .Validate(node => Uri.TryCreate(node.DockerHost, UriKind.Absolute, out _), "Node:DockerHost is no address such as unix:///var/run/docker.sock.");
         services.AddSingleton(provider => new LocalNode(
-            new NodeIdentity(provider.GetRequiredService<DataFolder>().ClusterId, provider.GetRequiredService<DataFolder>().NodeId, provider.GetRequiredService<DataFolder>().Path),
-            provider.GetRequiredService<IOptions<NodeOptions>>().Value, provider.GetRequiredService<TimeProvider>(), provider.GetRequiredService<ILoggerFactory>()));
+            identity, provider.GetRequiredService<IOptions<NodeOptions>>().Value, provider.GetRequiredService<TimeProvider>(), provider.GetRequiredService<ILoggerFactory>()));
     }
 
     private static void Map(WebApplication app)
@@ -146,7 +154,7 @@ internal static partial class ServeHost
     }
 
     // The level is decided before Serilog is asked: every library asks at every step of a request whether anybody listens.
-    private static void AddLogging(WebApplicationBuilder builder)
+    public static void AddLogging(WebApplicationBuilder builder)
     {
         var configuration = new LoggerConfiguration()
             .MinimumLevel.Verbose()
@@ -197,6 +205,8 @@ internal static partial class ServeHost
             ($"{ListenerOptions.Section}:{nameof(ListenerOptions.TlsCert)}", settings.TlsCert),
             ($"{ListenerOptions.Section}:{nameof(ListenerOptions.TlsKey)}", settings.TlsKey),
             ($"{AccessOptions.Section}:{nameof(AccessOptions.TrustedProxies)}", settings.TrustedProxies),
+            ($"{ClusterOptions.Section}:{nameof(ClusterOptions.Listen)}", settings.ClusterListen),
+            ($"{ClusterOptions.Section}:{nameof(ClusterOptions.Open)}", settings.ClusterListen is null ? null : "true"),
         ])
         {
             if (value is not null)

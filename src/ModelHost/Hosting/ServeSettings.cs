@@ -39,6 +39,9 @@ public sealed record ServeSettings
     /// <summary>Reverse proxies that are believed.</summary>
     public string? TrustedProxies { get; init; }
 
+    /// <summary>Address and port for nodes, opened at start; null: opened when it is needed.</summary>
+    public string? ClusterListen { get; init; }
+
     /// <summary>Configuration given as <c>Section:Key=value</c>.</summary>
     public IReadOnlyList<string> Configuration { get; init; } = [];
 

@@ -88,11 +88,12 @@ internal sealed class StateGauges
 {
     private readonly Database _database;
     private readonly NodeRegistry _nodes;
+    private readonly TimeProvider _time;
     private Dictionary<DeploymentStatus, int> _deployments = [];
 
-    public StateGauges(IMeterFactory meters, Database database, NodeRegistry nodes)
+    public StateGauges(IMeterFactory meters, Database database, NodeRegistry nodes, TimeProvider time)
     {
-        (_database, _nodes) = (database, nodes);
+        (_database, _nodes, _time) = (database, nodes, time);
         var meter = meters.Create(MetricsFeature.MeterName);
         meter.CreateObservableGauge("modelhost.deployments", Deployments, "{deployment}", "Deployments by status.");
         meter.CreateObservableGauge("modelhost.nodes", Nodes, "{node}", "Nodes by status.");
@@ -115,7 +116,7 @@ internal sealed class StateGauges
     private IEnumerable<Measurement<int>> Deployments() => Enum.GetValues<DeploymentStatus>()
         .Select(status => new Measurement<int>(_deployments.GetValueOrDefault(status), new KeyValuePair<string, object?>("status", status.ToWire())));
 
-    private IEnumerable<Measurement<int>> Nodes() => _nodes.All.GroupBy(NodeService.Status)
+    private IEnumerable<Measurement<int>> Nodes() => _nodes.All.GroupBy(node => NodeService.Status(node, _time.GetUtcNow()))
         .Select(group => new Measurement<int>(group.Count(), new KeyValuePair<string, object?>("status", group.Key)));
 
     private IEnumerable<Measurement<double>> Gpus(Func<Protocol.Gpu, double?> read)

@@ -24,7 +24,7 @@ internal sealed partial class NodeActor(
     private static readonly TimeSpan CallDeadline = TimeSpan.FromSeconds(10);
     private const int MaxBackOffSeconds = 30;
 
-    private string _nodeStatus = NodeService.Status(null);
+    private string _nodeStatus = NodeService.Status(null, default);
 
     /// <summary>Runs until cancelled.</summary>
     public async Task RunAsync(CancellationToken cancellationToken)
@@ -138,7 +138,7 @@ internal sealed partial class NodeActor(
             node.Silent(time.GetUtcNow());
             LogSilent(node.Id, node.Failures, e.Message);
         }
-        if (NodeService.Status(node) is var status && status != _nodeStatus)
+        if (NodeService.Status(node, time.GetUtcNow()) is var status && status != _nodeStatus)
         {
             _nodeStatus = status;
             feed.Publish(Change.Nodes);

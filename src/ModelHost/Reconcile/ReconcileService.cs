@@ -1,4 +1,6 @@
+using System.Collections.Concurrent;
 using ModelHost.Agent;
+using ModelHost.Cluster;
 using ModelHost.Data;
 using ModelHost.Features.ApiKeys;
 using ModelHost.Features.Deployments;
@@ -15,7 +17,8 @@ internal sealed class ReconcileService(
     Database database, NodeService nodeService, NodeRegistry registry, DataFolder folder, EnvironmentVault vault, LifecyclePolicySource policies,
     RouteSource routes, ChangeFeed feed, LiveSettings settings, ApiKeyService keys, TimeProvider time, ILoggerFactory loggers, LocalNode? localNode = null) : BackgroundService
 {
-    private readonly List<NodeActor> _actors = [];
+    private readonly ConcurrentDictionary<NodeHandle, (Task Task, CancellationTokenSource Ended)> _actors = new();
+    private readonly CancellationTokenSource _stopping = new();
 
     public override async Task StartAsync(CancellationToken cancellationToken)
     {
@@ -25,12 +28,50 @@ internal sealed class ReconcileService(
         if (localNode is not null)
         {
             await localNode.OpenAsync(cancellationToken);
-            var node = new NodeHandle(await nodeService.EnsureLocalAsync(folder.NodeId, cancellationToken), localNode, settings);
-            registry.Add(node);
-            _actors.Add(new NodeActor(node, database, vault, policies, routes, feed, settings, time, Random.Shared, loggers.CreateLogger<NodeActor>()));
+            Link(new NodeHandle(await nodeService.EnsureLocalAsync(folder.NodeId, cancellationToken), localNode, settings, folder.NodeId));
         }
         await base.StartAsync(cancellationToken);
     }
 
-    protected override Task ExecuteAsync(CancellationToken stoppingToken) => Task.WhenAll(_actors.Select(actor => actor.RunAsync(stoppingToken)));
+    public override async Task StopAsync(CancellationToken cancellationToken)
+    {
+        await base.StopAsync(cancellationToken);
+        await _stopping.CancelAsync();
+        await Task.WhenAll(_actors.Values.Select(actor => actor.Task));
+    }
+
+    /// <summary>Registers a node and looks after it from now on.</summary>
+    public void Link(NodeHandle node)
+    {
+        registry.Add(node);
+        var actor = new NodeActor(node, database, vault, policies, routes, feed, settings, time, Random.Shared, loggers.CreateLogger<NodeActor>());
+        var ended = CancellationTokenSource.CreateLinkedTokenSource(_stopping.Token);
+        _actors[node] = (Task.Run(() => actor.RunAsync(ended.Token), CancellationToken.None), ended);
+    }
+
+    /// <summary>Looks after a node no more; what runs on it runs on.</summary>
+    public async Task UnlinkAsync(NodeHandle node)
+    {
+        registry.Remove(node);
+        if (!_actors.TryRemove(node, out var actor))
+            return;
+        await actor.Ended.CancelAsync();
+        await actor.Task;
+        actor.Ended.Dispose();
+        (node.Link as IDisposable)?.Dispose();
+    }
+
+    public override void Dispose()
+    {
+        foreach (var (node, actor) in _actors)
+        {
+            actor.Ended.Dispose();
+            if (node.Link is RemoteNode remote)
+                remote.Dispose();
+        }
+        _stopping.Dispose();
+        base.Dispose();
+    }
+
+    protected override Task ExecuteAsync(CancellationToken stoppingToken) => Task.CompletedTask;
 }

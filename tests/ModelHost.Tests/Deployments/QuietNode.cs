@@ -20,7 +20,7 @@ internal sealed class QuietNode : INode
     {
         _host = host;
         Id = id;
-        _handle = new NodeHandle(id, this, host.Services.GetRequiredService<LiveSettings>());
+        _handle = new NodeHandle(id, this, host.Services.GetRequiredService<LiveSettings>(), "quiet");
         host.Services.GetRequiredService<NodeRegistry>().Add(_handle);
     }
 

@@ -240,7 +240,7 @@ public sealed class RemoteNodeContractTests : NodeContractTests
     {
         var server = await EchoServer.StartAsync(map: app => app.MapNode(node));
         var client = new RpcClient(server.Address, new RpcClientOptions { MaxMessageBytes = NodeMethods.MaxMessageBytes });
-        var remote = new RemoteNode(client);
+        var remote = new RemoteNode(client, run => $"https://node/engines/{run}");
         return new Asked(remote) { Ends = { new Client(remote), server } };
     }
 

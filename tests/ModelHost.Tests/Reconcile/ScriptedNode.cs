@@ -55,7 +55,7 @@ internal sealed class ScriptedNode : INode, IAsyncDisposable
             await db.SaveChangesAsync(cancellationToken);
             node.Id = row.Id;
         }
-        var handle = new NodeHandle(node.Id, node, services.GetRequiredService<LiveSettings>());
+        var handle = new NodeHandle(node.Id, node, services.GetRequiredService<LiveSettings>(), "scripted");
         services.GetRequiredService<NodeRegistry>().Add(handle);
         node._handle = handle;
         node._actor = new NodeActor(

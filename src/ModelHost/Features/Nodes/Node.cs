@@ -12,5 +12,8 @@ internal sealed class Node
 
     public required string IpAddress { get; set; }
 
+    /// <summary>Port of its agent; null: it is the node in this process.</summary>
+    public int? Port { get; set; }
+
     public DateTimeOffset CreatedAt { get; set; }
 }

@@ -1,20 +1,25 @@
 using System.Collections.Concurrent;
 using System.Collections.Frozen;
 using System.Threading.Channels;
+using ModelHost.Cluster;
 using ModelHost.Features.Settings;
 using ModelHost.Protocol;
 
 namespace ModelHost.Features.Nodes;
 
 /// <summary>The link to a node and the last thing it said.</summary>
-internal sealed class NodeHandle(int id, INode link, LiveSettings settings)
+internal sealed class NodeHandle(int id, INode link, LiveSettings settings, string uid)
 {
     // requests for a pass that come in together are one
     private readonly Channel<bool> _wake = Channel.CreateBounded<bool>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
+    private volatile Heartbeat? _beat;
     private volatile State _state = new(null, FrozenDictionary<string, Engine>.Empty, null);
 
     /// <summary>Id of the node in the API.</summary>
     public int Id => id;
+
+    /// <summary>The id that the node has itself.</summary>
+    public string Uid => uid;
 
     /// <summary>How it is asked.</summary>
     public INode Link => link;
@@ -51,11 +56,24 @@ internal sealed class NodeHandle(int id, INode link, LiveSettings settings)
         NodeSilence = _state.NodeSilence.Next(at, TimeSpan.FromSeconds(settings.Current.NodesSyncIntervalSeconds)),
     };
 
+    /// <summary>Takes a sign of life of a node that sends some.</summary>
+    /// <param name="at">When it came.</param>
+    /// <param name="next">How long until the next is due.</param>
+    public void Beat(DateTimeOffset at, TimeSpan next) => _beat = new Heartbeat(at, at + next + Heartbeats.Grace);
+
+    /// <summary>When it last gave a sign of life; null: it sends none.</summary>
+    public DateTimeOffset? BeatAt => _beat?.At;
+
+    /// <summary>Whether a sign of life that was due has not come.</summary>
+    public bool IsBeatMissed(DateTimeOffset now) => _beat is { } beat && now > beat.DueBy;
+
     /// <summary>Asks for a pass soon.</summary>
     public void Wake() => _wake.Writer.TryWrite(true);
 
     /// <summary>Waits until a pass is asked for.</summary>
     public async Task WokenAsync(CancellationToken cancellationToken) => await _wake.Reader.ReadAsync(cancellationToken);
+
+    private sealed record Heartbeat(DateTimeOffset At, DateTimeOffset DueBy);
 
     private sealed record State(
         NodeReport? Report, FrozenDictionary<string, Engine> Engines, DateTimeOffset? At, Silence Silence = default, Silence NodeSilence = default);
@@ -83,6 +101,12 @@ internal sealed class NodeRegistry
 
     /// <summary>A node's handle; null: it is not linked.</summary>
     public NodeHandle? Find(int id) => _nodes.GetValueOrDefault(id);
+
+    /// <summary>A node's handle by the id that it has itself; null: it is not linked.</summary>
+    public NodeHandle? FindByUid(string uid) => _nodes.Values.FirstOrDefault(node => node.Uid == uid);
+
+    /// <summary>Takes a link away, unless the node was linked anew.</summary>
+    public void Remove(NodeHandle node) => _nodes.TryRemove(KeyValuePair.Create(node.Id, node));
 
     /// <summary>Asks for a pass over a node soon.</summary>
     public void Wake(int id) => Find(id)?.Wake();

@@ -2,6 +2,7 @@ using System.Net;
 using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.EntityFrameworkCore;
 using ModelHost.Access;
+using ModelHost.Cluster;
 using ModelHost.Common;
 using ModelHost.Core;
 using ModelHost.Data;
@@ -13,13 +14,14 @@ namespace ModelHost.Features.Nodes;
 internal static class NodesFeature
 {
     /// <summary>Adds the service.</summary>
-    public static IServiceCollection AddNodes(this IServiceCollection services) => services.AddSingleton<NodeRegistry>().AddSingleton<NodeService>();
+    public static IServiceCollection AddNodes(this IServiceCollection services) => services.AddSingleton<NodeRegistry>().AddSingleton<NodeService>().AddSingleton<JoinTokenService>();
 
     /// <summary>Maps <c>/api/nodes</c>.</summary>
     public static void MapNodes(this IEndpointRouteBuilder api)
     {
         var group = api.MapGroup("/nodes").WithTags("Nodes").AdminOnly();
         group.MapGet("/", ListAsync).WithName("ListNodes").WithSummary("List all nodes with GPU metrics, disk usage and status.");
+        group.MapJoinTokens();
         group.MapGet("/{id:int}/gpu-processes", GpuProcesses).WithName("ListGpuProcesses")
             .WithSummary("List the engine processes on a node's GPUs, those that no deployment owns among them.")
             .ProducesProblem(StatusCodes.Status404NotFound).ProducesProblem(StatusCodes.Status503ServiceUnavailable);
@@ -63,20 +65,37 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Chan
 
     /// <summary>Finds or makes the record of the node in this process.</summary>
     /// <returns>Its id.</returns>
-    public async Task<int> EnsureLocalAsync(string uid, CancellationToken cancellationToken)
+    public Task<int> EnsureLocalAsync(string uid, CancellationToken cancellationToken) =>
+        EnsureAsync(uid, Dns.GetHostName(), "127.0.0.1", null, cancellationToken);
+
+    /// <summary>Finds or makes the record of a node on another machine, and notes where it is now.</summary>
+    /// <returns>Its id.</returns>
+    public Task<int> EnsureAsync(NodeSeen node, CancellationToken cancellationToken) =>
+        EnsureAsync(node.Uid, node.Hostname, node.Address.ToString(), node.Port, cancellationToken);
+
+    /// <summary>The nodes on other machines, where they were when they last spoke.</summary>
+    public async Task<IReadOnlyList<(int Id, NodeSeen Node)>> ListRemoteAsync(CancellationToken cancellationToken)
+    {
+        await using var db = await database.OpenAsync(cancellationToken);
+        var rows = await db.Nodes.AsNoTracking().Where(n => n.Port != null).ToListAsync(cancellationToken);
+        return [.. rows.Where(row => IPAddress.TryParse(row.IpAddress, out _))
+            .Select(row => (row.Id, new NodeSeen(row.Uid, row.Hostname, IPAddress.Parse(row.IpAddress), row.Port!.Value)))];
+    }
+
+    private async Task<int> EnsureAsync(string uid, string hostname, string address, int? port, CancellationToken cancellationToken)
     {
         await using var db = await database.OpenAsync(cancellationToken);
         var row = await db.Nodes.FirstOrDefaultAsync(n => n.Uid == uid, cancellationToken);
-        var isNew = row is null;
         if (row is null)
         {
-            row = new Node { Uid = uid, Hostname = Dns.GetHostName(), IpAddress = "127.0.0.1", CreatedAt = time.GetUtcNow() };
+            row = new Node { Uid = uid, Hostname = hostname, IpAddress = address, Port = port, CreatedAt = time.GetUtcNow() };
             db.Nodes.Add(row);
         }
-        row.Hostname = Dns.GetHostName();
+        (row.Hostname, row.IpAddress, row.Port) = (hostname, address, port);
+        if (!db.ChangeTracker.HasChanges())
+            return row.Id;
         await db.SaveChangesAsync(cancellationToken);
-        if (isNew)
-            feed.Publish(Change.Nodes);
+        feed.Publish(Change.Nodes);
         return row.Id;
     }
 
@@ -96,6 +115,7 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Chan
             Uid = node.Uid,
             Hostname = node.Hostname,
             IpAddress = node.IpAddress,
+            Port = node.Port,
             CreatedAt = time.GetUtcNow(),
         }));
         await db.SaveChangesAsync(cancellationToken);
@@ -103,11 +123,12 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Chan
     }
 
     /// <summary>The word of the API for how a node is.</summary>
-    public static string Status(NodeHandle? node) => node switch
+    public static string Status(NodeHandle? node, DateTimeOffset now) => node switch
     {
         null or { LastReport: null, Failures: 0 } => "unknown",
         { IsCritical: true } => "critical",
         { Failures: > 0 } => "degraded",
+        _ when node.IsBeatMissed(now) => "degraded",
         { LastReport.Runtimes.Count: 0 } => "no-runtime",
         _ => "online",
     };
@@ -121,7 +142,8 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Chan
             Id = row.Id,
             Hostname = row.Hostname,
             IpAddress = row.IpAddress,
-            Status = Status(node),
+            Port = row.Port,
+            Status = Status(node, time.GetUtcNow()),
             GpuUsage = report is null ? null : GpuReads.Gpus(report),
             GpuError = report?.GpuError is { Length: > 0 } error ? error : null,
             GpuProcessError = report?.GpuProcessError is { Length: > 0 } processError ? processError : null,
@@ -132,7 +154,7 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Chan
             AvailableRuntimes = report?.Runtimes,
             RogueContainerCount = report?.Engines.Count(engine => deleted.Contains(engine.DeploymentUid)),
             AgentVersion = report?.AgentVersion,
-            LastHeartbeatAt = node?.ReportedAt,
+            LastHeartbeatAt = node?.BeatAt > node?.ReportedAt ? node.BeatAt : node?.ReportedAt ?? node?.BeatAt,
             CreatedAt = row.CreatedAt,
         };
     }

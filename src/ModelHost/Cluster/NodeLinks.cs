@@ -1,0 +1,158 @@
+using System.Collections.Concurrent;
+using System.Net;
+using System.Net.Security;
+using System.Net.Sockets;
+using System.Security.Cryptography.X509Certificates;
+using ModelHost.Agent.Service;
+using ModelHost.Features.Nodes;
+using ModelHost.Features.Settings;
+using ModelHost.Reconcile;
+using ModelHost.Rpc;
+
+namespace ModelHost.Cluster;
+
+/// <summary>A node of another machine, where it was when it last spoke.</summary>
+/// <param name="Uid">Its id.</param>
+/// <param name="Hostname">What it calls itself.</param>
+/// <param name="Address">Where it is.</param>
+/// <param name="Port">Port of its agent.</param>
+internal sealed record NodeSeen(string Uid, string Hostname, IPAddress Address, int Port);
+
+/// <summary>
+/// The links to nodes of other machines. A node is reached under its own name, <c>UID.node.modelhost</c>, which leads to its address of now; whoever
+/// answers there has to prove that it is this node.
+/// </summary>
+internal sealed class NodeLinks(
+    NodeService nodes, NodeRegistry registry, ReconcileService reconcile, Lazy<ClusterAuthority> authority, ClusterBook book, LiveSettings settings, TimeProvider time) : IDisposable
+{
+    private const string Suffix = ".node.modelhost";
+    // a certificate is seen when a connection is made
+    private static readonly TimeSpan ConnectionLifetime = TimeSpan.FromHours(1);
+    private static readonly TimeSpan KeepAlive = TimeSpan.FromSeconds(2);
+
+    private readonly ConcurrentDictionary<string, NodeSeen> _seen = new();
+    private readonly SemaphoreSlim _one = new(1);
+
+    /// <summary>Links the nodes that are known from before; all their deadlines start anew.</summary>
+    public async Task OpenAsync(CancellationToken cancellationToken)
+    {
+        foreach (var (id, node) in await nodes.ListRemoteAsync(cancellationToken))
+            await LinkAsync(id, node, cancellationToken);
+    }
+
+    /// <summary>Takes a sign of life.</summary>
+    /// <returns>The node's id in the API, and how long until the next is due.</returns>
+    public async Task<(int Id, TimeSpan Next)> HeardAsync(NodeSeen node, CancellationToken cancellationToken)
+    {
+        var next = Heartbeats.Next(TimeSpan.FromSeconds(settings.Current.NodesSyncIntervalSeconds), _seen.Count, Random.Shared.NextDouble());
+        if (_seen.GetValueOrDefault(node.Uid) == node && registry.FindByUid(node.Uid) is { } known)
+        {
+            known.Beat(time.GetUtcNow(), next);
+            return (known.Id, next);
+        }
+        var id = await nodes.EnsureAsync(node, cancellationToken);
+        (await LinkAsync(id, node, cancellationToken)).Beat(time.GetUtcNow(), next);
+        return (id, next);
+    }
+
+    /// <summary>Ends the connections to a node; it has to prove anew who it is.</summary>
+    public async Task ReconnectAsync(string uid, CancellationToken cancellationToken)
+    {
+        if (registry.FindByUid(uid) is { } handle && _seen.TryRemove(uid, out var node))
+            await LinkAsync(handle.Id, node, cancellationToken);
+    }
+
+    /// <summary>A handler for HTTP to nodes, and to whatever else by its own address.</summary>
+    public SocketsHttpHandler Handler() => new()
+    {
+        UseProxy = false,
+        AllowAutoRedirect = false,
+        UseCookies = false,
+        ConnectCallback = (context, cancellationToken) => ConnectAsync(context.DnsEndPoint, cancellationToken),
+        SslOptions = Tls(),
+    };
+
+    public void Dispose() => _one.Dispose();
+
+    /// <summary>Where an engine of a node is reached through its agent.</summary>
+    public static string EngineUrl(string uid, int port, string runId) => $"https://{uid}{Suffix}:{port}/engines/{runId}";
+
+    private async Task<NodeHandle> LinkAsync(int id, NodeSeen node, CancellationToken cancellationToken)
+    {
+        await _one.WaitAsync(cancellationToken);
+        try
+        {
+            if (registry.FindByUid(node.Uid) is { } linked && _seen.GetValueOrDefault(node.Uid) == node && linked.Id == id)
+                return linked;
+            if (registry.FindByUid(node.Uid) is { } before)
+                await reconcile.UnlinkAsync(before);
+            _seen[node.Uid] = node;
+            var client = new RpcClient(new Uri($"https://{node.Uid}{Suffix}:{node.Port}"), new RpcClientOptions
+            {
+                MaxMessageBytes = NodeMethods.MaxMessageBytes,
+                KeepAlive = KeepAlive,
+                ConnectionLifetime = ConnectionLifetime,
+                Connect = (endPoint, token) => ConnectAsync(endPoint, token),
+                Tls = Tls(),
+            });
+            var handle = new NodeHandle(id, new RemoteNode(client, run => EngineUrl(node.Uid, node.Port, run)), settings, node.Uid);
+            handle.Beat(time.GetUtcNow(), TimeSpan.FromSeconds(settings.Current.NodesSyncIntervalSeconds));
+            reconcile.Link(handle);
+            return handle;
+        }
+        finally
+        {
+            _one.Release();
+        }
+    }
+
+    private async ValueTask<Stream> ConnectAsync(DnsEndPoint wanted, CancellationToken cancellationToken)
+    {
+        var node = UidOf(wanted.Host) is { } uid ? _seen.GetValueOrDefault(uid) ?? throw new HttpRequestException($"node {uid} is not known") : null;
+        var socket = new Socket(SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
+        try
+        {
+            await socket.ConnectAsync(node is null ? wanted : new IPEndPoint(node.Address, wanted.Port), cancellationToken);
+            return new NetworkStream(socket, ownsSocket: true);
+        }
+        catch
+        {
+            socket.Dispose();
+            throw;
+        }
+    }
+
+    private SslClientAuthenticationOptions Tls() => new()
+    {
+        LocalCertificateSelectionCallback = (_, _, _, _, _) => authority.Value.ControlPlane(),
+        CertificateRevocationCheckMode = X509RevocationMode.NoCheck,
+        RemoteCertificateValidationCallback = (stream, certificate, _, _) => IsNode((stream as SslStream)?.TargetHostName ?? "", certificate),
+        AllowTlsResume = false,
+    };
+
+    /// <summary>Whether the certificate is that of the node that was meant: a member is not any member.</summary>
+    private bool IsNode(string host, X509Certificate? certificate) =>
+        UidOf(host) is { } uid
+        && authority.Value.Trust.Check(certificate, ClusterRole.Node, out var name) is null
+        && name.NodeId == uid
+        && book.Fault(uid, (X509Certificate2)certificate!) is null;
+
+    private static string? UidOf(string host) => host.EndsWith(Suffix, StringComparison.OrdinalIgnoreCase) ? host[..^Suffix.Length] : null;
+}
+
+/// <summary>When nodes are to say that they are alive.</summary>
+internal static class Heartbeats
+{
+    /// <summary>How late a sign may come, of what was said, before it counts as missed.</summary>
+    public static readonly TimeSpan Grace = TimeSpan.FromSeconds(4);
+
+    private const int PerSecond = 20;
+    private const double Stagger = 0.2;
+
+    /// <summary>Time until the next sign of a node.</summary>
+    /// <param name="interval">The least time between two of them.</param>
+    /// <param name="nodes">Number of nodes: in all they say no more than 20 a second.</param>
+    /// <param name="random">0 to 1: up to a fifth earlier, so that nodes that began together do not stay together.</param>
+    public static TimeSpan Next(TimeSpan interval, int nodes, double random) =>
+        TimeSpan.FromSeconds(Math.Max(interval.TotalSeconds, (double)nodes / PerSecond) * (1 - (Stagger * random)));
+}

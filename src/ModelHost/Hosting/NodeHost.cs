@@ -1,0 +1,123 @@
+using System.Net;
+using System.Net.Security;
+using System.Security.Cryptography.X509Certificates;
+using Microsoft.AspNetCore.Server.Kestrel.Core;
+using Microsoft.AspNetCore.Server.Kestrel.Https;
+using ModelHost.Agent;
+using ModelHost.Agent.Service;
+using ModelHost.Cluster;
+using ModelHost.Rpc;
+
+namespace ModelHost.Hosting;
+
+/// <summary>What the command line says about a node.</summary>
+internal sealed record NodeSettings
+{
+    /// <summary>Where the agent listens when nothing else is said.</summary>
+    public const string DefaultListen = "0.0.0.0:9000";
+
+    /// <summary>The data folder; null: the default one.</summary>
+    public string? Data { get; init; }
+
+    /// <summary>Host and port of the control plane; null: as it joined before.</summary>
+    public string? Join { get; init; }
+
+    /// <summary>The join token; null: it has joined before.</summary>
+    public string? Token { get; init; }
+
+    /// <summary>Address and port to listen on.</summary>
+    public string Listen { get; init; } = DefaultListen;
+
+    /// <summary>What the node calls itself; null: its hostname.</summary>
+    public string? Name { get; init; }
+
+    /// <summary>Whether log lines are JSON.</summary>
+    public bool LogJson { get; init; }
+
+    /// <summary>Configuration given as <c>Section:Key=value</c>.</summary>
+    public IReadOnlyList<string> Configuration { get; init; } = [];
+
+    /// <summary>Where the data is when nothing else is said.</summary>
+    public string DataPath => Data ?? Path.Combine(
+        Environment.GetFolderPath(Environment.SpecialFolder.LocalApplicationData, Environment.SpecialFolderOption.DoNotVerify), "modelhost-node");
+
+    /// <summary>The name.</summary>
+    public string NodeName => Name ?? Dns.GetHostName();
+}
+
+/// <summary>Builds the agent of a node.</summary>
+internal static class NodeHost
+{
+    /// <summary>Opens the membership of the data folder; without one, joins.</summary>
+    /// <exception cref="ClusterException">The node is no member, and does not become one.</exception>
+    public static async Task<Membership> MembershipAsync(NodeSettings settings, DataFolder folder, TimeProvider time, CancellationToken cancellationToken)
+    {
+        // a token that was used stays in scripts and unit files: a member does not join again
+        if (Membership.Open(folder, time) is { } known)
+            return known;
+        if (settings is not { Join: { } controlPlane, Token: { } token })
+            throw new ClusterException("this node is a member of no cluster yet: give it --join HOST:8443 and a --token from 'modelhost token create'");
+        return await Membership.JoinAsync(folder, time, controlPlane, token, settings.NodeName, cancellationToken);
+    }
+
+    /// <summary>Builds it on a data folder that is already owned.</summary>
+    public static WebApplication Build(NodeSettings settings, DataFolder folder, Membership membership, TimeProvider time)
+    {
+        var builder = WebApplication.CreateSlimBuilder(new WebApplicationOptions { ContentRootPath = AppContext.BaseDirectory });
+        ServeHost.AddSources(builder, folder, settings.LogJson ? new() { ["Log:Json"] = "true" } : [], settings.Configuration);
+        ServeHost.AddLogging(builder);
+        builder.WebHost.UseKestrelHttpsConfiguration();
+        builder.WebHost.ConfigureKestrel(kestrel =>
+        {
+            kestrel.AddServerHeader = false;
+            kestrel.Limits.UseLongCalls();
+            kestrel.Limits.MaxRequestBodySize = null; // the gateway bounds what it forwards
+            kestrel.Listen(IPEndPoint.Parse(settings.Listen), listen =>
+            {
+                listen.Protocols = HttpProtocols.Http1AndHttp2;
+                listen.UseHttps(new TlsHandshakeCallbackOptions { OnConnection = _ => ValueTask.FromResult(Tls(membership)) });
+            });
+        });
+        builder.Services.AddSingleton(time);
+        builder.Services.AddHttpForwarder().AddSingleton<EngineRelay>();
+        ServeHost.AddLocalNode(builder.Services, new NodeIdentity(membership.ClusterId, folder.NodeId, folder.Path));
+        builder.Services.AddHostedService<NodeService>();
+        builder.Services.AddHostedService(provider => ActivatorUtilities.CreateInstance<HeartbeatService>(provider, membership, settings.NodeName));
+        var app = builder.Build();
+        app.UseRouting();
+        app.Use((context, next) => CheckAsync(context, next, membership));
+        var node = app.Services.GetRequiredService<LocalNode>();
+        app.MapNode(node);
+        var relay = app.Services.GetRequiredService<EngineRelay>();
+        app.Map("/engines/{run}/{**path}", (HttpContext context, string run, string path) => relay.ForwardAsync(context, run, path));
+        app.MapUnknownMethods();
+        return app;
+    }
+
+    // nobody gets as far as a request who is not the control plane
+    private static SslServerAuthenticationOptions Tls(Membership membership) => new()
+    {
+        ServerCertificate = membership.Certificate,
+        ClientCertificateRequired = true,
+        CertificateRevocationCheckMode = X509RevocationMode.NoCheck,
+        RemoteCertificateValidationCallback = (_, certificate, _, _) => membership.Trust.Check(certificate, ClusterRole.ControlPlane, out _) is null,
+        AllowTlsResume = false,
+    };
+
+    // a connection may last longer than the certificate that it was made with
+    private static Task CheckAsync(HttpContext context, RequestDelegate next, Membership membership)
+    {
+        if (membership.Trust.Check(context.Connection.ClientCertificate, ClusterRole.ControlPlane, out _) is null)
+            return next(context);
+        context.Response.StatusCode = StatusCodes.Status403Forbidden;
+        return Task.CompletedTask;
+    }
+
+    /// <summary>Opens the node before anything is listened on, and closes it last.</summary>
+    private sealed class NodeService(LocalNode node) : IHostedService
+    {
+        public Task StartAsync(CancellationToken cancellationToken) => node.OpenAsync(cancellationToken);
+
+        public Task StopAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+    }
+}

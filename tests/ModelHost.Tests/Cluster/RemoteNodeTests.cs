@@ -1,0 +1,222 @@
+using System.Net;
+using System.Net.Http.Json;
+using System.Net.Security;
+using System.Security.Cryptography.X509Certificates;
+using Microsoft.Extensions.DependencyInjection;
+using ModelHost.Agent.Service;
+using ModelHost.Cluster;
+using ModelHost.Protocol;
+using ModelHost.Rpc;
+using ModelHost.TestKit;
+
+namespace ModelHost.Tests.Cluster;
+
+/// <summary>Nodes on other machines while they serve, fall silent and come back; and who may command whom.</summary>
+public sealed class RemoteNodeTests
+{
+    // the shortest times that the settings allow
+    private static readonly string[] s_quick = ["Settings:NodesSyncIntervalSeconds=1", "Settings:DeploymentsSyncIntervalSeconds=1"];
+
+    private static CancellationToken Ct => TestContext.Current.CancellationToken;
+
+    [Fact]
+    public async Task Model_runs_on_the_node_and_is_served_through_its_agent()
+    {
+        await using var cluster = await TestCluster.StartAsync();
+        await using var agent = await cluster.AgentAsync();
+        var node = await cluster.StatusAsync("gpu-1", "online");
+
+        var id = await cluster.Host.Client.StartModelAsync(Api.StartRequest(node));
+        await cluster.Host.Client.StatusAsync(id, "running");
+        using var whole = await cluster.Host.Client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("demo/tiny-chat", maxTokens: 5), Ct);
+        using var stream = await cluster.Host.Client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("demo/tiny-chat", stream: true, maxTokens: 5), Ct);
+        var events = await stream.Content.ReadAsStringAsync(Ct);
+        var logs = await cluster.Host.Client.GetStringAsync(new Uri($"/api/deployments/{id}/logs", UriKind.Relative), Ct);
+        var engines = Directory.GetFiles(Path.Combine(agent.Node.Data, "engines"), "*.json").Length;
+        await cluster.Host.Client.StopModelAsync(id);
+
+        whole.StatusCode.ShouldBe(HttpStatusCode.OK);
+        events.ShouldContain("data: [DONE]");
+        logs.ShouldContain("vLLM");
+        engines.ShouldBe(1);
+        Directory.GetFiles(Path.Combine(agent.Node.Data, "engines"), "*.json").ShouldBeEmpty();
+    }
+
+    [Fact]
+    public async Task Silence_stops_nothing_and_the_return_is_seen()
+    {
+        await using var cluster = await TestCluster.StartAsync(configuration: s_quick);
+        using var surroundings = new TestNode();
+        var agent = await cluster.AgentAsync(node: surroundings);
+        var node = await cluster.StatusAsync("gpu-1", "online");
+        var id = await cluster.Host.Client.StartModelAsync(Api.StartRequest(node));
+        await cluster.Host.Client.StatusAsync(id, "running");
+        var port = agent.Url.Port;
+        await agent.DisposeAsync();
+
+        await cluster.StatusAsync("gpu-1", "degraded");
+        await cluster.StatusAsync("gpu-1", "critical");
+        var gone = await cluster.Host.Client.StatusAsync(id, "unreachable");
+        using var unserved = await cluster.Host.Client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("demo/tiny-chat"), Ct);
+        Directory.GetFiles(Path.Combine(surroundings.Data, "engines"), "*.json").Length.ShouldBe(1);
+        await using var back = await NodeAgent.StartAsync(null, null, surroundings, time: cluster.Clock, port: port);
+        await cluster.StatusAsync("gpu-1", "online");
+        var running = await cluster.Host.Client.StatusAsync(id, "running");
+        using var served = await cluster.Host.Client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("demo/tiny-chat", maxTokens: 2), Ct);
+        var runs = await cluster.Host.Client.JsonAsync($"/api/deployments/{id}/runs");
+        await cluster.Host.Client.StopModelAsync(id);
+
+        gone.GetProperty("port").GetInt32().ShouldBe(running.GetProperty("port").GetInt32());
+        (unserved.StatusCode, served.StatusCode).ShouldBe((HttpStatusCode.BadGateway, HttpStatusCode.OK));
+        runs.GetArrayLength().ShouldBe(1);
+    }
+
+    [Fact]
+    public async Task Node_that_is_elsewhere_now_is_found_by_its_heartbeat()
+    {
+        await using var cluster = await TestCluster.StartAsync(configuration: s_quick);
+        using var surroundings = new TestNode();
+        var agent = await cluster.AgentAsync(node: surroundings);
+        var node = await cluster.StatusAsync("gpu-1", "online");
+        var id = await cluster.Host.Client.StartModelAsync(Api.StartRequest(node));
+        await cluster.Host.Client.StatusAsync(id, "running");
+        await agent.DisposeAsync();
+
+        await using var moved = await NodeAgent.StartAsync(null, null, surroundings, time: cluster.Clock);
+        await Deadline.UntilAsync(() => cluster.NodeAsync("gpu-1"), found => found?.GetProperty("port").GetInt32() == moved.Url.Port);
+        await cluster.StatusAsync("gpu-1", "online");
+        await cluster.Host.Client.StatusAsync(id, "running");
+        using var served = await cluster.Host.Client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("demo/tiny-chat", maxTokens: 2), Ct);
+        await cluster.Host.Client.StopModelAsync(id);
+
+        served.StatusCode.ShouldBe(HttpStatusCode.OK);
+    }
+
+    [Fact]
+    public async Task Restart_of_the_control_plane_touches_no_engine_and_finds_its_nodes()
+    {
+        using var surroundings = new TestNode();
+        using var remote = new TestNode();
+        var port = TestPorts.Free();
+        int id;
+        NodeAgent agent;
+        await using (var cluster = await TestCluster.StartAsync(surroundings, $"Cluster:Listen=127.0.0.1:{port}"))
+        {
+            agent = await cluster.AgentAsync(node: remote);
+            var node = await cluster.StatusAsync("gpu-1", "online");
+            id = await cluster.Host.Client.StartModelAsync(Api.StartRequest(node));
+            await cluster.Host.Client.StatusAsync(id, "running");
+        }
+        await using var ending = agent;
+
+        await using var again = await TestCluster.StartAsync(surroundings, $"Cluster:Listen=127.0.0.1:{port}");
+        again.Join.ShouldBe($"127.0.0.1:{port}");
+        await again.Host.Client.StatusAsync(id, "running");
+        using var served = await again.Host.Client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("demo/tiny-chat", maxTokens: 2), Ct);
+        var runs = await again.Host.Client.JsonAsync($"/api/deployments/{id}/runs");
+        await again.Host.Client.StopModelAsync(id);
+
+        served.StatusCode.ShouldBe(HttpStatusCode.OK);
+        runs.GetArrayLength().ShouldBe(1);
+    }
+
+    [Fact]
+    public async Task Revoked_node_is_not_spoken_to_and_its_engines_go_on()
+    {
+        await using var cluster = await TestCluster.StartAsync(configuration: s_quick);
+        await using var agent = await cluster.AgentAsync();
+        var node = await cluster.StatusAsync("gpu-1", "online");
+        var id = await cluster.Host.Client.StartModelAsync(Api.StartRequest(node));
+        await cluster.Host.Client.StatusAsync(id, "running");
+
+        await cluster.Service.RevokeAsync(agent.Uid, Ct);
+        await cluster.StatusAsync("gpu-1", "critical");
+        await cluster.Host.Client.StatusAsync(id, "unreachable");
+
+        Directory.GetFiles(Path.Combine(agent.Node.Data, "engines"), "*.json").Length.ShouldBe(1);
+    }
+
+    [Fact]
+    public async Task Agent_obeys_the_control_plane_of_its_cluster_alone()
+    {
+        await using var cluster = await TestCluster.StartAsync();
+        await using var other = await TestCluster.StartAsync();
+        await using var victim = await cluster.AgentAsync();
+        await using var neighbour = await cluster.AgentAsync("gpu-2");
+        await using var foreigner = await other.AgentAsync();
+        using var ours = Authority(cluster).ControlPlane();
+        using var theirs = Authority(other).ControlPlane();
+        foreach (var (who, shown, obeyed) in ((string, X509Certificate2?, bool)[])
+            [("nobody", null, false), ("another node", neighbour.Certificate, false), ("the node itself", victim.Certificate, false), ("a node of another cluster", foreigner.Certificate, false),
+                ("the control plane of another cluster", theirs, false), ("its control plane", ours, true)])
+        {
+            using var client = Client(victim.Url, shown);
+            var ask = () => client.UnaryAsync(NodeMethods.Report, new ReportRequest(), TimeSpan.FromSeconds(30), Ct);
+
+            if (obeyed)
+                (await ask()).NodeId.ShouldBe(victim.Uid, who);
+            else
+                (await Should.ThrowAsync<RpcException>(ask, who)).Code.ShouldBe(RpcCode.Unavailable, who);
+            using var http = Http(shown);
+            var relay = () => http.GetAsync(new Uri(victim.Url, "/engines/x/v1/models"), Ct);
+            if (obeyed)
+                (await relay()).StatusCode.ShouldBe(HttpStatusCode.BadGateway, who); // there is no such run
+            else
+                await Should.ThrowAsync<HttpRequestException>(relay, who);
+        }
+    }
+
+    [Fact]
+    public async Task Connection_ends_with_the_certificate_that_it_was_made_with()
+    {
+        await using var cluster = await TestCluster.StartAsync();
+        await using var agent = await cluster.AgentAsync();
+        using var shown = Authority(cluster).ControlPlane();
+        using var client = Client(agent.Url, shown);
+        (await client.UnaryAsync(NodeMethods.Report, new ReportRequest(), TimeSpan.FromSeconds(30), Ct)).NodeId.ShouldBe(agent.Uid);
+
+        cluster.Clock.By = TimeSpan.FromHours(24.1);
+
+        var refused = await Should.ThrowAsync<RpcException>(() => client.UnaryAsync(NodeMethods.Report, new ReportRequest(), TimeSpan.FromSeconds(30), Ct));
+        refused.Code.ShouldBe(RpcCode.PermissionDenied);
+    }
+
+    [Fact]
+    public async Task Node_that_says_it_is_where_another_is_commands_nothing_there()
+    {
+        await using var cluster = await TestCluster.StartAsync(configuration: s_quick);
+        await using var victim = await cluster.AgentAsync();
+        var liar = cluster.CertificateOf(Guid.NewGuid().ToString("N"));
+        using var client = cluster.Client(liar);
+
+        using var beat = await client.PostAsJsonAsync("/cluster/heartbeat", new { hostname = "liar", port = victim.Url.Port, agent_version = "0.1.0" }, Ct);
+        beat.StatusCode.ShouldBe(HttpStatusCode.OK);
+        var node = await cluster.StatusAsync("liar", "critical");
+
+        using var start = await cluster.Host.Client.PostAsJsonAsync("/api/deployments/start", Api.StartRequest(node), Ct);
+        start.IsSuccessStatusCode.ShouldBeFalse();
+        await cluster.StatusAsync("gpu-1", "online");
+        Directory.GetFiles(Path.Combine(victim.Node.Data, "engines"), "*.json").ShouldBeEmpty();
+    }
+
+    [Theory]
+    [InlineData(10, 3, 0, 10)]
+    [InlineData(10, 200, 0, 10)]
+    [InlineData(10, 1000, 0, 50)]
+    [InlineData(10, 1000, 1, 40)]
+    [InlineData(1, 5, 1, 0.8)]
+    public void Interval_grows_with_the_fleet_and_is_staggered(double interval, int nodes, double random, double expected) =>
+        Heartbeats.Next(TimeSpan.FromSeconds(interval), nodes, random).TotalSeconds.ShouldBe(expected, 0.001);
+
+    private static ClusterAuthority Authority(TestCluster cluster) => cluster.Host.Services.GetRequiredService<Lazy<ClusterAuthority>>().Value;
+
+    private static RpcClient Client(Uri agent, X509Certificate2? shown) => new(agent, new RpcClientOptions { Tls = Tls(shown) });
+
+    private static HttpClient Http(X509Certificate2? shown) => new(new SocketsHttpHandler { UseProxy = false, SslOptions = Tls(shown) });
+
+    private static SslClientAuthenticationOptions Tls(X509Certificate2? shown) => new()
+    {
+        RemoteCertificateValidationCallback = (_, certificate, _, _) => certificate is not null,
+        LocalCertificateSelectionCallback = (_, _, _, _, _) => shown!,
+    };
+}

@@ -1,0 +1,100 @@
+using System.Net;
+using System.Net.Http.Json;
+using System.Security.Cryptography;
+using System.Security.Cryptography.X509Certificates;
+using System.Text.Json;
+using Microsoft.Extensions.DependencyInjection;
+using ModelHost.Cluster;
+using ModelHost.TestKit;
+
+namespace ModelHost.Tests.Cluster;
+
+/// <summary>A control plane that takes nodes on a free loopback port, with a clock that can be moved.</summary>
+internal sealed class TestCluster : IAsyncDisposable
+{
+    private TestCluster(ControlPlane host, MovedClock clock) => (Host, Clock) = (host, clock);
+
+    public ControlPlane Host { get; }
+
+    public MovedClock Clock { get; }
+
+    /// <summary>Where nodes join; the listener has to be open.</summary>
+    public string Join => $"127.0.0.1:{Host.Services.GetRequiredService<ClusterListener>().Port}";
+
+    public ClusterService Service => Host.Services.GetRequiredService<ClusterService>();
+
+    public static async Task<TestCluster> StartAsync(TestNode? node = null, params string[] configuration)
+    {
+        var clock = new MovedClock();
+        var host = await ControlPlane.StartAsync(
+            node, configure: services => services.AddSingleton<TimeProvider>(clock), configuration: ["Cluster:Listen=127.0.0.1:0", .. configuration]);
+        return new TestCluster(host, clock);
+    }
+
+    /// <summary>Makes a token.</summary>
+    public async Task<string> TokenAsync(string? nodeName = null, int minutes = 60)
+    {
+        using var answer = await Host.Client.PostAsJsonAsync("/api/nodes/join-tokens", new { node_name = nodeName, ttl_minutes = minutes });
+        answer.StatusCode.ShouldBe(HttpStatusCode.OK);
+        return (await answer.Content.ReadFromJsonAsync<JsonElement>()).GetProperty("token").GetString()!;
+    }
+
+    /// <summary>Starts an agent that joins.</summary>
+    public async Task<NodeAgent> AgentAsync(string name = "gpu-1", TestNode? node = null)
+    {
+        var token = await TokenAsync(); // which opens the listener
+        return await NodeAgent.StartAsync(Join, token, node, name, Clock);
+    }
+
+    /// <summary>What the API says of the node with a hostname; null: there is none.</summary>
+    public async Task<JsonElement?> NodeAsync(string hostname)
+    {
+        var nodes = await Host.Client.JsonAsync("/api/nodes");
+        var found = nodes.EnumerateArray().Where(node => node.GetProperty("hostname").GetString() == hostname).ToArray();
+        return found.Length == 0 ? null : found.ShouldHaveSingleItem();
+    }
+
+    /// <summary>Waits until a node has a status.</summary>
+    /// <returns>Its id.</returns>
+    public async Task<int> StatusAsync(string hostname, string status, double seconds = 60)
+    {
+        var node = await Deadline.UntilAsync(() => NodeAsync(hostname), found => found?.GetProperty("status").GetString() == status, seconds, $"{hostname} to be {status}");
+        return node!.Value.GetProperty("id").GetInt32();
+    }
+
+    /// <summary>A client of the cluster listener that shows a certificate, and trusts whoever answers.</summary>
+    public HttpClient Client(X509Certificate2? shown = null)
+    {
+        var handler = new SocketsHttpHandler { UseProxy = false };
+        handler.SslOptions.RemoteCertificateValidationCallback = (_, certificate, _, _) => certificate is not null;
+        handler.SslOptions.LocalCertificateSelectionCallback = (_, _, _, _, _) => shown!;
+        return new HttpClient(handler) { BaseAddress = new Uri($"https://{Join}") };
+    }
+
+    /// <summary>A certificate that the cluster's authority signs for a node, with its key.</summary>
+    public X509Certificate2 CertificateOf(string nodeId)
+    {
+        using var key = ECDsa.Create(ECCurve.NamedCurves.nistP256);
+        var (certificate, _) = Host.Services.GetRequiredService<Lazy<ClusterAuthority>>().Value.SignNode(SigningRequest(key), nodeId)!.Value;
+        using (certificate)
+            return certificate.CopyWithPrivateKey(key);
+    }
+
+    /// <summary>A request for a certificate.</summary>
+    public static string SigningRequest(ECDsa key) => new CertificateRequest("CN=x", key, HashAlgorithmName.SHA256).CreateSigningRequestPem();
+
+    /// <summary>A request to join, as it should be.</summary>
+    public static Dictionary<string, string> JoinRequest(string token, string? nodeId = null, string name = "gpu-1")
+    {
+        using var key = ECDsa.Create(ECCurve.NamedCurves.nistP256);
+        return new()
+        {
+            ["secret"] = JoinTicket.Parse(token)!.Secret,
+            ["node_id"] = nodeId ?? Guid.NewGuid().ToString("N"),
+            ["name"] = name,
+            ["signing_request"] = SigningRequest(key),
+        };
+    }
+
+    public ValueTask DisposeAsync() => Host.DisposeAsync();
+}
