@@ -1,15 +1,18 @@
 using System.Net;
-using System.Security.Cryptography.X509Certificates;
+using Microsoft.EntityFrameworkCore;
 using ModelHost.Core;
 using ModelHost.Data;
+using ModelHost.Features.Deployments;
+using ModelHost.Features.Events;
 using ModelHost.Features.Nodes;
+using ModelHost.Gateway;
 using ModelHost.Hosting;
 
 namespace ModelHost.Cluster;
 
 /// <summary>What nodes ask of the control plane: to join, to stay, and to be known as alive.</summary>
 internal sealed partial class ClusterService(
-    Database database, Lazy<ClusterAuthority> authority, ClusterBook book, NodeLinks links, DataFolder folder, TimeProvider time, ILogger<ClusterService> logger)
+    Database database, Lazy<ClusterAuthority> authority, ClusterBook book, NodeLinks links, RouteSource routes, ChangeFeed feed, DataFolder folder, TimeProvider time, ILogger<ClusterService> logger)
 {
     /// <summary>Makes a node a member, for a token.</summary>
     public async Task<Result<MemberAnswer>> JoinAsync(JoinRequest request, CancellationToken cancellationToken)
@@ -75,8 +78,33 @@ internal sealed partial class ClusterService(
         await links.ReconnectAsync(nodeId, cancellationToken);
     }
 
-    /// <summary>Whether the certificate of a node, which the authority signed, still counts.</summary>
-    public string? Fault(ClusterName name, X509Certificate2 certificate) => book.Fault(name.NodeId, certificate);
+    /// <summary>
+    /// Removes a node with the records of its deployments. What runs on it runs on; with its next sign of life it registers again, and what runs there is
+    /// adopted, unless its certificates were revoked.
+    /// </summary>
+    public async Task<Result<Deleted>> RemoveAsync(int id, bool revoke, CancellationToken cancellationToken)
+    {
+        await using var db = await database.OpenAsync(cancellationToken);
+        var row = await db.Nodes.AsNoTracking().FirstOrDefaultAsync(node => node.Id == id, cancellationToken);
+        if (row is null)
+            return new Failure(FailureKind.NotFound, "node.not_found", $"There is no node {id}.");
+        if (row.Port is null)
+            return new Failure(FailureKind.Conflict, "node.local", "This is the node in the control plane itself. Start the control plane with --no-local-node to be without it.");
+        if (revoke)
+            await RevokeAsync(row.Uid, cancellationToken);
+        await links.RemoveAsync(row.Uid, async () =>
+        {
+            await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
+            await db.Deployments.Where(deployment => deployment.NodeId == id).ExecuteDeleteAsync(cancellationToken);
+            await db.Nodes.Where(node => node.Id == id).ExecuteDeleteAsync(cancellationToken);
+            await transaction.CommitAsync(cancellationToken);
+            routes.Publish(id, [], routes.Mark());
+        }, cancellationToken);
+        LogRemoved(id, row.Hostname);
+        feed.Publish(Change.Nodes);
+        feed.Publish(Change.AllDeployments);
+        return new Deleted();
+    }
 
     private Failure Refuse(Failure failure, JoinRequest request)
     {
@@ -89,6 +117,9 @@ internal sealed partial class ClusterService(
 
     [LoggerMessage(1402, LogLevel.Warning, "{NodeUid} wanted to join and was refused: {Code}.")]
     private partial void LogRefused(string nodeUid, string code);
+
+    [LoggerMessage(1404, LogLevel.Warning, "Node {NodeId} ({NodeName}) and the records of its deployments are removed.")]
+    private partial void LogRemoved(int nodeId, string nodeName);
 
     [LoggerMessage(1403, LogLevel.Warning, "The certificates of {NodeUid} are revoked.")]
     private partial void LogRevoked(string nodeUid);

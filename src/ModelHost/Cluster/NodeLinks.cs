@@ -34,33 +34,41 @@ internal sealed class NodeLinks(
     private readonly SemaphoreSlim _one = new(1);
 
     /// <summary>Links the nodes that are known from before; all their deadlines start anew.</summary>
-    public async Task OpenAsync(CancellationToken cancellationToken)
+    public Task OpenAsync(CancellationToken cancellationToken) => OneByOneAsync(async () =>
     {
         foreach (var (id, node) in await nodes.ListRemoteAsync(cancellationToken))
-            await LinkAsync(id, node, cancellationToken);
-    }
+            await LinkAsync(id, node);
+        return true;
+    }, cancellationToken);
 
     /// <summary>Takes a sign of life.</summary>
     /// <returns>The node's id in the API, and how long until the next is due.</returns>
     public async Task<(int Id, TimeSpan Next)> HeardAsync(NodeSeen node, CancellationToken cancellationToken)
     {
         var next = Heartbeats.Next(TimeSpan.FromSeconds(settings.Current.NodesSyncIntervalSeconds), _seen.Count, Random.Shared.NextDouble());
-        if (_seen.GetValueOrDefault(node.Uid) == node && registry.FindByUid(node.Uid) is { } known)
-        {
-            known.Beat(time.GetUtcNow(), next);
-            return (known.Id, next);
-        }
-        var id = await nodes.EnsureAsync(node, cancellationToken);
-        (await LinkAsync(id, node, cancellationToken)).Beat(time.GetUtcNow(), next);
-        return (id, next);
+        var handle = _seen.GetValueOrDefault(node.Uid) == node ? registry.FindByUid(node.Uid) : null;
+        handle ??= await OneByOneAsync(async () => await LinkAsync(await nodes.EnsureAsync(node, cancellationToken), node), cancellationToken);
+        handle.Beat(time.GetUtcNow(), next);
+        return (handle.Id, next);
     }
 
     /// <summary>Ends the connections to a node; it has to prove anew who it is.</summary>
-    public async Task ReconnectAsync(string uid, CancellationToken cancellationToken)
+    public Task ReconnectAsync(string uid, CancellationToken cancellationToken) => OneByOneAsync(async () =>
     {
         if (registry.FindByUid(uid) is { } handle && _seen.TryRemove(uid, out var node))
-            await LinkAsync(handle.Id, node, cancellationToken);
-    }
+            await LinkAsync(handle.Id, node);
+        return true;
+    }, cancellationToken);
+
+    /// <summary>Ends the link to a node and has its records removed; a sign of life that comes meanwhile registers it afterwards.</summary>
+    public Task RemoveAsync(string uid, Func<Task> remove, CancellationToken cancellationToken) => OneByOneAsync(async () =>
+    {
+        _seen.TryRemove(uid, out _);
+        if (registry.FindByUid(uid) is { } handle)
+            await reconcile.UnlinkAsync(handle);
+        await remove();
+        return true;
+    }, cancellationToken);
 
     /// <summary>A handler for HTTP to nodes, and to whatever else by its own address.</summary>
     public SocketsHttpHandler Handler() => new()
@@ -77,33 +85,40 @@ internal sealed class NodeLinks(
     /// <summary>Where an engine of a node is reached through its agent.</summary>
     public static string EngineUrl(string uid, int port, string runId) => $"https://{uid}{Suffix}:{port}/engines/{runId}";
 
-    private async Task<NodeHandle> LinkAsync(int id, NodeSeen node, CancellationToken cancellationToken)
+    private async Task<T> OneByOneAsync<T>(Func<Task<T>> change, CancellationToken cancellationToken)
     {
         await _one.WaitAsync(cancellationToken);
         try
         {
-            if (registry.FindByUid(node.Uid) is { } linked && _seen.GetValueOrDefault(node.Uid) == node && linked.Id == id)
-                return linked;
-            if (registry.FindByUid(node.Uid) is { } before)
-                await reconcile.UnlinkAsync(before);
-            _seen[node.Uid] = node;
-            var client = new RpcClient(new Uri($"https://{node.Uid}{Suffix}:{node.Port}"), new RpcClientOptions
-            {
-                MaxMessageBytes = NodeMethods.MaxMessageBytes,
-                KeepAlive = KeepAlive,
-                ConnectionLifetime = ConnectionLifetime,
-                Connect = (endPoint, token) => ConnectAsync(endPoint, token),
-                Tls = Tls(),
-            });
-            var handle = new NodeHandle(id, new RemoteNode(client, run => EngineUrl(node.Uid, node.Port, run)), settings, node.Uid);
-            handle.Beat(time.GetUtcNow(), TimeSpan.FromSeconds(settings.Current.NodesSyncIntervalSeconds));
-            reconcile.Link(handle);
-            return handle;
+            return await change();
         }
         finally
         {
             _one.Release();
         }
+    }
+
+    private async Task<NodeHandle> LinkAsync(int id, NodeSeen node)
+    {
+        if (registry.FindByUid(node.Uid) is { } before)
+        {
+            if (_seen.GetValueOrDefault(node.Uid) == node && before.Id == id)
+                return before;
+            await reconcile.UnlinkAsync(before);
+        }
+        _seen[node.Uid] = node;
+        var client = new RpcClient(new Uri($"https://{node.Uid}{Suffix}:{node.Port}"), new RpcClientOptions
+        {
+            MaxMessageBytes = NodeMethods.MaxMessageBytes,
+            KeepAlive = KeepAlive,
+            ConnectionLifetime = ConnectionLifetime,
+            Connect = ConnectAsync,
+            Tls = Tls(),
+        });
+        var handle = new NodeHandle(id, new RemoteNode(client, run => EngineUrl(node.Uid, node.Port, run)), settings, node.Uid);
+        handle.Beat(time.GetUtcNow(), TimeSpan.FromSeconds(settings.Current.NodesSyncIntervalSeconds));
+        reconcile.Link(handle);
+        return handle;
     }
 
     private async ValueTask<Stream> ConnectAsync(DnsEndPoint wanted, CancellationToken cancellationToken)

@@ -132,8 +132,44 @@ public sealed class RemoteNodeTests
         await cluster.Service.RevokeAsync(agent.Uid, Ct);
         await cluster.StatusAsync("gpu-1", "critical");
         await cluster.Host.Client.StatusAsync(id, "unreachable");
+        using var removed = await cluster.Host.Client.DeleteAsync(new Uri($"/api/nodes/{node}?revoke=true", UriKind.Relative), Ct);
 
+        removed.StatusCode.ShouldBe(HttpStatusCode.OK);
+        await Deadline.UntilAsync(() => cluster.Host.Client.JsonAsync("/api/deployments"), deployments => deployments.GetArrayLength() == 0);
+        (await cluster.NodeAsync("gpu-1")).ShouldBeNull();
         Directory.GetFiles(Path.Combine(agent.Node.Data, "engines"), "*.json").Length.ShouldBe(1);
+    }
+
+    [Fact]
+    public async Task Removed_node_registers_again_and_what_runs_there_is_adopted()
+    {
+        await using var cluster = await TestCluster.StartAsync(configuration: s_quick);
+        await using var agent = await cluster.AgentAsync();
+        var node = await cluster.StatusAsync("gpu-1", "online");
+        var before = await cluster.Host.Client.StartModelAsync(Api.StartRequest(node));
+        await cluster.Host.Client.StatusAsync(before, "running");
+
+        using var removed = await cluster.Host.Client.DeleteAsync(new Uri($"/api/nodes/{node}", UriKind.Relative), Ct);
+        await cluster.StatusAsync("gpu-1", "online");
+        var found = await Deadline.UntilAsync(() => cluster.Host.Client.JsonAsync("/api/deployments"), deployments => deployments.GetArrayLength() == 1);
+        await cluster.Host.Client.StatusAsync(found[0].GetProperty("id").GetInt32(), "running");
+        using var served = await cluster.Host.Client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("demo/tiny-chat", maxTokens: 2), Ct);
+        await cluster.Host.Client.StopModelAsync(found[0].GetProperty("id").GetInt32());
+
+        (removed.StatusCode, served.StatusCode).ShouldBe((HttpStatusCode.OK, HttpStatusCode.OK));
+        found[0].GetProperty("node_id").GetInt32().ShouldBe((await cluster.StatusAsync("gpu-1", "online")));
+    }
+
+    [Fact]
+    public async Task Node_in_the_control_plane_cannot_be_removed_nor_one_that_there_is_not()
+    {
+        await using var cluster = await TestCluster.StartAsync();
+        var local = await cluster.Host.Client.NodeAsync();
+
+        using var own = await cluster.Host.Client.DeleteAsync(new Uri($"/api/nodes/{local}", UriKind.Relative), Ct);
+        using var none = await cluster.Host.Client.DeleteAsync(new Uri("/api/nodes/999", UriKind.Relative), Ct);
+
+        (own.StatusCode, none.StatusCode).ShouldBe((HttpStatusCode.Conflict, HttpStatusCode.NotFound));
     }
 
     [Fact]

@@ -6,6 +6,7 @@ using ModelHost.Cluster;
 using ModelHost.Common;
 using ModelHost.Core;
 using ModelHost.Data;
+using ModelHost.Features.Deployments;
 using ModelHost.Features.Events;
 
 namespace ModelHost.Features.Nodes;
@@ -21,6 +22,9 @@ internal static class NodesFeature
     {
         var group = api.MapGroup("/nodes").WithTags("Nodes").AdminOnly();
         group.MapGet("/", ListAsync).WithName("ListNodes").WithSummary("List all nodes with GPU metrics, disk usage and status.");
+        group.MapDelete("/{id:int}", RemoveAsync).WithName("DeleteNode")
+            .WithSummary("Remove a node and the records of its deployments; what runs goes on, and a live node registers again. With revoke=true its certificates end.")
+            .ProducesProblem(StatusCodes.Status404NotFound).ProducesProblem(StatusCodes.Status409Conflict);
         group.MapJoinTokens();
         group.MapGet("/{id:int}/gpu-processes", GpuProcesses).WithName("ListGpuProcesses")
             .WithSummary("List the engine processes on a node's GPUs, those that no deployment owns among them.")
@@ -29,6 +33,9 @@ internal static class NodesFeature
 
     private static async Task<Ok<IReadOnlyList<NodeRead>>> ListAsync(NodeService nodes, CancellationToken cancellationToken) =>
         TypedResults.Ok(await nodes.ListAsync(cancellationToken));
+
+    private static async Task<Results<Ok<Deleted>, ProblemHttpResult>> RemoveAsync(
+        int id, ClusterService cluster, CancellationToken cancellationToken, bool revoke = false) => (await cluster.RemoveAsync(id, revoke, cancellationToken)).ToAnswer();
 
     private static Results<Ok<IReadOnlyList<GpuProcessRead>>, ProblemHttpResult> GpuProcesses(int id, NodeService nodes) =>
         nodes.GpuProcesses(id).Match<Results<Ok<IReadOnlyList<GpuProcessRead>>, ProblemHttpResult>>(
