@@ -1,0 +1,144 @@
+using System.Net;
+using System.Net.Http.Json;
+using ModelHost.Agent.Runtimes;
+using ModelHost.TestKit;
+
+namespace ModelHost.IntegrationTests.Cluster;
+
+/// <summary><c>modelhost serve</c>, <c>modelhost token create</c> and <c>modelhost node</c> as processes, whose plugs are pulled.</summary>
+public sealed class NodeRoleTests : IDisposable
+{
+    private readonly TestNode _controlPlane = new(), _node = new();
+
+    private static CancellationToken Ct => TestContext.Current.CancellationToken;
+
+    [Fact]
+    public async Task Neither_the_end_of_the_agent_nor_that_of_the_control_plane_stops_an_engine()
+    {
+        var (port, clusterPort, agentPort) = (TestPorts.Free(), TestPorts.Free(), TestPorts.Free());
+        string[] serve = [$"Cluster:Listen=127.0.0.1:{clusterPort}", "--no-local-node"];
+        await using var first = await ServeAsync(port, serve);
+        using var client = new HttpClient { BaseAddress = first.Url };
+        var token = await TokenAsync(first.Url);
+        await using var agent = NodeProcess("--join", $"127.0.0.1:{clusterPort}", "--token", token, "--listen", $"127.0.0.1:{agentPort}");
+        await agent.ListeningAsync();
+        var node = await OnlineAsync(client);
+        var id = await client.StartModelAsync(Api.StartRequest(node));
+        await client.StatusAsync(id, "running");
+        var engine = EnginePid();
+
+        await agent.KillAsync();
+        await Deadline.UntilAsync(() => client.JsonAsync("/api/nodes"), nodes => nodes[0].GetProperty("status").GetString() == "degraded", what: "the node to be degraded");
+        EnginePid().ShouldBe(engine);
+        await using var agentAgain = NodeProcess("--listen", $"127.0.0.1:{agentPort}"); // no token: it is a member
+        await agentAgain.ListeningAsync();
+        await OnlineAsync(client);
+        (await ChatAsync(client)).ShouldBe(HttpStatusCode.OK);
+
+        await first.KillAsync();
+        EnginePid().ShouldBe(engine);
+        await using var second = await ServeAsync(port, serve);
+        await client.StatusAsync(id, "running");
+        EnginePid().ShouldBe(engine);
+        (await ChatAsync(client)).ShouldBe(HttpStatusCode.OK);
+        (await client.JsonAsync($"/api/deployments/{id}/runs")).GetArrayLength().ShouldBe(1);
+        await client.StopModelAsync(id);
+    }
+
+    [Fact]
+    public async Task Agent_ends_when_it_is_told_to_and_its_engine_goes_on()
+    {
+        var clusterPort = TestPorts.Free();
+        await using var host = await ServeAsync(TestPorts.Free(), "--cluster-listen", $"127.0.0.1:{clusterPort}", "--no-local-node");
+        using var client = new HttpClient { BaseAddress = host.Url };
+        await using var agent = NodeProcess("--join", $"127.0.0.1:{clusterPort}", "--token", await TokenAsync(host.Url, "--node", "gpu-1"), "--listen", "127.0.0.1:0");
+        await agent.ListeningAsync();
+        var id = await client.StartModelAsync(Api.StartRequest(await OnlineAsync(client)));
+        await client.StatusAsync(id, "running");
+        var engine = EnginePid();
+
+        (await agent.StopAsync()).ShouldBe(0);
+
+        EnginePid().ShouldBe(engine);
+        agent.Output.ShouldContain(line => line.Contains("its engines go on", StringComparison.Ordinal));
+        string.Join('\n', agent.Output.Concat(host.Output)).ShouldNotContain("mh_join_");
+    }
+
+    [Theory]
+    [InlineData("this node is a member of no cluster yet")]
+    [InlineData("the token is none", "--join", "127.0.0.1:1", "--token", "x")]
+    [InlineData("the control plane at 127.0.0.1:1 cannot be reached", "--join", "127.0.0.1:1", "--token", "mh_join_AAAAAAAAAAAAAAAAAAAAAAAAAAA.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")]
+    [InlineData("'gpu' is no host with a port", "--join", "gpu")]
+    [InlineData("'9000' is no IP address with a port", "--listen", "9000")]
+    [InlineData("there is no section 'Gateway', only Node, Logging", "Gateway:RetryAfter=00:00:01")]
+    public async Task Node_that_cannot_begin_says_why_in_one_line(string why, params string[] arguments)
+    {
+        await using var process = ModelHostProcess.Start(["node", "--data", _node.Data, .. arguments]);
+
+        (await process.ExitAsync()).ShouldBe(1);
+        process.Output.ShouldHaveSingleItem().ShouldContain(why);
+    }
+
+    [Fact]
+    public async Task Token_of_another_cluster_does_not_let_in()
+    {
+        var clusterPort = TestPorts.Free();
+        await using var host = await ServeAsync(TestPorts.Free(), "--cluster-listen", $"127.0.0.1:{clusterPort}", "--no-local-node");
+
+        await using var process = ModelHostProcess.Start("node", "--data", _node.Data, "--join", $"127.0.0.1:{clusterPort}",
+            "--token", "mh_join_AAAAAAAAAAAAAAAAAAAAAAAAAAA.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
+
+        (await process.ExitAsync()).ShouldBe(1);
+        process.Output.ShouldHaveSingleItem().ShouldContain("is not the control plane that made the token");
+    }
+
+    [Fact]
+    public async Task Token_cannot_be_made_where_nobody_listens()
+    {
+        await using var process = ModelHostProcess.Start("token", "create", "--data", _controlPlane.Data, "--url", $"http://127.0.0.1:{TestPorts.Free()}");
+
+        (await process.ExitAsync()).ShouldBe(1);
+        process.Output.ShouldHaveSingleItem().ShouldContain("no token was made by http://127.0.0.1");
+    }
+
+    public void Dispose()
+    {
+        _controlPlane.Dispose();
+        _node.Dispose();
+    }
+
+    private Task<ModelHostProcess> ServeAsync(int port, params string[] more) => ModelHostProcess.ServeAsync(_controlPlane, port, [
+        "Settings:NodesSyncIntervalSeconds=1", "Settings:DeploymentsSyncIntervalSeconds=1", .. more]);
+
+    private ModelHostProcess NodeProcess(params string[] arguments) => ModelHostProcess.Start(
+        ["node", "--data", _node.Data, "--name", "gpu-1", .. arguments, .. _node.Configuration.Where(setting => setting.StartsWith("Node:", StringComparison.Ordinal))]);
+
+    private async Task<string> TokenAsync(Uri url, params string[] more)
+    {
+        await using var process = ModelHostProcess.Start(["token", "create", "--data", _controlPlane.Data, "--url", url.OriginalString, .. more]);
+        (await process.ExitAsync()).ShouldBe(0, string.Join('\n', process.Output));
+        await Deadline.UntilAsync(() => process.Output.Count >= 3);
+        process.Output.ShouldContain(line => line.Contains("modelhost node --join", StringComparison.Ordinal));
+        return process.Output.Single(line => line.StartsWith("mh_join_", StringComparison.Ordinal));
+    }
+
+    private static async Task<int> OnlineAsync(HttpClient client)
+    {
+        var nodes = await Deadline.UntilAsync(() => client.JsonAsync("/api/nodes"),
+            nodes => nodes.GetArrayLength() == 1 && nodes[0].GetProperty("status").GetString() == "online", what: "the node to be online");
+        return nodes[0].GetProperty("id").GetInt32();
+    }
+
+    private static async Task<HttpStatusCode> ChatAsync(HttpClient client)
+    {
+        using var answer = await client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("demo/tiny-chat", maxTokens: 2), Ct);
+        return answer.StatusCode;
+    }
+
+    private int EnginePid()
+    {
+        var sidecar = ProcessSidecar.Read(Directory.GetFiles(Path.Combine(_node.Data, "engines"), "*.json").ShouldHaveSingleItem()).ShouldNotBeNull();
+        sidecar.IsAlive.ShouldBeTrue();
+        return sidecar.Pid.ShouldNotBeNull();
+    }
+}
