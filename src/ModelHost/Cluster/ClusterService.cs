@@ -65,7 +65,9 @@ internal sealed partial class ClusterService(
             return Failure.Invalid("port", "must be a port");
         if (request.Hostname.Length is 0 or > 255)
             return Failure.Invalid("hostname", "must be a name of up to 255 characters");
-        var (id, next) = await links.HeardAsync(new NodeSeen(name.NodeId, request.Hostname, from.IsIPv4MappedToIPv6 ? from.MapToIPv4() : from, request.Port), cancellationToken);
+        var seen = new NodeSeen(name.NodeId, request.Hostname, from.IsIPv4MappedToIPv6 ? from.MapToIPv4() : from, request.Port,
+            AgentVersion.Fault(request.AgentVersion, AgentVersion.Own));
+        var (id, next) = await links.HeardAsync(seen, cancellationToken);
         return new HeartbeatAnswer(id, next.TotalSeconds);
     }
 

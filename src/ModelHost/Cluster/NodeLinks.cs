@@ -16,7 +16,8 @@ namespace ModelHost.Cluster;
 /// <param name="Hostname">What it calls itself.</param>
 /// <param name="Address">Where it is.</param>
 /// <param name="Port">Port of its agent.</param>
-internal sealed record NodeSeen(string Uid, string Hostname, IPAddress Address, int Port);
+/// <param name="Fault">Why it is not spoken to; null: it is.</param>
+internal sealed record NodeSeen(string Uid, string Hostname, IPAddress Address, int Port, string? Fault = null);
 
 /// <summary>
 /// The links to nodes of other machines. A node is reached under its own name, <c>UID.node.modelhost</c>, which leads to its address of now; whoever
@@ -107,19 +108,22 @@ internal sealed class NodeLinks(
             await reconcile.UnlinkAsync(before);
         }
         _seen[node.Uid] = node;
-        var client = new RpcClient(new Uri($"https://{node.Uid}{Suffix}:{node.Port}"), new RpcClientOptions
+        var handle = new NodeHandle(id, node.Fault is { } fault ? new RefusedNode(fault) : Link(node), settings, node.Uid);
+        handle.Beat(time.GetUtcNow(), TimeSpan.FromSeconds(settings.Current.NodesSyncIntervalSeconds));
+        reconcile.Link(handle);
+        return handle;
+    }
+
+    private RemoteNode Link(NodeSeen node) => new(
+        new RpcClient(new Uri($"https://{node.Uid}{Suffix}:{node.Port}"), new RpcClientOptions
         {
             MaxMessageBytes = NodeMethods.MaxMessageBytes,
             KeepAlive = KeepAlive,
             ConnectionLifetime = ConnectionLifetime,
             Connect = ConnectAsync,
             Tls = Tls(),
-        });
-        var handle = new NodeHandle(id, new RemoteNode(client, run => EngineUrl(node.Uid, node.Port, run)), settings, node.Uid);
-        handle.Beat(time.GetUtcNow(), TimeSpan.FromSeconds(settings.Current.NodesSyncIntervalSeconds));
-        reconcile.Link(handle);
-        return handle;
-    }
+        }),
+        run => EngineUrl(node.Uid, node.Port, run));
 
     private async ValueTask<Stream> ConnectAsync(DnsEndPoint wanted, CancellationToken cancellationToken)
     {

@@ -135,7 +135,7 @@ internal sealed partial class NodeActor(
         catch (Exception e) when (!cancellationToken.IsCancellationRequested)
 #pragma warning restore CA1031
         {
-            node.Silent(time.GetUtcNow());
+            node.Silent(time.GetUtcNow(), e.Message);
             LogSilent(node.Id, node.Failures, e.Message);
         }
         if (NodeService.Status(node, time.GetUtcNow()) is var status && status != _nodeStatus)

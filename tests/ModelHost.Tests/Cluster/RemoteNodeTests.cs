@@ -58,6 +58,7 @@ public sealed class RemoteNodeTests
         await cluster.StatusAsync("gpu-1", "critical");
         var gone = await cluster.Host.Client.StatusAsync(id, "unreachable");
         using var unserved = await cluster.Host.Client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("demo/tiny-chat"), Ct);
+        using var logs = await cluster.Host.Client.GetAsync(new Uri($"/api/deployments/{id}/logs", UriKind.Relative), Ct);
         Directory.GetFiles(Path.Combine(surroundings.Data, "engines"), "*.json").Length.ShouldBe(1);
         await using var back = await NodeAgent.StartAsync(null, null, surroundings, time: cluster.Clock, port: port);
         await cluster.StatusAsync("gpu-1", "online");
@@ -67,7 +68,7 @@ public sealed class RemoteNodeTests
         await cluster.Host.Client.StopModelAsync(id);
 
         gone.GetProperty("port").GetInt32().ShouldBe(running.GetProperty("port").GetInt32());
-        (unserved.StatusCode, served.StatusCode).ShouldBe((HttpStatusCode.BadGateway, HttpStatusCode.OK));
+        (unserved.StatusCode, logs.StatusCode, served.StatusCode).ShouldBe((HttpStatusCode.BadGateway, HttpStatusCode.ServiceUnavailable, HttpStatusCode.OK));
         runs.GetArrayLength().ShouldBe(1);
     }
 
@@ -233,6 +234,42 @@ public sealed class RemoteNodeTests
         start.IsSuccessStatusCode.ShouldBeFalse();
         await cluster.StatusAsync("gpu-1", "online");
         Directory.GetFiles(Path.Combine(victim.Node.Data, "engines"), "*.json").ShouldBeEmpty();
+    }
+
+    [Fact]
+    public async Task Agent_of_a_version_too_far_off_is_not_spoken_to_until_it_is_updated()
+    {
+        await using var cluster = await TestCluster.StartAsync(configuration: s_quick);
+        await using var agent = await cluster.AgentAsync();
+        await cluster.StatusAsync("gpu-1", "online");
+        var other = cluster.CertificateOf(Guid.NewGuid().ToString("N"));
+        using var client = cluster.Client(other);
+
+        using var beat = await client.PostAsJsonAsync("/cluster/heartbeat", new { hostname = "old", port = 1, agent_version = "99.0.0" }, Ct);
+        await cluster.StatusAsync("old", "critical");
+
+        (await cluster.NodeAsync("old"))!.Value.GetProperty("status_detail").GetString().ShouldNotBeNull().ShouldContain("99.0.0 is too new");
+        (await cluster.NodeAsync("gpu-1"))!.Value.GetProperty("status_detail").GetString().ShouldBeNull();
+    }
+
+    [Theory]
+    [InlineData("1.4.0", null)]
+    [InlineData("1.3.9", null)]
+    [InlineData("1.5.0", null)]
+    [InlineData("1.2.0", "Update the agent.")]
+    [InlineData("1.6.0", "Update the control plane.")]
+    [InlineData("0.4.0", "Update the agent.")]
+    [InlineData("2.4.0", "Update the control plane.")]
+    [InlineData("", "can be read")]
+    [InlineData("latest", "can be read")]
+    public void Agents_one_minor_version_off_work(string agent, string? fault)
+    {
+        var told = AgentVersion.Fault(agent, new Version(1, 4, 2));
+
+        if (fault is null)
+            told.ShouldBeNull();
+        else
+            told.ShouldNotBeNull().ShouldContain(fault);
     }
 
     [Theory]

@@ -57,7 +57,7 @@ internal sealed class QuietNode : INode
     public void FallsSilent()
     {
         for (var i = 0; !_handle.IsUnreachable; i++)
-            _handle.Silent(DateTimeOffset.UnixEpoch.AddHours(i));
+            _handle.Silent(DateTimeOffset.UnixEpoch.AddHours(i), "it is to be silent");
     }
 
     /// <summary>Writes to a deployment's row, as reconciliation does.</summary>

@@ -14,6 +14,9 @@ internal sealed record NodeRead
 
     [Description("online, degraded, critical, maintenance, unknown or no-runtime.")]
     public required string Status { get; init; }
+
+    [Description("Why it is degraded or critical; null otherwise.")]
+    public string? StatusDetail { get; init; }
     public IReadOnlyList<GpuUsage>? GpuUsage { get; init; }
 
     [Description("Why gpu_usage may not be what the machine has now; null when it is. Entries that are not current are marked as stale.")]

@@ -49,9 +49,13 @@ internal sealed class NodeHandle(int id, INode link, LiveSettings settings, stri
     public void Heard(NodeReport report, DateTimeOffset at) =>
         _state = new(report, report.Engines.ToFrozenDictionary(engine => engine.RunId), at);
 
+    /// <summary>Why the latest call failed; null: it did not.</summary>
+    public string? Reason => _state.Reason;
+
     /// <summary>Counts a call that failed.</summary>
-    public void Silent(DateTimeOffset at) => _state = _state with
+    public void Silent(DateTimeOffset at, string reason) => _state = _state with
     {
+        Reason = reason,
         Silence = _state.Silence.Next(at, TimeSpan.FromSeconds(settings.Current.DeploymentsSyncIntervalSeconds)),
         NodeSilence = _state.NodeSilence.Next(at, TimeSpan.FromSeconds(settings.Current.NodesSyncIntervalSeconds)),
     };
@@ -76,7 +80,8 @@ internal sealed class NodeHandle(int id, INode link, LiveSettings settings, stri
     private sealed record Heartbeat(DateTimeOffset At, DateTimeOffset DueBy);
 
     private sealed record State(
-        NodeReport? Report, FrozenDictionary<string, Engine> Engines, DateTimeOffset? At, Silence Silence = default, Silence NodeSilence = default);
+        NodeReport? Report, FrozenDictionary<string, Engine> Engines, DateTimeOffset? At, Silence Silence = default, Silence NodeSilence = default,
+        string? Reason = null);
 
     /// <summary>Failed calls in a row, at most one of them counted in an interval: being asked often makes no node dead sooner.</summary>
     private readonly record struct Silence(int Count, DateTimeOffset At)

@@ -151,6 +151,7 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Chan
             IpAddress = row.IpAddress,
             Port = row.Port,
             Status = Status(node, time.GetUtcNow()),
+            StatusDetail = node?.Reason ?? (node is not null && node.IsBeatMissed(time.GetUtcNow()) ? "Its heartbeat does not come." : null),
             GpuUsage = report is null ? null : GpuReads.Gpus(report),
             GpuError = report?.GpuError is { Length: > 0 } error ? error : null,
             GpuProcessError = report?.GpuProcessError is { Length: > 0 } processError ? processError : null,

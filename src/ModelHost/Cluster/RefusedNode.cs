@@ -1,0 +1,29 @@
+using ModelHost.Protocol;
+
+namespace ModelHost.Cluster;
+
+/// <summary>A node that is there and is not spoken to, for a reason: like one that does not answer, it keeps what it has.</summary>
+internal sealed class RefusedNode(string reason) : INode
+{
+    public Task<StartReply> StartAsync(StartRequest request, CancellationToken cancellationToken) => RefuseAsync<StartReply>();
+
+    public Task<StopReply> StopAsync(StopRequest request, CancellationToken cancellationToken) => RefuseAsync<StopReply>();
+
+    public Task<UpdateReply> UpdateAsync(UpdateRequest request, CancellationToken cancellationToken) => RefuseAsync<UpdateReply>();
+
+    public Task<EnvironmentReply> EnvironmentAsync(EnvironmentRequest request, CancellationToken cancellationToken) => RefuseAsync<EnvironmentReply>();
+
+    public Task<NodeReport> ReportAsync(ReportRequest request, CancellationToken cancellationToken) => RefuseAsync<NodeReport>();
+
+    public Task<LogsReply> LogsAsync(LogsRequest request, CancellationToken cancellationToken) => RefuseAsync<LogsReply>();
+
+    public async IAsyncEnumerable<LogPiece> LogFileAsync(LogsRequest request, [System.Runtime.CompilerServices.EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        yield return await RefuseAsync<LogPiece>();
+    }
+
+    public Task ChangedAsync(CancellationToken cancellationToken) =>
+        Task.Delay(Timeout.InfiniteTimeSpan, TimeProvider.System, cancellationToken).ContinueWith(static _ => { }, TaskScheduler.Default);
+
+    private Task<T> RefuseAsync<T>() => Task.FromException<T>(new InvalidOperationException(reason));
+}
