@@ -24,9 +24,9 @@ internal sealed class Membership : IDisposable
 
     private readonly DataFolder _folder;
     private readonly TimeProvider _time;
-    private readonly Lock _lock = new();
+    private readonly SemaphoreSlim _one = new(1);
     private Stored _stored;
-    private HttpClient _http;
+    private volatile HttpClient _http;
     private volatile X509Certificate2 _certificate;
 
     private Membership(DataFolder folder, Stored stored, TimeProvider time)
@@ -72,11 +72,12 @@ internal sealed class Membership : IDisposable
     /// <param name="controlPlane">Host and port.</param>
     /// <param name="token">From the control plane.</param>
     /// <param name="name">What the node calls itself.</param>
+    /// <param name="before">What it was a member of; its key shows that it is the same node. Null: of nothing.</param>
     /// <param name="cancellationToken">Gives up.</param>
     /// <exception cref="ClusterException">It was refused, with the reason.</exception>
     /// <exception cref="HttpRequestException">The control plane does not answer.</exception>
     public static async Task<Membership> JoinAsync(
-        DataFolder folder, TimeProvider time, string controlPlane, string token, string name, CancellationToken cancellationToken)
+        DataFolder folder, TimeProvider time, string controlPlane, string token, string name, Membership? before, CancellationToken cancellationToken)
     {
         var ticket = JoinTicket.Parse(token) ?? throw new ClusterException("the token is none; it begins with mh_join_ and comes whole from 'modelhost token create'");
         var pem = await AuthorityAsync(controlPlane, cancellationToken);
@@ -84,16 +85,21 @@ internal sealed class Membership : IDisposable
         if (!CryptographicOperations.FixedTimeEquals(SHA256.HashData(authority.RawData), ticket.Authority))
             throw new ClusterException($"{controlPlane} is not the control plane that made the token: its certificate authority is another");
         using var key = ECDsa.Create(ECCurve.NamedCurves.nistP256);
+        if (before is not null)
+            key.ImportFromPem(before._stored.Key);
         // the cluster's id is not known yet: the authority, which the token pins, is what counts, and of it any control plane
         using var http = Client(controlPlane, AnyClusterOf(authority, time), () => null);
         var request = new JoinRequest { Secret = ticket.Secret, NodeId = folder.NodeId, Name = name, SigningRequest = SigningRequest(key) };
         var answer = await AskAsync(http, "/cluster/join", request, ClusterJson.Default.JoinRequest, ClusterJson.Default.MemberAnswer, cancellationToken);
-        var stored = new Stored(controlPlane, answer.ClusterId, authority.ExportCertificatePem(), answer.Certificate, key.ExportPkcs8PrivateKeyPem());
+        var stored = new Stored(controlPlane, answer.ClusterId, authority.ExportCertificatePem(), answer.Certificate, key.ExportPkcs8PrivateKeyPem(), JoinTicket.Hash(ticket.Secret));
         var membership = new Membership(folder, stored, time);
         membership.CheckOwn(membership.Certificate);
         folder.WriteSecret(File, JsonSerializer.Serialize(stored, s_json));
         return membership;
     }
+
+    /// <summary>Whether the node became a member by this token.</summary>
+    public bool IsBy(string token) => JoinTicket.Parse(token) is { } ticket && JoinTicket.Hash(ticket.Secret) == _stored.TokenHash;
 
     /// <summary>Whether it is time for another certificate.</summary>
     public bool IsRenewalDue() => ClusterAuthority.IsDue(_certificate, _time.GetUtcNow());
@@ -102,6 +108,19 @@ internal sealed class Membership : IDisposable
     /// <inheritdoc cref="JoinAsync"/>
     public async Task RenewAsync(CancellationToken cancellationToken)
     {
+        await _one.WaitAsync(cancellationToken);
+        try
+        {
+            await RenewCoreAsync(cancellationToken);
+        }
+        finally
+        {
+            _one.Release();
+        }
+    }
+
+    private async Task RenewCoreAsync(CancellationToken cancellationToken)
+    {
         using var key = ECDsa.Create(ECCurve.NamedCurves.nistP256);
         var request = new RenewRequest { SigningRequest = SigningRequest(key) };
         var answer = await AskAsync(_http, "/cluster/renew", request, ClusterJson.Default.RenewRequest, ClusterJson.Default.MemberAnswer, cancellationToken);
@@ -109,12 +128,10 @@ internal sealed class Membership : IDisposable
         var certificate = X509Certificate2.CreateFromPem(stored.Certificate, stored.Key);
         CheckOwn(certificate);
         _folder.WriteSecret(File, JsonSerializer.Serialize(stored, s_json));
-        lock (_lock)
-        {
-            (_stored, _certificate) = (stored, certificate);
-            _http.Dispose(); // its connections show the old one
-            _http = Client(stored.ControlPlane, Trust, () => _certificate);
-        }
+        (_stored, _certificate) = (stored, certificate);
+        var before = _http;
+        _http = Client(stored.ControlPlane, Trust, () => _certificate);
+        before.Dispose(); // its connections show the old one
     }
 
     /// <summary>Says that the node is there.</summary>
@@ -122,7 +139,11 @@ internal sealed class Membership : IDisposable
     public Task<HeartbeatAnswer> BeatAsync(HeartbeatRequest request, CancellationToken cancellationToken) =>
         AskAsync(_http, "/cluster/heartbeat", request, ClusterJson.Default.HeartbeatRequest, ClusterJson.Default.HeartbeatAnswer, cancellationToken);
 
-    public void Dispose() => _http.Dispose();
+    public void Dispose()
+    {
+        _http.Dispose();
+        _one.Dispose();
+    }
 
     private void CheckOwn(X509Certificate2 certificate)
     {
@@ -196,5 +217,5 @@ internal sealed class Membership : IDisposable
         }
     }
 
-    private sealed record Stored(string ControlPlane, string ClusterId, string Authority, string Certificate, string Key);
+    private sealed record Stored(string ControlPlane, string ClusterId, string Authority, string Certificate, string Key, string? TokenHash = null);
 }

@@ -48,16 +48,20 @@ internal sealed record NodeSettings
 /// <summary>Builds the agent of a node.</summary>
 internal static class NodeHost
 {
-    /// <summary>Opens the membership of the data folder; without one, joins.</summary>
+    /// <summary>Opens the membership of the data folder; without one, or with a token that was not used for it, joins.</summary>
     /// <exception cref="ClusterException">The node is no member, and does not become one.</exception>
     public static async Task<Membership> MembershipAsync(NodeSettings settings, DataFolder folder, TimeProvider time, CancellationToken cancellationToken)
     {
-        // a token that was used stays in scripts and unit files: a member does not join again
-        if (Membership.Open(folder, time) is { } known)
+        // the token by which it joined stays in scripts and unit files; another one is there to be used
+        var known = Membership.Open(folder, time);
+        if (known is not null && (settings.Token is null || known.IsBy(settings.Token)))
             return known;
-        if (settings is not { Join: { } controlPlane, Token: { } token })
-            throw new ClusterException("this node is a member of no cluster yet: give it --join HOST:8443 and a --token from 'modelhost token create'");
-        return await Membership.JoinAsync(folder, time, controlPlane, token, settings.NodeName, cancellationToken);
+        using (known)
+        {
+            if (settings is not { Join: { } controlPlane, Token: { } token })
+                throw new ClusterException("to join, this node needs --join HOST:8443 and a --token from 'modelhost token create'");
+            return await Membership.JoinAsync(folder, time, controlPlane, token, settings.NodeName, known, cancellationToken);
+        }
     }
 
     /// <summary>Builds it on a data folder that is already owned.</summary>

@@ -65,7 +65,7 @@ public sealed class NodeRoleTests : IDisposable
     }
 
     [Theory]
-    [InlineData("this node is a member of no cluster yet")]
+    [InlineData("to join, this node needs --join HOST:8443")]
     [InlineData("the token is none", "--join", "127.0.0.1:1", "--token", "x")]
     [InlineData("the control plane at 127.0.0.1:1 cannot be reached", "--join", "127.0.0.1:1", "--token", "mh_join_AAAAAAAAAAAAAAAAAAAAAAAAAAA.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")]
     [InlineData("'gpu' is no host with a port", "--join", "gpu")]

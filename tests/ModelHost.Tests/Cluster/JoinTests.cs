@@ -178,6 +178,26 @@ public sealed class JoinTests
     }
 
     [Fact]
+    public async Task Node_joins_anew_with_another_token_and_keeps_its_id_and_passes_over_the_one_that_it_used()
+    {
+        await using var cluster = await TestCluster.StartAsync();
+        using var surroundings = new TestNode();
+        var (first, second) = (await cluster.TokenAsync(), await cluster.TokenAsync());
+        string uid;
+        await using (var agent = await NodeAgent.StartAsync(cluster.Join, first, surroundings, time: cluster.Clock))
+            uid = agent.Uid;
+        await cluster.Service.RevokeAsync(uid, Ct);
+
+        await using (var same = await NodeAgent.StartAsync(cluster.Join, first, surroundings, time: cluster.Clock))
+            await Should.ThrowAsync<ClusterException>(same.RenewAsync);
+        await using var anew = await NodeAgent.StartAsync(cluster.Join, second, surroundings, time: cluster.Clock);
+        await anew.RenewAsync();
+
+        anew.Uid.ShouldBe(uid);
+        await cluster.StatusAsync("gpu-1", "online");
+    }
+
+    [Fact]
     public async Task Broken_requests_are_refused_and_use_no_token_up()
     {
         await using var cluster = await TestCluster.StartAsync();
@@ -255,15 +275,15 @@ public sealed class JoinTests
     [Fact]
     public async Task Certificate_of_a_node_is_renewed_after_two_thirds_of_its_life_and_for_thirty_days_after_it()
     {
-        await using var cluster = await TestCluster.StartAsync();
+        await using var cluster = await TestCluster.StartAsync(configuration: ["Settings:NodesSyncIntervalSeconds=1"]);
         await using var agent = await cluster.AgentAsync();
+        await cluster.StatusAsync("gpu-1", "online");
         var first = agent.Certificate;
+        cluster.Clock.By = TimeSpan.FromHours(15.5);
         agent.IsRenewalDue.ShouldBeFalse();
 
-        cluster.Clock.By = TimeSpan.FromHours(16.2);
-        agent.IsRenewalDue.ShouldBeTrue();
-        await agent.RenewAsync();
-        agent.IsRenewalDue.ShouldBeFalse();
+        cluster.Clock.By = TimeSpan.FromHours(16.5);
+        await Deadline.UntilAsync(() => agent.Certificate != first, what: "the certificate to be renewed");
         var second = agent.Certificate;
         using (var beat = await BeatAsync(cluster, first))
             beat.StatusCode.ShouldBe(HttpStatusCode.OK); // it is valid until it runs out
@@ -271,7 +291,7 @@ public sealed class JoinTests
         cluster.Clock.By = TimeSpan.FromDays(20);
         using (var beat = await BeatAsync(cluster, second))
             beat.StatusCode.ShouldBe(HttpStatusCode.Forbidden);
-        await agent.RenewAsync();
+        await Deadline.UntilAsync(() => agent.Certificate != second, what: "the certificate that ran out to be renewed");
         using (var beat = await BeatAsync(cluster, agent.Certificate))
             beat.StatusCode.ShouldBe(HttpStatusCode.OK);
 
