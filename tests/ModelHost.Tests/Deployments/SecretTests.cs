@@ -94,6 +94,10 @@ public sealed class SecretTests
         await PutAsync("/api/settings", """{"default_port":9001}""");
         await client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("demo/started", maxTokens: 2), Ct);
         await GetAsync("/api/usage");
+        var token = JsonDocument.Parse(await (await RawAsync("/api/nodes/join-tokens", "{}")).Content.ReadAsStringAsync(Ct)).RootElement.Id();
+        await GetAsync("/api/nodes/join-tokens");
+        (await client.DeleteAsync(new Uri($"/api/nodes/join-tokens/{token}", UriKind.Relative), Ct)).EnsureSuccessStatusCode();
+        (await client.DeleteAsync(new Uri("/api/nodes/987", UriKind.Relative), Ct)).StatusCode.ShouldBe(HttpStatusCode.NotFound);
         var key = JsonDocument.Parse(await (await RawAsync("/api/api-keys", """{"label":"tests"}""")).Content.ReadAsStringAsync(Ct)).RootElement.Id();
         using (var refused = await RawAsync("/api/api-keys", $$"""{"label":"tests","models":"{{Canary}}"}"""))
             refused.StatusCode.ShouldBe(HttpStatusCode.BadRequest);

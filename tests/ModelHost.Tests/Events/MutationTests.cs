@@ -4,7 +4,9 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using Microsoft.AspNetCore.Routing;
 using Microsoft.Extensions.DependencyInjection;
+using ModelHost.Cluster;
 using ModelHost.Features.Events;
+using ModelHost.Features.Nodes;
 using ModelHost.TestKit;
 using ModelHost.Tests.Deployments;
 
@@ -45,10 +47,17 @@ public sealed class MutationTests
         await walk.ShouldTellAsync("PATCH", $"/api/api-keys/{key}", new() { ["label"] = "b" }, ChangeKind.ApiKeys);
         await walk.ShouldNotTellAsync("DELETE", $"/api/api-keys/{key}", null);
         await walk.ShouldTellAsync("DELETE", $"/api/api-keys/{key}?acknowledge_open_gateway=true", null, ChangeKind.ApiKeys);
+        var token = (await walk.ShouldTellAsync("POST", "/api/nodes/join-tokens", [], ChangeKind.JoinTokens)).Id();
+        await walk.ShouldTellAsync("DELETE", $"/api/nodes/join-tokens/{token}", null, ChangeKind.JoinTokens);
+        await walk.ShouldNotTellAsync("DELETE", $"/api/nodes/join-tokens/{token}", null);
+        await walk.ShouldNotTellAsync("DELETE", "/api/nodes/987", null);
         await walk.ShouldTellAsync("PUT", "/api/settings/", new() { ["default_port"] = 9001 }, ChangeKind.Settings);
         await walk.ShouldTellAsync("POST", "/api/admin/purge", new() { ["targets"] = new JsonArray("configs") }, ChangeKind.Configs);
         await walk.ShouldTellAsync("POST", "/api/admin/purge", new() { ["targets"] = new JsonArray("metrics") }, ChangeKind.Nodes);
         await walk.ShouldTellAsync("POST", "/api/admin/purge", new() { ["targets"] = new JsonArray("deployments") }, ChangeKind.Deployments);
+        var elsewhere = await host.Services.GetRequiredService<NodeService>().EnsureAsync(
+            new NodeSeen("another", "another", System.Net.IPAddress.Loopback, TestPorts.Free()), Ct);
+        await walk.ShouldTellAsync("DELETE", $"/api/nodes/{elsewhere}", null, ChangeKind.Nodes);
         await walk.ShouldNotTellAsync("POST", "/api/deployments/start", Start(80));
         await walk.ShouldNotTellAsync("POST", "/api/deployments/987/pin", new() { ["pinned"] = true });
         await walk.ShouldNotTellAsync("DELETE", "/api/deployments/987", null);

@@ -17,6 +17,8 @@ internal enum ChangeKind
     ApiKeys,
     /// <summary>Saved configurations. Clients are not told: the published events have no word for it.</summary>
     Configs,
+    /// <summary>Tokens by which nodes join. Clients are not told, as of configurations.</summary>
+    JoinTokens,
     /// <summary>Anything: the subscriber was too slow, what it missed is not known any more, and it has to read everything anew.</summary>
     Missed,
 }
@@ -40,6 +42,9 @@ internal sealed record Change(ChangeKind Kind, IReadOnlyList<int>? Ids = null)
 
     /// <summary>Saved configurations.</summary>
     public static Change Configs { get; } = new(ChangeKind.Configs);
+
+    /// <summary>Tokens by which nodes join.</summary>
+    public static Change JoinTokens { get; } = new(ChangeKind.JoinTokens);
 
     /// <summary>Anything.</summary>
     public static Change Missed { get; } = new(ChangeKind.Missed);

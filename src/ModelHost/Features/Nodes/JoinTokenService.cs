@@ -4,6 +4,7 @@ using Microsoft.EntityFrameworkCore;
 using ModelHost.Cluster;
 using ModelHost.Core;
 using ModelHost.Data;
+using ModelHost.Features.Events;
 
 namespace ModelHost.Features.Nodes;
 
@@ -50,7 +51,7 @@ internal sealed record JoinTokenCreated : JoinTokenRead
 }
 
 /// <summary>Makes and uses the tokens by which nodes join.</summary>
-internal sealed class JoinTokenService(Database database, Lazy<ClusterAuthority> authority, ClusterListener listener, TimeProvider time)
+internal sealed class JoinTokenService(Database database, Lazy<ClusterAuthority> authority, ClusterListener listener, ChangeFeed feed, TimeProvider time)
 {
     // what is over is kept this long, to be seen
     private static readonly TimeSpan Kept = TimeSpan.FromDays(30);
@@ -71,7 +72,8 @@ internal sealed class JoinTokenService(Database database, Lazy<ClusterAuthority>
         await using var db = await database.OpenAsync(cancellationToken);
         await db.JoinTokens.Where(token => token.ExpiresAt < now - Kept).ExecuteDeleteAsync(cancellationToken);
         db.JoinTokens.Add(row);
-        await db.SaveChangesAsync(cancellationToken);
+        await database.SaveAsync(db, cancellationToken);
+        feed.Publish(Change.JoinTokens);
         return new JoinTokenCreated
         {
             Id = row.Id,
@@ -107,7 +109,10 @@ internal sealed class JoinTokenService(Database database, Lazy<ClusterAuthority>
     public async Task<bool> DeleteAsync(int id, CancellationToken cancellationToken)
     {
         await using var db = await database.OpenAsync(cancellationToken);
-        return await db.JoinTokens.Where(token => token.Id == id).ExecuteDeleteAsync(cancellationToken) > 0;
+        if (await db.JoinTokens.Where(token => token.Id == id).ExecuteDeleteAsync(cancellationToken) == 0)
+            return false;
+        feed.Publish(Change.JoinTokens);
+        return true;
     }
 
     /// <summary>Whether any token could be used now.</summary>
