@@ -85,7 +85,7 @@ internal static class Fleet
             db.PublicNames.AddRange(rows.Select(row => new PublicName { Name = row.ReadSpec().PublicName, DeploymentId = row.Id }));
             await db.SaveChangesAsync();
             var link = new FleetNode(node.Hostname, rows);
-            var handle = ActivatorUtilities.CreateInstance<NodeHandle>(host.Services, node.Id, link);
+            var handle = ActivatorUtilities.CreateInstance<NodeHandle>(host.Services, node.Id, link, node.Uid);
             registry.Add(handle);
             links.Add((handle, link));
         }
@@ -121,16 +121,28 @@ internal static class Fleet
     }
 
     /// <summary>A node whose engines are all ready.</summary>
-    private sealed class FleetNode(string hostname, Deployment[] rows) : INode
+    internal sealed class FleetNode(string hostname, Deployment[] rows) : INode
     {
         private int _reports;
+        private long _last;
+        private long _longest;
 
         /// <summary>How often it was asked.</summary>
         public int Reports => _reports;
 
+        /// <summary>The longest time between two questions since it was last asked for that.</summary>
+        public TimeSpan LongestGap()
+        {
+            Interlocked.Exchange(ref _last, 0);
+            return TimeSpan.FromTicks(Interlocked.Exchange(ref _longest, 0));
+        }
+
         public Task<NodeReport> ReportAsync(ReportRequest request, CancellationToken cancellationToken)
         {
             var count = Interlocked.Increment(ref _reports);
+            var now = TimeProvider.System.GetUtcNow().Ticks;
+            if (Interlocked.Exchange(ref _last, now) is > 0 and var before)
+                Interlocked.Exchange(ref _longest, Math.Max(_longest, now - before));
             var report = new NodeReport { NodeId = hostname, Hostname = hostname, AgentVersion = "0.1.0", Disk = new Disk { TotalBytes = 1L << 40, FreeBytes = 1L << 39 } };
             report.Runtimes.Add("docker");
             report.Gpus.AddRange(Enumerable.Range(0, GpusPerNode).Select(i => new Gpu { Index = i, Uuid = $"GPU-{hostname}-{i}", Name = "NVIDIA H100 80GB HBM3", MemoryTotalBytes = 80L << 30, MemoryUsedBytes = 40L << 30 }));

@@ -6,6 +6,8 @@ using ModelHost.Benchmarks;
 //   dotnet run -c Release --project tests/ModelHost.Benchmarks -- soak [MINUTES]
 // The control plane with many deployments on many nodes that only report:
 //   dotnet run -c Release --project tests/ModelHost.Benchmarks -- fleet [NODES] [DEPLOYMENTS]
+// The control plane with many agents, each with TLS, heartbeats and reports of its own, and one of them a black hole in the end:
+//   dotnet run -c Release --project tests/ModelHost.Benchmarks -- agents [NODES]
 return args switch
 {
     ["bare-yarp", var url, var port] => await BareYarp.RunAsync(url, int.Parse(port, System.Globalization.CultureInfo.InvariantCulture)),
@@ -16,11 +18,12 @@ return args switch
     ["fleet", .. var rest] => await Fleet.RunAsync(
         rest.Length > 0 ? int.Parse(rest[0], System.Globalization.CultureInfo.InvariantCulture) : 100,
         rest.Length > 1 ? int.Parse(rest[1], System.Globalization.CultureInfo.InvariantCulture) : 1000),
+    ["agents", .. var rest] => await Agents.RunAsync(rest.Length > 0 ? int.Parse(rest[0], System.Globalization.CultureInfo.InvariantCulture) : 200),
     _ => Usage(),
 };
 
 static int Usage()
 {
-    Console.Error.WriteLine("usage: gateway [SECONDS a measurement, default 8] [ROUNDS, default 3] | soak [MINUTES, default 10] | fleet [NODES, default 100] [DEPLOYMENTS, default 1000]");
+    Console.Error.WriteLine("usage: gateway [SECONDS a measurement, default 8] [ROUNDS, default 3] | soak [MINUTES, default 10] | fleet [NODES, default 100] [DEPLOYMENTS, default 1000] | agents [NODES, default 200]");
     return 2;
 }

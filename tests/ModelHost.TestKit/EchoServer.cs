@@ -74,8 +74,9 @@ public sealed class EchoServer : IAsyncDisposable
     public static async Task<EchoServer> StartAsync(
         int maxMessageBytes = RpcServer.DefaultMaxMessageBytes, X509Certificate2? certificate = null, string? socket = null, Action<WebApplication>? map = null)
     {
-        var builder = WebApplication.CreateSlimBuilder();
-        builder.WebHost.UseKestrelHttpsConfiguration();
+        var builder = WebApplication.CreateEmptyBuilder(new());
+        builder.WebHost.UseKestrelCore().UseKestrelHttpsConfiguration();
+        builder.Services.AddRoutingCore();
         builder.WebHost.ConfigureKestrel(kestrel =>
         {
             kestrel.Limits.UseLongCalls();
@@ -90,7 +91,6 @@ public sealed class EchoServer : IAsyncDisposable
             else
                 kestrel.Listen(System.Net.IPAddress.Loopback, 0, Configure);
         });
-        builder.Logging.ClearProviders();
         var app = builder.Build();
         var server = new EchoServer(app, new Uri("http://127.0.0.1"));
         app.Services.GetRequiredService<ILoggerFactory>().AddProvider(server.Log);

@@ -6,6 +6,7 @@ using Microsoft.AspNetCore.Server.Kestrel.Https;
 using ModelHost.Agent;
 using ModelHost.Agent.Service;
 using ModelHost.Cluster;
+using ModelHost.Protocol;
 using ModelHost.Rpc;
 
 namespace ModelHost.Hosting;
@@ -70,32 +71,43 @@ internal static class NodeHost
         var builder = WebApplication.CreateSlimBuilder(new WebApplicationOptions { ContentRootPath = AppContext.BaseDirectory });
         ServeHost.AddSources(builder, folder, settings.LogJson ? new() { ["Log:Json"] = "true" } : [], settings.Configuration);
         ServeHost.AddLogging(builder);
+        builder.Services.AddSingleton(time);
+        builder.Services.AddHttpForwarder().AddSingleton<EngineRelay>();
+        ServeHost.AddLocalNode(builder.Services, new NodeIdentity(membership.ClusterId, folder.NodeId, folder.Path));
+        builder.Services.AddHostedService<NodeService>();
+        AddAgent(builder, settings.Listen, membership, settings.NodeName);
+        var app = builder.Build();
+        MapAgent(app, membership, app.Services.GetRequiredService<LocalNode>());
+        var relay = app.Services.GetRequiredService<EngineRelay>();
+        app.Map("/engines/{run}/{**path}", (HttpContext context, string run, string path) => relay.ForwardAsync(context, run, path));
+        return app;
+    }
+
+    /// <summary>Listens as a member, and sends heartbeats.</summary>
+    public static void AddAgent(WebApplicationBuilder builder, string listen, Membership membership, string name)
+    {
         builder.WebHost.UseKestrelHttpsConfiguration();
         builder.WebHost.ConfigureKestrel(kestrel =>
         {
             kestrel.AddServerHeader = false;
             kestrel.Limits.UseLongCalls();
             kestrel.Limits.MaxRequestBodySize = null; // the gateway bounds what it forwards
-            kestrel.Listen(IPEndPoint.Parse(settings.Listen), listen =>
+            kestrel.Listen(IPEndPoint.Parse(listen), options =>
             {
-                listen.Protocols = HttpProtocols.Http1AndHttp2;
-                listen.UseHttps(new TlsHandshakeCallbackOptions { OnConnection = _ => ValueTask.FromResult(Tls(membership)) });
+                options.Protocols = HttpProtocols.Http1AndHttp2;
+                options.UseHttps(new TlsHandshakeCallbackOptions { OnConnection = _ => ValueTask.FromResult(Tls(membership)) });
             });
         });
-        builder.Services.AddSingleton(time);
-        builder.Services.AddHttpForwarder().AddSingleton<EngineRelay>();
-        ServeHost.AddLocalNode(builder.Services, new NodeIdentity(membership.ClusterId, folder.NodeId, folder.Path));
-        builder.Services.AddHostedService<NodeService>();
-        builder.Services.AddHostedService(provider => ActivatorUtilities.CreateInstance<HeartbeatService>(provider, membership, settings.NodeName));
-        var app = builder.Build();
+        builder.Services.AddHostedService(provider => ActivatorUtilities.CreateInstance<HeartbeatService>(provider, membership, name));
+    }
+
+    /// <summary>Serves a node to its control plane, and nothing to anybody else.</summary>
+    public static void MapAgent(WebApplication app, Membership membership, INode node)
+    {
         app.UseRouting();
         app.Use((context, next) => CheckAsync(context, next, membership));
-        var node = app.Services.GetRequiredService<LocalNode>();
         app.MapNode(node);
-        var relay = app.Services.GetRequiredService<EngineRelay>();
-        app.Map("/engines/{run}/{**path}", (HttpContext context, string run, string path) => relay.ForwardAsync(context, run, path));
         app.MapUnknownMethods();
-        return app;
     }
 
     // nobody gets as far as a request who is not the control plane

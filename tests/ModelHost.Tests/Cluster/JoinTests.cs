@@ -345,6 +345,7 @@ public sealed class JoinTests
             (certificate, uid) = (agent.Certificate, agent.Uid);
             await cluster.Service.RevokeAsync(uid, Ct);
         }
+        Microsoft.Data.Sqlite.SqliteConnection.ClearAllPools(); // they keep the files that are gone
         foreach (var file in Directory.GetFiles(surroundings.Data, "modelhost.db*"))
             File.Delete(file);
 
