@@ -30,14 +30,14 @@ internal sealed class RouteSource
     }
 
     /// <summary>
-    /// Takes a deployment that has just been stored, so that its name is known when the answer to the start goes out. It stands until
-    /// routes are published that were read after it was stored.
+    /// Takes deployments that are stored and of which the node has not been heard, so that their names are known. They stand until routes are published
+    /// that were read after they were stored.
     /// </summary>
-    public void Announce(int nodeId, ModelRoute route)
+    public void Announce(int nodeId, params ModelRoute[] routes)
     {
         lock (_lock)
         {
-            _announced.Add((nodeId, route, _marks));
+            _announced.AddRange(routes.Select(route => (nodeId, route, _marks)));
             Swap();
         }
     }

@@ -24,6 +24,7 @@ internal sealed partial class NodeActor(
     private static readonly TimeSpan CallDeadline = TimeSpan.FromSeconds(10);
     private const int MaxBackOffSeconds = 30;
 
+    private bool _isAnnounced;
     private string _nodeStatus = NodeService.Status(null, default);
 
     /// <summary>Runs until cancelled.</summary>
@@ -71,6 +72,13 @@ internal sealed partial class NodeActor(
 
     private async Task PassAsync(CancellationToken cancellationToken)
     {
+        if (!_isAnnounced)
+        {
+            // a node may take its time to answer, or not answer at all: until then its models are not here yet, which is not the same as unknown
+            var stored = await UnsettledAsync(cancellationToken);
+            routes.Announce(node.Id, [.. stored.Where(row => row.Status.IsActive() && !row.NamesTaken).Select(row => row.ToRoute(null))]);
+            _isAnnounced = true;
+        }
         await HearAsync(cancellationToken);
         var mark = routes.Mark();
         var rows = await UnsettledAsync(cancellationToken);

@@ -113,11 +113,19 @@ public sealed class RemoteNodeTests
         await using var again = await TestCluster.StartAsync(surroundings, $"Cluster:Listen=127.0.0.1:{port}");
         again.Join.ShouldBe($"127.0.0.1:{port}");
         await again.Host.Client.StatusAsync(id, "running");
-        using var served = await again.Host.Client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("demo/tiny-chat", maxTokens: 2), Ct);
+        await again.StatusAsync("gpu-1", "online");
+        var served = await Deadline.UntilAsync(
+            async () =>
+            {
+                using var answer = await again.Host.Client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("demo/tiny-chat", maxTokens: 2), Ct);
+                answer.StatusCode.ShouldBeOneOf(HttpStatusCode.OK, HttpStatusCode.ServiceUnavailable);
+                return answer.StatusCode;
+            },
+            status => status == HttpStatusCode.OK);
         var runs = await again.Host.Client.JsonAsync($"/api/deployments/{id}/runs");
         await again.Host.Client.StopModelAsync(id);
 
-        served.StatusCode.ShouldBe(HttpStatusCode.OK);
+        served.ShouldBe(HttpStatusCode.OK);
         runs.GetArrayLength().ShouldBe(1);
     }
 
