@@ -117,9 +117,9 @@ internal sealed partial class Demo(
             """);
     }
 
-    [LoggerMessage(1402, LogLevel.Warning, "The demo's key could not be made: {Reason}")]
+    [LoggerMessage(1902, LogLevel.Warning, "The demo's key could not be made: {Reason}")]
     private partial void LogNoKey(string reason);
 
-    [LoggerMessage(1401, LogLevel.Error, "The demo's model could not be started: {Reason}")]
+    [LoggerMessage(1901, LogLevel.Error, "The demo's model could not be started: {Reason}")]
     private partial void LogFailed(string? reason);
 }
