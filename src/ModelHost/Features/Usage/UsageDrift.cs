@@ -11,19 +11,20 @@ namespace ModelHost.Features.Usage;
 /// <c>modelhost.usage.drift</c>: what an engine did for others than the gateway's clients, or for requests whose count never came.
 /// </summary>
 /// <remarks>Both are compared from the moment a run was first seen on. Requests that are under way are counted by their engine already.</remarks>
-internal sealed class UsageDrift : BackgroundService
+internal sealed partial class UsageDrift : BackgroundService
 {
     private static readonly TimeSpan Period = TimeSpan.FromMinutes(1);
 
     private readonly UsageBook _book;
     private readonly NodeRegistry _nodes;
     private readonly TimeProvider _time;
+    private readonly ILogger<UsageDrift> _logger;
     private readonly Dictionary<string, Baseline> _baselines = [];
     private volatile IReadOnlyList<Reading> _readings = [];
 
-    public UsageDrift(UsageBook book, NodeRegistry nodes, TimeProvider time, IMeterFactory meters)
+    public UsageDrift(UsageBook book, NodeRegistry nodes, TimeProvider time, IMeterFactory meters, ILogger<UsageDrift> logger)
     {
-        (_book, _nodes, _time) = (book, nodes, time);
+        (_book, _nodes, _time, _logger) = (book, nodes, time, logger);
         meters.Create(MetricsFeature.MeterName).CreateObservableGauge("modelhost.usage.drift", Measure, "{token}",
             "Tokens that an engine counted and the gateway did not, since its run was first seen.");
     }
@@ -58,7 +59,16 @@ internal sealed class UsageDrift : BackgroundService
         using var timer = new PeriodicTimer(Period, _time);
         do
         {
-            Compare();
+            try
+            {
+                Compare();
+            }
+#pragma warning disable CA1031 // a metric that is late ends nothing
+            catch (Exception e)
+#pragma warning restore CA1031
+            {
+                LogFailed(e);
+            }
         }
         while (await timer.WaitForNextTickAsync(stoppingToken));
     }
@@ -68,6 +78,9 @@ internal sealed class UsageDrift : BackgroundService
         new(reading.PromptTokens, new TagList { { "deployment", reading.DeploymentUid }, { "kind", "prompt" } }),
         new(reading.CompletionTokens, new TagList { { "deployment", reading.DeploymentUid }, { "kind", "completion" } }),
     ]);
+
+    [LoggerMessage(1802, LogLevel.Warning, "What the engines counted could not be compared.")]
+    private partial void LogFailed(Exception exception);
 
     /// <summary>What an engine counted more than the gateway.</summary>
     internal readonly record struct Reading(string DeploymentUid, double PromptTokens, double CompletionTokens);

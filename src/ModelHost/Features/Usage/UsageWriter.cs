@@ -113,7 +113,8 @@ internal sealed partial class UsageWriter(UsageBook book, Database database, Tim
             });
         }
         await db.SaveChangesAsync(cancellationToken);
-        await transaction.CommitAsync(cancellationToken);
+        // not given up: whether it has been stored would not be known, and it would be stored twice
+        await transaction.CommitAsync(CancellationToken.None);
     }
 
     [LoggerMessage(1801, LogLevel.Error, "What was used could not be stored ({Failures} in a row); it is kept in memory and tried again.")]
