@@ -9,10 +9,13 @@ internal sealed partial class GatewayDrain(
     IHostApplicationLifetime lifetime, IOptions<GatewayOptions> options, TimeProvider time, ILogger<GatewayDrain> logger) : IHostedLifecycleService
 {
     private static readonly TimeSpan Poll = TimeSpan.FromMilliseconds(50);
+    // from the end of their connections to that of what is counted of them
+    private static readonly TimeSpan Settling = TimeSpan.FromSeconds(5);
     private int _underWay;
+    private volatile bool _isStopping;
 
     /// <summary>Whether new requests are refused because the process ends.</summary>
-    public bool IsDraining => lifetime.ApplicationStopping.IsCancellationRequested;
+    public bool IsDraining => _isStopping || lifetime.ApplicationStopping.IsCancellationRequested;
 
     /// <summary>A request begins.</summary>
     public void Begin() => Interlocked.Increment(ref _underWay);
@@ -22,16 +25,22 @@ internal sealed partial class GatewayDrain(
 
     public async Task StoppingAsync(CancellationToken cancellationToken)
     {
-        var began = time.GetTimestamp();
+        _isStopping = true;
         if (Volatile.Read(ref _underWay) is > 0 and var count)
             LogWaiting(count, options.Value.DrainTimeout);
-        while (Volatile.Read(ref _underWay) > 0 && time.GetElapsedTime(began) < options.Value.DrainTimeout
-            && !cancellationToken.IsCancellationRequested)
-        {
-            await Task.Delay(Poll, time, cancellationToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-        }
+        await NoneAsync(options.Value.DrainTimeout, cancellationToken);
         if (Volatile.Read(ref _underWay) is > 0 and var left)
             LogGivenUp(left);
+    }
+
+    /// <summary>The listener has closed, and cut off what was left; what those used is counted before it is stored for the last time.</summary>
+    public Task StopAsync(CancellationToken cancellationToken) => NoneAsync(Settling, cancellationToken);
+
+    private async Task NoneAsync(TimeSpan atMost, CancellationToken cancellationToken)
+    {
+        var began = time.GetTimestamp();
+        while (Volatile.Read(ref _underWay) > 0 && time.GetElapsedTime(began) < atMost && !cancellationToken.IsCancellationRequested)
+            await Task.Delay(Poll, time, cancellationToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
     }
 
     public Task StartingAsync(CancellationToken cancellationToken) => Task.CompletedTask;
@@ -39,8 +48,6 @@ internal sealed partial class GatewayDrain(
     public Task StartAsync(CancellationToken cancellationToken) => Task.CompletedTask;
 
     public Task StartedAsync(CancellationToken cancellationToken) => Task.CompletedTask;
-
-    public Task StopAsync(CancellationToken cancellationToken) => Task.CompletedTask;
 
     public Task StoppedAsync(CancellationToken cancellationToken) => Task.CompletedTask;
 
