@@ -9,6 +9,7 @@ internal sealed class PieceStream(byte[] bytes, Func<int> next) : Stream
 
     public override ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default)
     {
+        cancellationToken.ThrowIfCancellationRequested();
         var count = Math.Min(Math.Min(Math.Max(1, next()), buffer.Length), bytes.Length - _at);
         bytes.AsMemory(_at, count).CopyTo(buffer);
         _at += count;

@@ -20,7 +20,7 @@ internal sealed class EventStream(Stream engine, GatewayCall call, TimeSpan sile
     private const int FirstBuffer = 8 * 1024;
 
     private readonly long _silenceMs = (long)silence.TotalMilliseconds;
-    private readonly CancellationTokenSource _silent = call.Silence!;
+    private CancellationTokenSource _silent = call.Silence!;
     private byte[] _held = [];
     // of what is held: the first of it is given away, then comes what may be given, then the beginning of an event
     private int _given;
@@ -37,6 +37,8 @@ internal sealed class EventStream(Stream engine, GatewayCall call, TimeSpan sile
     {
         if (buffer.Length == 0)
             return 0;
+        if (_silent.IsCancellationRequested && !cancellationToken.IsCancellationRequested)
+            Renew();
         if (_leaving == default && cancellationToken.CanBeCanceled)
             _leaving = cancellationToken.UnsafeRegister(static source => ((CancellationTokenSource)source!).Cancel(), _silent);
         while (true)
@@ -78,9 +80,12 @@ internal sealed class EventStream(Stream engine, GatewayCall call, TimeSpan sile
             _over = true;
             return 0;
         }
-        var end = _isInLongEvent ? bytes.Length : EndOfEvents(bytes);
         if (_isInLongEvent)
-            EndLongEvent(bytes);
+        {
+            _isInLongEvent = EndOfEvents(bytes) != bytes.Length;
+            return PassPiece(bytes);
+        }
+        var end = EndOfEvents(bytes);
         if (end < bytes.Length)
         {
             bytes[end..].CopyTo(Room(bytes.Length - end).Span);
@@ -92,20 +97,22 @@ internal sealed class EventStream(Stream engine, GatewayCall call, TimeSpan sile
     /// <summary>Takes what was read behind the beginning of an event.</summary>
     private int TakeHeld(int read)
     {
+        // what was held has no end of an event, but for one that is cut itself
+        var behind = Math.Max(0, _count - 2);
         _count += read;
         var held = _held.AsSpan(0, _count);
         _over = read == 0;
         _isInLongEvent = _count > LongestEvent;
-        var end = _over || _isInLongEvent ? _count : EndOfEvents(held);
+        var end = _over || _isInLongEvent ? _count : EndOfEvents(held[behind..]) is > 0 and var found ? behind + found : 0;
         if (end == 0)
             return 0;
-        var kept = Pass(held[..end]);
+        if (_isInLongEvent)
+            call.Usage.Restart();
+        var kept = _isInLongEvent ? PassPiece(held) : Pass(held[..end]);
         held[end..].CopyTo(held[kept..]);
         (_whole, _count) = (kept, _count - end + kept);
         return 0;
     }
-
-    private void EndLongEvent(ReadOnlySpan<byte> bytes) => _isInLongEvent = EndOfEvents(bytes) != bytes.Length;
 
     private int Give(Span<byte> to)
     {
@@ -120,38 +127,45 @@ internal sealed class EventStream(Stream engine, GatewayCall call, TimeSpan sile
         return count;
     }
 
-    /// <summary>Counts what passes, and takes the count out that the client did not ask for.</summary>
-    /// <returns>How many bytes are left of it, at its beginning.</returns>
+    /// <summary>Counts whole events that pass, and takes the count out that the client did not ask for.</summary>
+    /// <returns>How many bytes are left of them, at their beginning.</returns>
     private int Pass(Span<byte> events)
     {
-        call.OutputEvents += System.MemoryExtensions.Count(events, call.Kind.OutputMark);
-        // whole events have no beginning of a key at their end, so that there is nothing to feed otherwise
-        if (!_isInLongEvent && events.IndexOf("\"usage\""u8) < 0)
+        CountOutput(events);
+        if (events.IndexOf("\"usage\""u8) < 0)
             return events.Length;
-        call.Usage.Feed(events);
-        return call.StripsUsage ? Strip(events) : events.Length;
-    }
-
-    private static int Strip(Span<byte> events)
-    {
         var kept = 0;
         for (var at = 0; at < events.Length;)
         {
-            var length = EndOfEvent(events[at..]);
-            if (!IsCount(events.Slice(at, length)))
+            var passing = events.Slice(at, EndOfEvent(events[at..]));
+            at += passing.Length;
+            if (passing.IndexOf("\"usage\""u8) >= 0)
             {
-                events.Slice(at, length).CopyTo(events[kept..]);
-                kept += length;
+                call.Usage.Restart();
+                call.Usage.Feed(passing);
+                if (call.StripsUsage && IsCount(passing))
+                    continue;
             }
-            at += length;
+            passing.CopyTo(events[kept..]);
+            kept += passing.Length;
         }
         return kept;
     }
 
+    /// <summary>Counts a piece of an event that is too long to be kept.</summary>
+    private int PassPiece(ReadOnlySpan<byte> piece)
+    {
+        CountOutput(piece);
+        call.Usage.Feed(piece);
+        return piece.Length;
+    }
+
+    private void CountOutput(ReadOnlySpan<byte> bytes) => call.OutputEvents += System.MemoryExtensions.Count(bytes, call.Kind.OutputMark);
+
     /// <summary>Whether an event is the chunk that tells the count and nothing else.</summary>
     private static bool IsCount(ReadOnlySpan<byte> bytes)
     {
-        if (!bytes.StartsWith("data:"u8) || bytes.IndexOf("\"usage\""u8) < 0)
+        if (!bytes.StartsWith("data:"u8))
             return false;
         var line = bytes["data:"u8.Length..];
         var reader = new Utf8JsonReader(line[..(line.IndexOf((byte)'\n') is >= 0 and var end ? end : line.Length)]);
@@ -200,6 +214,16 @@ internal sealed class EventStream(Stream engine, GatewayCall call, TimeSpan sile
             return;
         _armedAt = now;
         _silent.CancelAfter(silence);
+    }
+
+    /// <summary>The wait ended while nobody read: it was the client that was slow, and not the engine.</summary>
+    private void Renew()
+    {
+        _leaving.Dispose();
+        _leaving = default;
+        _silent.Dispose();
+        call.Silence = _silent = new CancellationTokenSource();
+        _armedAt = 0;
     }
 
     private Memory<byte> Room(int atLeast = 1)

@@ -38,11 +38,14 @@ internal sealed class GatewayCall(GatewayRoute kind, ModelRoute route, RequestBo
     /// <summary>What the call used.</summary>
     /// <param name="isWhole">Whether its answer was passed on to its end.</param>
     /// <remarks>
-    /// An engine tells its count at the end. Of a stream that did not get there the events passed on are counted, each as one token: an engine
-    /// sends one for each, or, when it is behind, one for several. The prompt's tokens are not known then, and not guessed.
+    /// An engine tells its count at the end. Of a stream that did not get there, or whose engine tells none, the events passed on are counted,
+    /// each as one token: an engine sends one for each, or, when it is behind, one for several. What the prompt had is not known then unless the
+    /// engine told it at the beginning, as messages do, and not guessed.
     /// </remarks>
-    public (long Prompt, long Completion) Used(bool isWhole) =>
-        Usage.HasUsage ? (Usage.PromptTokens, Usage.CompletionTokens)
-        : isWhole || !IsStream ? (0, 0)
-        : (0, Math.Max(0, OutputEvents - kind.EventsWithoutOutput));
+    public (long Prompt, long Completion) Used(bool isWhole)
+    {
+        var (prompt, completion) = (Usage.PromptTokens, Usage.CompletionTokens);
+        var isTold = Usage.HasUsage && (isWhole || kind.Shape != AnswerShape.Messages);
+        return isTold || !IsStream ? (prompt, completion) : (prompt, Math.Max(completion, OutputEvents - kind.EventsWithoutOutput));
+    }
 }

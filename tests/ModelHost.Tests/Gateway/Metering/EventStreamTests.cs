@@ -61,6 +61,64 @@ public sealed class EventStreamTests
     }
 
     [Fact]
+    public async Task A_count_at_the_end_of_an_event_that_is_too_long_to_be_kept_is_read()
+    {
+        foreach (var piece in (int[])[10_000, 100_003])
+        {
+            for (var cut = 0; cut < 60; cut++)
+            {
+                var text = new string('x', EventStream.LongestEvent + (3 * piece) - cut);
+                var events = $"event: response.completed\ndata: {{\"response\":{{\"output\":\"{text}\",\"usage\":{{\"input_tokens\":7,\"output_tokens\":2}}}}}}\n\n";
+
+                var (passed, call) = await PassAsync(events, () => piece, strips: false, shape: AnswerShape.Responses);
+
+                passed.Length.ShouldBe(events.Length);
+                call.Used(isWhole: true).ShouldBe((7, 2), $"{cut}");
+            }
+        }
+    }
+
+    [Fact]
+    public async Task What_a_client_has_sent_back_to_it_is_not_counted()
+    {
+        const string Created = "data: {\"type\":\"response.created\",\"response\":{\"usage\":null,\"tools\":[{\"parameters\":{\"usage\":{\"input_tokens\":0,\"output_tokens\":0}}}]}}\n\n";
+        const string Delta = "data: {\"type\":\"response.output_text.delta\",\"delta\":\"x\"}\n\n";
+
+        var (_, aborted) = await PassAsync(Created + Delta + Delta, () => 50, strips: false, breaks: true, shape: AnswerShape.Responses);
+
+        aborted.Used(isWhole: false).ShouldBe((0, 2));
+    }
+
+    [Theory]
+    [InlineData(Role + Word + Word + Done, (int)AnswerShape.Chat, 0, 2)]
+    [InlineData("data: {\"message\":{\"usage\":{\"input_tokens\":7,\"output_tokens\":0}}}\n\ndata: {\"delta\":1}\n\ndata: {\"delta\":1}\n\n", (int)AnswerShape.Messages, 7, 2)]
+    public async Task Of_a_stream_without_a_count_the_events_are_counted(string events, int shape, long prompt, long completion)
+    {
+        var (_, call) = await PassAsync(events, () => 50, strips: false, shape: (AnswerShape)shape);
+
+        call.Used(isWhole: false).ShouldBe((prompt, completion));
+        if (shape == (int)AnswerShape.Chat)
+            call.Used(isWhole: true).ShouldBe((prompt, completion));
+    }
+
+    [Fact]
+    public async Task A_client_that_reads_slowly_is_not_an_engine_that_is_silent()
+    {
+        using var silent = new CancellationTokenSource();
+        await using var stream = new EventStream(new PieceStream(Encoding.UTF8.GetBytes(Word + Word + Done), () => Word.Length), await CallAsync(silent), TimeSpan.FromMinutes(1));
+        using var leaving = new CancellationTokenSource();
+        var into = new byte[Word.Length];
+        var first = await stream.ReadAsync(into, leaving.Token);
+
+        await silent.CancelAsync(); // as it does by itself while the client takes its time
+        var second = await stream.ReadAsync(into, leaving.Token);
+        await leaving.CancelAsync();
+
+        (first, second).ShouldBe((Word.Length, Word.Length));
+        await Should.ThrowAsync<OperationCanceledException>(async () => first += await stream.ReadAsync(into, leaving.Token));
+    }
+
+    [Fact]
     public async Task A_stream_that_breaks_off_ends_with_an_error_and_without_half_an_event()
     {
         var (passed, call) = await PassAsync(Role + Word + Word + "data: {\"choi", () => 50, strips: true, breaks: true);
@@ -114,13 +172,10 @@ public sealed class EventStreamTests
     private static async Task<(string Passed, GatewayCall Call)> PassAsync(
         string events, Func<int> piece, bool strips, bool breaks = false, AnswerShape shape = AnswerShape.Chat, int buffer = 65_536)
     {
-        var (body, _, _) = await RequestBody.ReadAsync(
-            new MemoryStream(Encoding.UTF8.GetBytes("""{"model":"m","stream":true}""")), null, 1000, Ct);
-        if (strips)
-            body!.AskForUsage();
         using var silent = new CancellationTokenSource();
-        var route = new ModelRoute(1, DeploymentStatus.Running, null, "m", [], "tests", DateTimeOffset.UnixEpoch, null, null);
-        var call = new GatewayCall(new GatewayRoute("/x", shape), route, body!) { IsStream = true, Silence = silent };
+        var call = await CallAsync(silent, shape);
+        if (strips)
+            call.Body.AskForUsage();
         Stream engine = new PieceStream(Encoding.UTF8.GetBytes(events), piece);
         await using var stream = new EventStream(breaks ? new BreakingStream(engine) : engine, call, TimeSpan.FromMinutes(1));
         var passed = new MemoryStream();
@@ -129,6 +184,13 @@ public sealed class EventStreamTests
         while ((read = await stream.ReadAsync(into, Ct)) > 0)
             passed.Write(into, 0, read);
         return (Encoding.UTF8.GetString(passed.ToArray()), call);
+    }
+
+    private static async Task<GatewayCall> CallAsync(CancellationTokenSource silent, AnswerShape shape = AnswerShape.Chat)
+    {
+        var (body, _, _) = await RequestBody.ReadAsync(new MemoryStream(Encoding.UTF8.GetBytes("""{"model":"m","stream":true}""")), null, 1000, Ct);
+        var route = new ModelRoute(1, DeploymentStatus.Running, null, "m", [], "tests", DateTimeOffset.UnixEpoch, null, null);
+        return new GatewayCall(new GatewayRoute("/x", shape), route, body!) { IsStream = true, Silence = silent };
     }
 
     /// <summary>Breaks off where another stream ends.</summary>

@@ -16,7 +16,11 @@ public sealed class UsageScannerTests
     [InlineData("data: {\"usage\":{\"input_tokens\":7,\"output_tokens\":1}}\n\ndata: {\"usage\":{\"output_tokens\":5}}\n\n", 7, 5)]
     [InlineData("data: {\"usage\":null}\n\ndata: {\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":5}}\n\n", 7, 5)]
     [InlineData("""{"content":"\"usage\":{\"prompt_tokens\":100}","usage":{"prompt_tokens":7,"completion_tokens":5}}""", 7, 5)]
-    [InlineData("""{"a":"usage","\"usage":1,"usage":"usage","b":["usage",{"usage":{"prompt_tokens":7,"completion_tokens":5}}]}""", 7, 5)]
+    [InlineData("""{"a":"usage","\"usage":1,"usage":"usage","b":["usage",{"usage":{"prompt_tokens":8}}],"usage":{"prompt_tokens":7,"completion_tokens":5}}""", 7, 5)]
+    [InlineData("""{"type":"message_start","message":{"content":[],"usage":{"input_tokens":7,"output_tokens":0}}} {"usage":{"output_tokens":5}}""", 7, 5)]
+    [InlineData("""{"response":{"tools":[{"usage":{"input_tokens":1}}],"usage":{"input_tokens":7,"output_tokens":5},"metadata":{"usage":{"input_tokens":2}}}}""", 7, 5)]
+    [InlineData("""{"usage":{"prompt_tokens":7,"completion_tokens":5},"echo":{"usage":{"prompt_tokens":0,"completion_tokens":0}},"response":[{"usage":{"prompt_tokens":0}}]}""", 7, 5)]
+    [InlineData("""{"response":"usage","x":{"usage":{"prompt_tokens":0}},"usage":{"prompt_tokens":7,"completion_tokens":5}}""", 7, 5)]
     [InlineData("""{"usage":{"prompt_tokens":7,"completion_tokens":5}} and "usage":{"prompt_tokens":-1,"completion_tokens":1e99}""", 7, 5)]
     [InlineData("""{"usage":{"prompt_tokens":7,"completion_tokens":5}} and "usage":{"prompt_tokens":8,x}""", 7, 5)]
     public void The_counts_are_found_however_the_bytes_are_cut(string answer, long prompt, long completion)
@@ -40,6 +44,12 @@ public sealed class UsageScannerTests
     [InlineData("""{"usage":{"prompt_tokens":"1"}}""")]
     [InlineData("""{"usage":{"prompt_tokens":99999999999999999999}}""")]
     [InlineData("""{"usage":{"type":"duration","seconds":3}}""")]
+    [InlineData("""{"tools":{"usage":{"prompt_tokens":1}}}""")]
+    [InlineData("""[{"usage":{"prompt_tokens":1}}]""")]
+    [InlineData("""{"x":{"response":{"usage":{"prompt_tokens":1}}}}""")]
+    [InlineData("""{"response":{"x":{"usage":{"prompt_tokens":1}}}}""")]
+    [InlineData("""{"x":"response","y":{"usage":{"prompt_tokens":1}}}""")]
+    [InlineData("""}}}]{"u\u0073age":{"prompt_tokens":1}}""")]
     [InlineData("""{"text":"\"usage\":{\"prompt_tokens\":1}"}""")]
     public void Where_there_is_no_count_none_is_found(string answer)
     {
