@@ -30,6 +30,11 @@ internal static class OpenAiErrors
 
     public static OpenAiError TwoModels() => new("The request body has the field 'model' more than once.", InvalidRequest, "model", "invalid_json");
 
+    public static OpenAiError UnclearStream() => new("The field 'stream' must be true or false.", InvalidRequest, "stream", "invalid_type");
+
+    public static OpenAiError UnclearStreamOptions() => new(
+        "The field 'stream_options' must be one object, in which 'include_usage' is true or false.", InvalidRequest, "stream_options", "invalid_type");
+
     public static OpenAiError NotFound(string model, IReadOnlyList<string> available) => new(
         $"The model '{Shown(model)}' is not served here. Available: {(available.Count == 0 ? "none" : string.Join(", ", available.Take(50)))}.",
         InvalidRequest, "model", "model_not_found");
@@ -82,6 +87,7 @@ internal static class OpenAiErrors
             return;
         context.Response.StatusCode = status;
         context.Response.ContentLength = null;
+        context.Response.Headers[RequestId.Header] = RequestId.Of(context);
         await context.Response.WriteAsJsonAsync(new OpenAiErrorBody(error), OpenAiErrorJson.Readable.OpenAiErrorBody, cancellationToken: context.RequestAborted);
     }
 

@@ -29,8 +29,11 @@ internal abstract class BodyScanner
     public virtual OpenAiError Malformed() => OpenAiErrors.InvalidJson(Error);
 
     /// <summary>Looks at bytes that are passed on unjudged, after the last that were consumed.</summary>
-    /// <returns>Whether there was a second model among them.</returns>
-    public abstract bool Watch(ReadOnlySpan<byte> bytes);
+    /// <returns>What is wrong with them; <see cref="ScanState.Reading"/>: nothing.</returns>
+    public abstract ScanState Watch(ReadOnlySpan<byte> bytes);
+
+    /// <summary>Whether the scan stands inside a field that can only be read whole.</summary>
+    public virtual bool IsInside => false;
 
     /// <summary>Whether all of the body that says something has been scanned.</summary>
     public virtual bool HasEnded => false;

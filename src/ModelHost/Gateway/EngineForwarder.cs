@@ -2,6 +2,7 @@ using System.Collections.Concurrent;
 using System.Globalization;
 using System.Net;
 using System.Runtime.CompilerServices;
+using System.Text;
 using Microsoft.AspNetCore.Http.Features;
 using Microsoft.Extensions.ObjectPool;
 using Microsoft.Extensions.Options;
@@ -24,7 +25,6 @@ namespace ModelHost.Gateway;
 /// </summary>
 internal sealed partial class EngineForwarder : IDisposable
 {
-    private const string RequestId = "X-Request-Id";
     // vLLM closes idle connections after 5 s: one that is reused later may be closing
     private static readonly TimeSpan IdleTimeout = TimeSpan.FromSeconds(3);
 
@@ -122,7 +122,7 @@ internal sealed partial class EngineForwarder : IDisposable
     private static BodyScanner? Scanner(GatewayRoute kind, HttpRequest request)
     {
         if (kind.Body == BodyKind.Json)
-            return request.HasJsonContentType() ? new ModelScanner() : null;
+            return request.HasJsonContentType() ? new ModelScanner(kind.CountsOnRequest) : null;
         return MediaTypeHeaderValue.TryParse(request.ContentType, out var type) && type.MediaType.Equals("multipart/form-data", StringComparison.OrdinalIgnoreCase)
             && HeaderUtilities.RemoveQuotes(type.Boundary) is { Length: > 0 and <= MultipartScanner.LongestBoundary } boundary
             ? new MultipartScanner(boundary.ToString()) : null;
@@ -236,9 +236,9 @@ internal sealed partial class EngineForwarder : IDisposable
     /// <summary>What goes to the engine and what comes back: only headers that either side has a use for.</summary>
     private sealed class ToEngine(ModelRoute route, EngineForwarder forwarder) : HttpTransformer
     {
-        private static readonly string[] RequestHeaders = ["Accept", "User-Agent", RequestId, "traceparent", "tracestate"];
+        private static readonly string[] RequestHeaders = ["Accept", "User-Agent", RequestId.Header, "traceparent", "tracestate"];
         private static readonly string[] ContentHeaders = ["Content-Type", "Content-Encoding"];
-        private static readonly string[] AnswerHeaders = ["Retry-After", "Cache-Control", "traceparent"];
+        private static readonly string[] AnswerHeaders = [RequestId.Header, "Retry-After", "Cache-Control", "traceparent"];
         private static readonly string[] AnswerContentHeaders = ["Content-Type", "Content-Length", "Content-Encoding", "Content-Disposition"];
         private readonly string? _authorization = route.EngineKey is { Length: > 0 } key ? $"Bearer {key}" : null;
         // by the engine's own path for a route: few, whatever the requests write, and without a query, which has no meaning there
@@ -266,12 +266,14 @@ internal sealed partial class EngineForwarder : IDisposable
             return ValueTask.CompletedTask;
         }
 
+        // what is not ASCII can be sent by neither side here, and says nothing that the other needs
         private static void Add(System.Net.Http.Headers.HttpHeaders to, string name, StringValues values)
         {
-            if (values.Count == 1)
-                to.TryAddWithoutValidation(name, values.ToString());
-            else if (values.Count > 1)
-                to.TryAddWithoutValidation(name, values.ToArray());
+            foreach (var value in values)
+            {
+                if (value is not null && Ascii.IsValid(value))
+                    to.TryAddWithoutValidation(name, value);
+            }
         }
 
         public override ValueTask<bool> TransformResponseAsync(
@@ -284,10 +286,10 @@ internal sealed partial class EngineForwarder : IDisposable
             Copy(proxyResponse.Headers, AnswerHeaders, headers);
             Copy(proxyResponse.Content.Headers, AnswerContentHeaders, headers);
             // the engine's name for it, else the client's, else ours: for a person who looks for it in a log
-            headers[RequestId] = proxyResponse.Headers.TryGetValues(RequestId, out var given) ? given.First()
-                : httpContext.Request.Headers[RequestId] is [{ Length: > 0 and <= 256 } asked] ? asked : httpContext.TraceIdentifier;
+            if (!headers.ContainsKey(RequestId.Header))
+                headers[RequestId.Header] = RequestId.Of(httpContext);
             var type = proxyResponse.Content.Headers.ContentType?.MediaType;
-            call.IsStream = type == "text/event-stream";
+            call.IsStream = "text/event-stream".Equals(type, StringComparison.OrdinalIgnoreCase);
             if (call.IsStream)
             {
                 call.Silence = forwarder._deadlines.Get();
@@ -298,7 +300,7 @@ internal sealed partial class EngineForwarder : IDisposable
                 headers["X-Accel-Buffering"] = "no"; // nginx in front of us must not hold events back
                 httpContext.Features.Get<IHttpResponseBodyFeature>()?.DisableBuffering();
             }
-            if (call.IsStream || type == "application/json")
+            if (call.IsStream || "application/json".Equals(type, StringComparison.OrdinalIgnoreCase))
                 proxyResponse.Content = new MeteredContent(proxyResponse.Content, call, forwarder._options.ActivityTimeout);
             return ValueTask.FromResult(true);
         }
@@ -308,8 +310,11 @@ internal sealed partial class EngineForwarder : IDisposable
             var all = from.NonValidated;
             foreach (var name in names)
             {
-                if (all.TryGetValues(name, out var values))
-                    to[name] = values.Count == 1 ? values.ToString() : new StringValues([.. values]);
+                if (!all.TryGetValues(name, out var values))
+                    continue;
+                StringValues value = values.Count == 1 ? values.ToString() : new StringValues([.. values]);
+                if (Ascii.IsValid(value.ToString()))
+                    to[name] = value;
             }
         }
     }

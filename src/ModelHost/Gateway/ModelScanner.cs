@@ -15,13 +15,18 @@ internal enum ScanState
     MissingModel,
     /// <summary>The body has two of them, and an engine may take the other one.</summary>
     TwoModels,
+    /// <summary><c>stream</c> is neither true nor false: an engine may take it for either.</summary>
+    UnclearStream,
+    /// <summary><c>stream_options</c> of a stream can be read in several ways, see <see cref="StreamOptions.IsUnclear"/>.</summary>
+    UnclearStreamOptions,
 }
 
 /// <summary>
 /// Finds the field <c>model</c> of a JSON object in pieces as they arrive, and checks on the way that all of it is JSON. Nothing is
 /// kept but the reader's state; the caller keeps the bytes that were not consumed.
 /// </summary>
-internal sealed class ModelScanner : BodyScanner
+/// <param name="countsOnRequest">Whether streams have to be asked for their count, so that it matters what an engine takes for a stream.</param>
+internal sealed class ModelScanner(bool countsOnRequest = false) : BodyScanner
 {
     private const int MaxDepth = 64;
     private JsonReaderState _state = new(new JsonReaderOptions { MaxDepth = MaxDepth });
@@ -36,13 +41,18 @@ internal sealed class ModelScanner : BodyScanner
 
     /// <summary>Goes on from the last consumed byte with nothing but a guard against a second <c>model</c>.</summary>
     public SecondModelGuard Guard() =>
-        new(_depth, expectsKey: _depth == 1 && _lastToken == JsonTokenType.StartObject, _options.IsGiven, Streams, valueIsStream: _valueIsStream);
+        new(_depth, expectsKey: _depth == 1 && _lastToken == JsonTokenType.StartObject, _options.IsInside ? StreamOptions.Unclear : _options, Streams, valueIsStream: _valueIsStream);
 
-    public override bool Watch(ReadOnlySpan<byte> bytes)
+    public override ScanState Watch(ReadOnlySpan<byte> bytes)
     {
         var guard = _guard ??= Guard();
-        return guard.Finds(bytes);
+        return guard.Finds(bytes) ? ScanState.TwoModels
+            : countsOnRequest && guard.IsUnclearStream ? ScanState.UnclearStream
+            : countsOnRequest && guard is { EndsAt: >= 0, IsUnclearOptions: true } ? ScanState.UnclearStreamOptions
+            : ScanState.Reading;
     }
+
+    public override bool IsInside => _options.IsInside;
 
     public override bool HasEnded => _options.HasEnded;
 
@@ -72,7 +82,11 @@ internal sealed class ModelScanner : BodyScanner
                     Model = model;
                 }
                 else if (_valueIsStream)
+                {
                     (_valueIsStream, Streams) = (false, reader.TokenType == JsonTokenType.True);
+                    if (countsOnRequest && reader.TokenType is not (JsonTokenType.True or JsonTokenType.False or JsonTokenType.Null))
+                        return ScanState.UnclearStream;
+                }
                 else if (reader is { CurrentDepth: 1, TokenType: JsonTokenType.PropertyName })
                 {
                     _valueIsModel = reader.ValueTextEquals("model"u8);
@@ -98,6 +112,8 @@ internal sealed class ModelScanner : BodyScanner
         _state = reader.CurrentState;
         _lastToken = reader.TokenType;
         _depth = reader.CurrentDepth + (reader.TokenType is JsonTokenType.StartObject or JsonTokenType.StartArray ? 1 : 0);
+        if (countsOnRequest && _options.HasEnded && Model is not null && Streams && _options.IsUnclear)
+            return ScanState.UnclearStreamOptions;
         return !isFinal ? ScanState.Reading : Model is null ? ScanState.MissingModel : ScanState.Complete;
     }
 }

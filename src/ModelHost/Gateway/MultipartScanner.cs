@@ -53,10 +53,10 @@ internal sealed class MultipartScanner(string boundary) : BodyScanner
 
     public override OpenAiError Malformed() => OpenAiErrors.InvalidForm(Error.Length > 0 ? Error : "it cannot be read");
 
-    public override bool Watch(ReadOnlySpan<byte> bytes)
+    public override ScanState Watch(ReadOnlySpan<byte> bytes)
     {
         Take(bytes);
-        return _failed == ScanState.TwoModels;
+        return _failed == ScanState.TwoModels ? ScanState.TwoModels : ScanState.Reading; // whether the rest is a form is the engine's to say
     }
 
     private void Take(ReadOnlySpan<byte> bytes)

@@ -90,7 +90,7 @@ internal sealed class RequestBody : Stream
             _scanned += consumed;
             nextScan = Math.Max(1, 2 * (_filled - _scanned));
             _isWhole = state == ScanState.Complete;
-            if (state == ScanState.Complete || (state == ScanState.Reading && _scanner.Model is not null && _filled > WholeUpTo))
+            if (state == ScanState.Complete || (state == ScanState.Reading && _scanner.Model is not null && _filled > WholeUpTo && (!_scanner.IsInside || _filled > maxModelOffset)))
                 return default;
             if (state != ScanState.Reading)
                 return (StatusCodes.Status400BadRequest, ToError(state));
@@ -160,8 +160,8 @@ internal sealed class RequestBody : Stream
 
     private void Check(ReadOnlySpan<byte> bytes)
     {
-        if (_scanner.Watch(bytes))
-            throw new MalformedBodyException(OpenAiErrors.TwoModels());
+        if (_scanner.Watch(bytes) is not ScanState.Reading and var state)
+            throw new MalformedBodyException(ToError(state));
     }
 
     public override Task<int> ReadAsync(byte[] buffer, int offset, int count, CancellationToken cancellationToken) =>
@@ -203,6 +203,8 @@ internal sealed class RequestBody : Stream
     {
         ScanState.TwoModels => OpenAiErrors.TwoModels(),
         ScanState.MissingModel => OpenAiErrors.MissingModel(),
+        ScanState.UnclearStream => OpenAiErrors.UnclearStream(),
+        ScanState.UnclearStreamOptions => OpenAiErrors.UnclearStreamOptions(),
         ScanState.InvalidJson or ScanState.Reading or ScanState.Complete => _scanner.Malformed(),
     };
 

@@ -8,20 +8,24 @@ namespace ModelHost.Gateway;
 /// </summary>
 /// <param name="depth">Open objects and arrays before the first byte.</param>
 /// <param name="expectsKey">Whether a key of the outermost object may come next.</param>
-/// <param name="hasOptions">Whether there was a field <c>stream_options</c> before.</param>
+/// <param name="options">What the field <c>stream_options</c> said before.</param>
 /// <param name="streams">What the field <c>stream</c> said before.</param>
 /// <param name="valueIsStream">Whether the value of <c>stream</c> comes next.</param>
-internal sealed class SecondModelGuard(int depth, bool expectsKey, bool hasOptions = false, bool streams = false, bool valueIsStream = false)
+internal sealed class SecondModelGuard(int depth, bool expectsKey, StreamOptions options = default, bool streams = false, bool valueIsStream = false)
 {
     // the longest of the keys with every letter written as \\uXXXX, and its quotes
     private const int LongestKey = (14 * 6) + 2;
 
+    private const int LongestOptions = 512;
+
     private readonly byte[] _key = new byte[LongestKey];
+    private readonly List<byte> _optionsText = [];
+    private StreamOptions _options = options;
     private int _depth = depth;
     private bool _expectsKey = expectsKey;
-    private bool _hasOptions = hasOptions;
     private bool _streams = streams;
     private bool _valueIsStream = valueIsStream;
+    private bool _valueIsOptions;
     private bool _inString;
     private bool _inKey;
     private bool _escaped;
@@ -30,8 +34,14 @@ internal sealed class SecondModelGuard(int depth, bool expectsKey, bool hasOptio
     /// <summary>Where in the bytes taken last the outermost object ended; -1: not there.</summary>
     public int EndsAt { get; private set; } = -1;
 
-    /// <summary>Whether the body asks for a stream and says nothing about what that tells.</summary>
-    public bool AsksForNoUsage => _streams && !_hasOptions;
+    /// <summary>Whether the body asks for a stream and not for its count.</summary>
+    public bool AsksForNoUsage => _streams && !_options.IsAsked;
+
+    /// <summary>Whether <c>stream</c> was something else than true, false and null.</summary>
+    public bool IsUnclearStream { get; private set; }
+
+    /// <summary>Whether the body asks for a stream and says in several ways what that tells.</summary>
+    public bool IsUnclearOptions => _streams && _options.IsUnclear;
 
     /// <summary>Takes the next bytes.</summary>
     /// <returns>Whether a second <c>model</c> was among them.</returns>
@@ -40,7 +50,7 @@ internal sealed class SecondModelGuard(int depth, bool expectsKey, bool hasOptio
         EndsAt = -1;
         for (var i = 0; i < bytes.Length; i++)
         {
-            if (_inString && !_inKey && !_escaped)
+            if (_inString && !_inKey && !_escaped && !_valueIsOptions)
             {
                 // most of a large body is in a few long strings
                 var skip = bytes[i..].IndexOfAny((byte)'"', (byte)'\\');
@@ -48,6 +58,8 @@ internal sealed class SecondModelGuard(int depth, bool expectsKey, bool hasOptio
                     return false;
                 i += skip;
             }
+            if (_valueIsOptions)
+                KeepOptions(bytes[i]);
             if (Step(bytes[i]))
                 return true;
             if (_depth == 0 && EndsAt < 0 && bytes[i] == '}')
@@ -74,7 +86,10 @@ internal sealed class SecondModelGuard(int depth, bool expectsKey, bool hasOptio
             return false;
         }
         if (_valueIsStream && b is not ((byte)' ' or (byte)'\n' or (byte)'\r' or (byte)'\t' or (byte)':'))
+        {
             (_valueIsStream, _streams) = (false, b == 't');
+            IsUnclearStream |= b is not ((byte)'t' or (byte)'f' or (byte)'n');
+        }
         switch (b)
         {
             case (byte)'"':
@@ -98,6 +113,21 @@ internal sealed class SecondModelGuard(int depth, bool expectsKey, bool hasOptio
         return false;
     }
 
+    /// <summary>Keeps what <c>stream_options</c> is, up to the comma or the end of the object behind it, and reads it then.</summary>
+    private void KeepOptions(byte b)
+    {
+        if (_inString || _depth > 1 || b is not ((byte)',' or (byte)'}'))
+        {
+            if (_optionsText.Count <= LongestOptions)
+                _optionsText.Add(b);
+            return;
+        }
+        _valueIsOptions = false;
+        if (_optionsText.Count > LongestOptions || !_options.Read([.. "{\"stream_options\""u8, .. _optionsText, (byte)'}']))
+            _options = StreamOptions.Unclear;
+        _optionsText.Clear();
+    }
+
     private void Keep(byte b)
     {
         if (_keyLength < LongestKey)
@@ -116,7 +146,7 @@ internal sealed class SecondModelGuard(int depth, bool expectsKey, bool hasOptio
             if (!reader.Read())
                 return false;
             _valueIsStream = reader.ValueTextEquals("stream"u8);
-            _hasOptions |= reader.ValueTextEquals("stream_options"u8);
+            _valueIsOptions = reader.ValueTextEquals("stream_options"u8);
             return reader.ValueTextEquals("model"u8);
         }
         catch (JsonException)

@@ -20,11 +20,40 @@ internal struct StreamOptions
     private (int At, int Length) _usage;
     private int _end;
 
-    /// <summary>Whether the body has the field.</summary>
-    public readonly bool IsGiven => _given > 0;
+    /// <summary>
+    /// Whether it is given in a way that an engine may read otherwise than the gateway: twice, or with something else than an object in which
+    /// <c>include_usage</c> is true, false or null. Such a stream would not be counted.
+    /// </summary>
+    public readonly bool IsUnclear => _given > 1 || _isOther;
+
+    /// <summary>Given in a way that cannot be read.</summary>
+    public static StreamOptions Unclear => new() { _isOther = true };
+
+    /// <summary>Whether the count is asked for.</summary>
+    public readonly bool IsAsked => _isAsked;
+
+    /// <summary>Whether they have begun and not ended.</summary>
+    public readonly bool IsInside => _depth > 0 || _valueIsOptions;
 
     /// <summary>Whether the body's object has ended.</summary>
     public readonly bool HasEnded => _end > 0;
+
+    /// <summary>Takes a whole object that has the field.</summary>
+    /// <returns>Whether it is JSON.</returns>
+    public bool Read(ReadOnlySpan<byte> json)
+    {
+        var reader = new Utf8JsonReader(json);
+        try
+        {
+            while (reader.Read())
+                See(ref reader, 0);
+            return true;
+        }
+        catch (JsonException)
+        {
+            return false;
+        }
+    }
 
     /// <summary>Takes the next token.</summary>
     /// <param name="reader">Stands at it.</param>
@@ -85,10 +114,10 @@ internal struct StreamOptions
             _depth++;
     }
 
-    /// <summary>What to change so that the count is asked for; null: it is already, or what stands there is for the engine to refuse.</summary>
+    /// <summary>What to change so that the count is asked for; null: it is already, or what stands there is unclear.</summary>
     public readonly BodyEdit? AskForUsage() =>
         _given == 0 ? new BodyEdit(_end, 0, BodyEdit.Last)
-        : _given > 1 || _isOther || _isAsked ? null
+        : IsUnclear || _isAsked ? null
         : _null > 0 ? new BodyEdit(_null, 4, "{\"include_usage\":true}"u8.ToArray())
         : _usage.Length > 0 ? new BodyEdit(_usage.At, _usage.Length, "true"u8.ToArray())
         : new BodyEdit(_open + 1, 0, _isEmpty ? "\"include_usage\":true"u8.ToArray() : "\"include_usage\":true,"u8.ToArray());
