@@ -161,12 +161,17 @@ internal static partial class Problems
                 return new() { [parameter.Success ? ToJsonPath(parameter.Groups["name"].Value) : ""] = [parameter.Success ? "has the wrong form" : "the body is missing or is not JSON"] };
             }
             var path = json.Path is { Length: > 2 } at && at.StartsWith("$.", StringComparison.Ordinal) ? at[2..] : "";
+            if (Duplicate().Match(json.Message) is { Success: true } twice)
+                return new() { [path.Length > 0 ? path : twice.Groups["name"].Value] = ["comes more than once"] };
             // a path is also given for text that is no JSON at all, but then with a reader error inside
             return json.InnerException is not null && json.InnerException.GetType().Name.Contains("Reader", StringComparison.Ordinal)
                 ? new() { [""] = [$"the body is not valid JSON (line {json.LineNumber + 1}, byte {json.BytePositionInLine + 1})"] }
                 : new() { [path] = [path.Length > 0 ? "is null or has the wrong type" : "the body must be a JSON object"] };
         }
     }
+
+    [GeneratedRegex("""^Duplicate propert(ies|y '(?<name>[^']{1,64}))""")]
+    private static partial Regex Duplicate();
 
     [GeneratedRegex("""parameter "[^" ]+ (?<name>[A-Za-z_]+)" from""")]
     private static partial Regex Parameter();

@@ -85,6 +85,7 @@ internal static partial class ServeHost
             options.SerializerOptions.PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower;
             options.SerializerOptions.NumberHandling = JsonNumberHandling.Strict;
             options.SerializerOptions.RespectNullableAnnotations = true;
+            options.SerializerOptions.AllowDuplicateProperties = false; // whoever looked at the request before may have taken the other one
         });
         services.AddListener();
         services.AddValidation();

@@ -60,7 +60,7 @@ public sealed class RefusalTests(RefusalTests.Host shared) : IClassFixture<Refus
         { "engine_args", "{\"max_model_len\": \"\\ud800\"}", "engine_args" },
         { "engine_args", "{\"max_model_len\": [\"a\\udc00b\"]}", "engine_args" },
         { "engine_args", "{\"hf_overrides\": {\"a\": [{\"b\": \"\\ud800\"}]}}", "engine_args" },
-        { "engine_args", "{\"hf_overrides\": {\"\\ud800\": 1}}", "engine_args" },
+        { "engine_args", "{\"hf_overrides\": {\"\\ud800\": 1}}", "engine_args.hf_overrides" },
         { "engine_args", "{\"disable_sleep_mode\": \"\\ud800\"}", "engine_args" },
         { "backend", "\"nope\"", "backend" },
         { "vllm_version", "\"a b\"", "vllm_version" },
@@ -154,6 +154,26 @@ public sealed class RefusalTests(RefusalTests.Host shared) : IClassFixture<Refus
         using var answer = await shared.Client.PostAsync(Start, Json(body), Ct);
 
         (await ProblemAsync(answer, HttpStatusCode.BadRequest, "validation")).GetProperty("errors").EnumerateObject().ShouldHaveSingleItem().Name.ShouldBe("");
+    }
+
+    /// <summary>Whoever looked at the request before, such as a proxy with rules of its own, may have taken the other one.</summary>
+    [Theory]
+    [InlineData("POST", "/api/deployments/start", """{"port":8101,"port":8102}""", "port")]
+    [InlineData("POST", "/api/deployments/start", """{"owner":"a","\u006fwner":"b"}""", "owner")]
+    [InlineData("POST", "/api/deployments/start", """{"engine_args":{"seed":1,"seed":2}}""", "engine_args.seed")]
+    [InlineData("POST", "/api/deployments/start", """{"engine_args":{"hf_overrides":{"a":1,"a":2}}}""", "engine_args.hf_overrides")]
+    [InlineData("POST", "/api/deployments/start", """{"lora_modules":[{"name":"a","name":"b","path":"o/m"}]}""", "lora_modules[0].name")]
+    [InlineData("POST", "/api/api-keys", """{"label":"a","models":["m"],"models":null}""", "models")]
+    [InlineData("PUT", "/api/settings", """{"gateway_enabled":true,"gateway_enabled":true}""", "gateway_enabled")]
+    [InlineData("POST", "/api/configs", """{"name":"a","payload":{"x":1,"x":2}}""", "payload")]
+    [InlineData("POST", "/api/admin/purge", """{"targets":["metrics"],"targets":["nodes"]}""", "targets")]
+    public async Task A_field_that_comes_twice_is_refused(string method, string path, string body, string field)
+    {
+        using var request = new HttpRequestMessage(new HttpMethod(method), path) { Content = Json(body) };
+        using var answer = await shared.Client.SendAsync(request, Ct);
+
+        var error = (await ProblemAsync(answer, HttpStatusCode.BadRequest, "validation")).GetProperty("errors").EnumerateObject().ShouldHaveSingleItem();
+        (error.Name, error.Value[0].GetString()).ShouldBe((field, "comes more than once"));
     }
 
     [Theory]

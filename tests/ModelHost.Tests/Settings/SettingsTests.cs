@@ -149,11 +149,11 @@ public sealed class SettingsTests
     }
 
     [Fact]
-    public async Task All_faults_are_named_at_once_and_a_field_that_comes_twice_is_one()
+    public async Task All_faults_are_named_at_once()
     {
         await using var host = await StartAsync();
 
-        using var answer = await host.Client.PutAsync(Route, Json("""{"default_port":80,"nope":1,"busy_guard_seconds":5,"busy_guard_seconds":6}"""), Ct);
+        using var answer = await host.Client.PutAsync(Route, Json("""{"default_port":80,"nope":1,"busy_guard_seconds":"5"}"""), Ct);
 
         answer.StatusCode.ShouldBe(HttpStatusCode.BadRequest);
         (await answer.Content.ReadFromJsonAsync<JsonElement>(Ct)).GetProperty("errors").EnumerateObject().Select(error => error.Name)
@@ -320,13 +320,13 @@ public sealed class SettingsTests
         await PutAsync(host, """{"gateway_timeout_seconds":10}""");
 
         using var stream = await SendAsync(host, """{"model":"m","stream":true}""", "stream");
-        using var lax = await SendAsync(host, """{"stream":1,"model":"m"}""", "stream"); // an engine may take that for true
+        using var unasked = await SendAsync(host, """{"model":"m"}""", "stream");
         using var answer = await SendAsync(host, """{"messages":[{"stream":true}],"model":"m"}""", "whole");
 
         await answer.ShouldBeOpenAiErrorAsync(HttpStatusCode.GatewayTimeout, "deployment_timeout");
         last.SetResult(); // later than the total
         (await stream.Content.ReadAsStringAsync(Ct)).ShouldEndWith("data: last\n\n");
-        (await lax.Content.ReadAsStringAsync(Ct)).ShouldEndWith("data: last\n\n");
+        (await unasked.Content.ReadAsStringAsync(Ct)).ShouldEndWith("data: last\n\n");
     }
 
     [Fact]

@@ -50,8 +50,6 @@ internal sealed class SettingsUpdate
         }
         if (!Setting.All.TryGetValue(name, out var setting))
             _errors[name.Length <= MaxName ? name : name[..MaxName]] = [$"is no setting; there are {string.Join(", ", Setting.All.Keys.Order(StringComparer.Ordinal))}"];
-        else if (_values.ContainsKey(name))
-            _errors[name] = ["is given twice"];
         else if (property.Value.ValueKind == JsonValueKind.Null && !setting.TakesNull)
         {
             // as clients send it that fill in only what changed
