@@ -8,7 +8,10 @@ using Microsoft.Extensions.DependencyInjection;
 using ModelHost.Features.Usage;
 using ModelHost.Gateway;
 using ModelHost.TestKit;
+using ModelHost.Tests.ApiKeys;
+using ModelHost.Tests.Deployments;
 using ModelHost.Tests.Gateway;
+using ModelHost.Tests.Reconcile;
 
 namespace ModelHost.Tests.Usage;
 
@@ -113,6 +116,47 @@ public sealed class UsageTests
         await PostAsync(host, """{"model":"unknown"}""");
 
         Total(await UsageAsync(host)).ShouldBe((1, 0, 1, 0, 0));
+    }
+
+    [Fact]
+    public async Task A_stream_whose_engine_tells_no_count_is_counted_by_its_events()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        await using var engine = await StandInEngine.StartAsync(host, context => AnswerAsync(context, "text/event-stream",
+            "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\ndata: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\ndata: [DONE]\n\n"));
+
+        await PostAsync(host, """{"model":"m","stream":true}""");
+
+        Total(await UsageAsync(host)).ShouldBe((1, 0, 0, 0, 1));
+    }
+
+    [Fact]
+    public async Task What_was_used_stays_when_key_and_deployment_are_gone()
+    {
+        await using var host = await ControlPlane.StartAsync(configure: ScriptedNode.WithoutLocalNode);
+        await using var engine = await StandInEngine.StartAsync(host, context => AnswerAsync(context, "application/json", Whole));
+        var node = await QuietNode.AddAsync(host);
+        var deployment = await host.Client.RecordAsync(node.Id, 8101, "served");
+        var routes = host.Services.GetRequiredService<RouteSource>();
+        var uid = (await node.RowAsync(deployment)).Uid;
+        routes.Publish(-2, [routes.Current.Routes[0] with { DeploymentId = deployment, DeploymentUid = uid, ServedName = "served", Owner = "team" }], routes.Mark());
+        var (key, id, _) = await host.Client.MakeKeyAsync("""{"label":"first"}""");
+        var (other, otherId, _) = await host.Client.MakeKeyAsync("""{"label":"second"}""");
+        foreach (var used in (string[])[key, key, other])
+            (await host.Client.ChatAsync("served", used)).EnsureSuccessStatusCode();
+        var before = await UsageAsync(host, "?group_by=key,deployment,owner");
+
+        (await host.Client.KeysAsync("DELETE", $"/{id}")).EnsureSuccessStatusCode();
+        (await host.Client.KeysAsync("DELETE", $"/{otherId}?acknowledge_open_gateway=true")).EnsureSuccessStatusCode();
+        (await host.Client.DeleteAsync(new Uri($"/api/deployments/{deployment}", UriKind.Relative), Ct)).EnsureSuccessStatusCode();
+        (await host.Client.PostAsync(new Uri("/api/admin/purge", UriKind.Relative), Json("{}"), Ct)).EnsureSuccessStatusCode();
+
+        var rows = before.GetProperty("data").EnumerateArray().Select(row => (row.GetProperty("key_id").GetInt32(), row.GetProperty("key_label").GetString(),
+            row.GetProperty("deployment_uid").GetString(), row.GetProperty("deployment_id").GetInt32(), row.GetProperty("owner").GetString(), row.GetProperty("total_tokens").GetInt64()));
+        rows.ShouldBe([(id, "first", uid, deployment, "team", 24), (otherId, "second", uid, deployment, "team", 12)]);
+        (await UsageAsync(host, "?group_by=key,deployment,owner")).ToString().ShouldBe(before.ToString());
+        (await UsageAsync(host, $"?key_id={otherId}")).GetProperty("total").GetProperty("total_tokens").GetInt64().ShouldBe(12);
+        (await UsageAsync(host, $"?deployment_id={deployment}")).GetProperty("total").GetProperty("total_tokens").GetInt64().ShouldBe(36);
     }
 
     [Fact]
