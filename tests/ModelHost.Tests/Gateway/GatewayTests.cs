@@ -14,6 +14,7 @@ namespace ModelHost.Tests.Gateway;
 /// <summary>The gateway over real sockets, before engines that a test writes.</summary>
 public sealed class GatewayTests
 {
+    private const string Trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     private static readonly Uri Completions = new("/v1/chat/completions", UriKind.Relative);
 
     private static CancellationToken Ct => TestContext.Current.CancellationToken;
@@ -193,7 +194,8 @@ public sealed class GatewayTests
         foreach (var (name, value) in ((string, string)[])
             [
                 ("Authorization", "Bearer secret"), ("Cookie", "a=secret"), ("X-Api-Key", "secret"), ("Proxy-Authorization", "secret"), ("X-Custom", "secret"),
-                ("X-Request-Id", "r1"), ("User-Agent", "tests/1"), ("Accept", "text/event-stream"),
+                ("X-Request-Id", "r1"), ("User-Agent", "tests/1"), ("Accept", "text/event-stream"), ("traceparent", Trace), ("tracestate", "a=1"), ("baggage", "secret"),
+                ("Accept-Encoding", "gzip"), ("OpenAI-Organization", "secret"),
             ])
             request.Headers.TryAddWithoutValidation(name, value).ShouldBeTrue();
 
@@ -202,9 +204,83 @@ public sealed class GatewayTests
         answer.StatusCode.ShouldBe(HttpStatusCode.OK);
         seen["Authorization"].ShouldBe($"Bearer {StandInEngine.Key}");
         (seen["X-Request-Id"], seen["User-Agent"], seen["Accept"]).ShouldBe(("r1", "tests/1", "text/event-stream"));
+        (seen["traceparent"], seen["tracestate"]).ShouldBe((Trace, "a=1"));
+        answer.Headers.GetValues("X-Request-Id").ShouldBe(["r1"]);
         seen.Values.ShouldAllBe(value => !value.Contains("secret", StringComparison.Ordinal));
-        seen.Keys.Except(["Authorization", "X-Request-Id", "User-Agent", "Accept", "Content-Type", "Content-Length", "Host"], StringComparer.OrdinalIgnoreCase).ShouldBeEmpty();
+        seen.Keys.Except(["Authorization", "traceparent", "tracestate", "X-Request-Id", "User-Agent", "Accept", "Content-Type", "Content-Length", "Host"], StringComparer.OrdinalIgnoreCase).ShouldBeEmpty();
         target.ShouldBe("/v1/chat/completions");
+    }
+
+    /// <summary>Neither HTTP/1.1 client nor server here can send other than ASCII: such a header is left out, and nothing fails.</summary>
+    [Fact]
+    public async Task Headers_that_are_not_ascii_break_nothing()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        var seen = "";
+        await using var engine = await StandInEngine.StartAsync(host, async context =>
+        {
+            await DiscardAsync(context);
+            seen = string.Join('\n', context.Request.Headers.Select(header => $"{header.Key}: {header.Value}"));
+            context.Response.Headers.ContentType = "application/json";
+            context.Response.Headers.ContentDisposition = "attachment; filename=ü";
+            context.Response.Headers["X-Request-Id"] = "ü";
+            await context.Response.WriteAsync("{}", Ct);
+        }, headers: Encoding.Latin1);
+
+        var answer = await RawHttp.SendAsync(host.Url,
+            $"POST /v1/chat/completions HTTP/1.1\nHost: localhost\nConnection: close\nContent-Type: application/json\nUser-Agent: \u00c3\u00bc\nX-Request-Id: \u00c3\u00bc\nAccept: a/b\nContent-Length: 13\n\n{{\"model\":\"m\"}}",
+            halfClose: false, Ct);
+
+        answer.ShouldStartWith("HTTP/1.1 200 ");
+        answer.ShouldContain("X-Request-Id: ");
+        answer.ShouldNotContain("Content-Disposition");
+        seen.ShouldContain("Accept: a/b");
+        seen.ShouldNotContain("User-Agent");
+    }
+
+    [Fact]
+    public async Task Every_answer_has_a_name_of_its_request()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        await using var engine = await StandInEngine.StartAsync(host, DiscardAsync);
+        foreach (var (asked, body) in ((string?, string)[])[("r1", "{\"model\":\"m\"}"), ("r1", "{\"model\":\"nobody\"}"), ("r1", "{"), (null, "{\"model\":\"m\"}"), (null, "{"), (new string('x', 300), "{")])
+        {
+            using var request = new HttpRequestMessage(HttpMethod.Post, Completions) { Content = Json(body) };
+            if (asked is not null)
+                request.Headers.Add("X-Request-Id", asked);
+            using var answer = await host.Client.SendAsync(request, Ct);
+
+            var name = answer.Headers.GetValues("X-Request-Id").ShouldHaveSingleItem();
+            if (asked?.Length < 300)
+                name.ShouldBe(asked);
+            else
+                name.Length.ShouldBeInRange(1, 100);
+        }
+    }
+
+    [Fact]
+    public async Task An_answer_that_breaks_off_is_not_passed_as_a_whole_one()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        await using var engine = await StandInEngine.StartAsync(host, async context =>
+        {
+            await DiscardAsync(context);
+            context.Response.ContentType = "application/json";
+            await context.Response.WriteAsync("{\"choices\":[", Ct);
+            await context.Response.Body.FlushAsync(Ct);
+            context.Abort();
+        });
+
+        // whether its beginning or an error comes first, it does not end as an answer does
+        try
+        {
+            using var answer = await host.Client.PostAsync(Completions, Json("{\"model\":\"m\"}"), Ct);
+            await answer.ShouldBeOpenAiErrorAsync(HttpStatusCode.BadGateway, "deployment_unreachable");
+        }
+        catch (HttpRequestException e)
+        {
+            e.InnerException.ShouldBeAssignableTo<IOException>();
+        }
     }
 
     [Theory]

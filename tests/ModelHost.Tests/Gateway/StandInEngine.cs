@@ -1,3 +1,4 @@
+using System.Text;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Http;
@@ -25,12 +26,21 @@ internal sealed class StandInEngine : IAsyncDisposable
     public int Requests => _requests;
 
     /// <summary>Starts one and routes <paramref name="model"/> to it.</summary>
-    public static async Task<StandInEngine> StartAsync(ControlPlane host, RequestDelegate answer, string model = "m")
+    /// <param name="host">Who routes.</param>
+    /// <param name="answer">What it does.</param>
+    /// <param name="model">The name.</param>
+    /// <param name="headers">How its headers are written; null: as they have to be, in ASCII.</param>
+    public static async Task<StandInEngine> StartAsync(ControlPlane host, RequestDelegate answer, string model = "m", Encoding? headers = null)
     {
         var builder = WebApplication.CreateSlimBuilder();
         builder.Logging.ClearProviders();
         builder.WebHost.UseUrls("http://127.0.0.1:0");
-        builder.WebHost.ConfigureKestrel(kestrel => kestrel.Limits.MaxRequestBodySize = null);
+        builder.WebHost.ConfigureKestrel(kestrel =>
+        {
+            kestrel.Limits.MaxRequestBodySize = null;
+            if (headers is not null)
+                kestrel.ResponseHeaderEncodingSelector = _ => headers;
+        });
         var app = builder.Build();
         var engine = new StandInEngine(app);
         app.Run(context =>
