@@ -14,7 +14,7 @@ namespace ModelHost.IntegrationTests;
 public sealed class NodeScripts : IDisposable
 {
     private static readonly TimeSpan Limit = TimeSpan.FromMinutes(2);
-    private static readonly string[] s_packages = ["openai", "playwright-core", "@grpc/grpc-js", "@grpc/proto-loader"];
+    private static readonly string[] s_packages = ["openai", "@anthropic-ai/sdk", "playwright-core", "@grpc/grpc-js", "@grpc/proto-loader"];
     private readonly SemaphoreSlim _one = new(1);
     private bool _installed;
 

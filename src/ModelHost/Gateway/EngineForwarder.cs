@@ -133,6 +133,7 @@ internal sealed partial class EngineForwarder : IDisposable
         var toEngine = _transformers.GetValue(call.Route, route => new ToEngine(route, this));
         context.Features.Set(call);
         call.Deadline = _deadlines.Get();
+        using var over = _drain.Over.UnsafeRegister(static late => ((HttpContext)late!).Abort(), context);
         var isWhole = false;
         try
         {

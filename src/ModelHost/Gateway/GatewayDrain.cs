@@ -6,16 +6,20 @@ namespace ModelHost.Gateway;
 /// Counts the requests under way, and lets a shutdown wait for them before the listener closes: up to <see cref="GatewayOptions.DrainTimeout"/>.
 /// </summary>
 internal sealed partial class GatewayDrain(
-    IHostApplicationLifetime lifetime, IOptions<GatewayOptions> options, TimeProvider time, ILogger<GatewayDrain> logger) : IHostedLifecycleService
+    IHostApplicationLifetime lifetime, IOptions<GatewayOptions> options, TimeProvider time, ILogger<GatewayDrain> logger) : IHostedLifecycleService, IDisposable
 {
     private static readonly TimeSpan Poll = TimeSpan.FromMilliseconds(50);
     // from the end of their connections to that of what is counted of them
     private static readonly TimeSpan Settling = TimeSpan.FromSeconds(5);
     private int _underWay;
+    private readonly CancellationTokenSource _over = new();
     private volatile bool _isStopping;
 
     /// <summary>Whether new requests are refused because the process ends.</summary>
     public bool IsDraining => _isStopping || lifetime.ApplicationStopping.IsCancellationRequested;
+
+    /// <summary>The time of those under way is over: their connections are cut, or the listener would wait for them.</summary>
+    public CancellationToken Over => _over.Token;
 
     /// <summary>A request begins.</summary>
     public void Begin() => Interlocked.Increment(ref _underWay);
@@ -31,6 +35,7 @@ internal sealed partial class GatewayDrain(
         await NoneAsync(options.Value.DrainTimeout, cancellationToken);
         if (Volatile.Read(ref _underWay) is > 0 and var left)
             LogGivenUp(left);
+        await _over.CancelAsync();
     }
 
     /// <summary>The listener has closed, and cut off what was left; what those used is counted before it is stored for the last time.</summary>
@@ -50,6 +55,8 @@ internal sealed partial class GatewayDrain(
     public Task StartedAsync(CancellationToken cancellationToken) => Task.CompletedTask;
 
     public Task StoppedAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+
+    public void Dispose() => _over.Dispose();
 
     [LoggerMessage(1303, LogLevel.Information, "Waiting for {Count} requests under way, up to {DrainTimeout}.")]
     private partial void LogWaiting(int count, TimeSpan drainTimeout);

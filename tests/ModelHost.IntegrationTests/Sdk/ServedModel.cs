@@ -56,6 +56,7 @@ internal sealed class ServedModel : IAsyncDisposable
 
     /// <summary>Makes an API key, as <c>POST /api/api-keys</c> does.</summary>
     /// <param name="change">Adds limits to it.</param>
+    /// <returns>The key.</returns>
     public async Task<string> MakeKeyAsync(Action<JsonObject>? change = null)
     {
         var request = new JsonObject { ["label"] = "sdk" };
@@ -63,6 +64,17 @@ internal sealed class ServedModel : IAsyncDisposable
         using var answer = await _admin.PostAsJsonAsync("/api/api-keys", request);
         return (await answer.EnsureSuccessStatusCode().Content.ReadFromJsonAsync<JsonElement>()).GetProperty("key").GetString()!;
     }
+
+    /// <summary>What the gateway has counted, of all keys.</summary>
+    public async Task<(long Prompt, long Completion)> UsageAsync()
+    {
+        var total = (await _admin.JsonAsync("/api/usage")).GetProperty("total");
+        return (total.GetProperty("prompt_tokens").GetInt64(), total.GetProperty("completion_tokens").GetInt64());
+    }
+
+    /// <summary>What its engine has counted.</summary>
+    public async Task<(long Prompt, long Completion)> EngineTokensAsync() =>
+        ((long)await EngineCounterAsync("vllm:prompt_tokens_total", ""), (long)await EngineCounterAsync("vllm:generation_tokens_total", ""));
 
     /// <summary>Waits until the model runs.</summary>
     public Task RunningAsync() => _admin.StatusAsync(Id, "running");

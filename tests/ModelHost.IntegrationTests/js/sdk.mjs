@@ -1,5 +1,5 @@
 // One use of the OpenAI SDK against a control plane. Argument: {"use", "baseURL", "model", ...}; the last line printed is the outcome.
-import OpenAI from 'openai';
+import OpenAI, { toFile } from 'openai';
 
 const input = JSON.parse(process.argv[2]);
 const { model } = input;
@@ -28,6 +28,13 @@ const uses = {
     }
     return { seen, usage, finish };
   },
+  // without stream_options: what the gateway asks for beside it must not show
+  async plainStream() {
+    const stream = await client.chat.completions.create({ model, messages, max_completion_tokens: 10, stream: true });
+    const chunks = [];
+    for await (const chunk of stream) chunks.push(chunk);
+    return { text: chunks.map((chunk) => chunk.choices[0].delta.content ?? '').join(''), usages: chunks.filter((chunk) => chunk.usage).length };
+  },
   completion: () => client.completions.create({ model, prompt: 'Once upon a time', max_tokens: 5 }),
   async completionStream() {
     const stream = await client.completions.create({ model, prompt: 'Once upon a time', max_tokens: 5, stream: true });
@@ -51,6 +58,10 @@ const uses = {
   async embeddings() {
     const answer = await client.embeddings.create({ model, input: ['one', 'two'] });
     return answer.data.map((entry) => entry.embedding.length);
+  },
+  async transcription() {
+    const file = await toFile(Buffer.from(input.file, 'base64'), 'speech.wav', { type: 'audio/wav' });
+    return (await client.audio.transcriptions.create({ model, file })).text;
   },
   badRequest: () => client.chat.completions.create({ model, messages, temperature: -1 }),
   async abort() {
