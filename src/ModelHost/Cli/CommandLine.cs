@@ -52,7 +52,8 @@ internal static partial class CommandLine
 
     private static Task<int> RunAsync(ParseResult parsed) => parsed.Action is ParseErrorAction
         ? Task.FromResult(Refuse($"{string.Join(' ', parsed.Errors.Select(error => error.Message))} See modelhost --help."))
-        : parsed.InvokeAsync();
+        // signals are the host's to hear: this library would end the process 2 s after one, whatever is under way
+        : parsed.InvokeAsync(new InvocationConfiguration { ProcessTerminationTimeout = null });
 
     private static RootCommand Root()
     {
