@@ -8,6 +8,8 @@ using ModelHost.Benchmarks;
 //   dotnet run -c Release --project tests/ModelHost.Benchmarks -- fleet [NODES] [DEPLOYMENTS]
 // The control plane with many agents, each with TLS, heartbeats and reports of its own, and one of them a black hole in the end:
 //   dotnet run -c Release --project tests/ModelHost.Benchmarks -- agents [NODES]
+// A vector store with many embeddings:
+//   dotnet run -c Release --project tests/ModelHost.Benchmarks -- stores [VECTORS] [DIMENSION]
 return args switch
 {
     ["bare-yarp", var url, var port] => await BareYarp.RunAsync(url, int.Parse(port, System.Globalization.CultureInfo.InvariantCulture)),
@@ -19,11 +21,14 @@ return args switch
         rest.Length > 0 ? int.Parse(rest[0], System.Globalization.CultureInfo.InvariantCulture) : 100,
         rest.Length > 1 ? int.Parse(rest[1], System.Globalization.CultureInfo.InvariantCulture) : 1000),
     ["agents", .. var rest] => await Agents.RunAsync(rest.Length > 0 ? int.Parse(rest[0], System.Globalization.CultureInfo.InvariantCulture) : 200),
+    ["stores", .. var rest] => await Stores.RunAsync(
+        rest.Length > 0 ? int.Parse(rest[0], System.Globalization.CultureInfo.InvariantCulture) : 100_000,
+        rest.Length > 1 ? int.Parse(rest[1], System.Globalization.CultureInfo.InvariantCulture) : 768),
     _ => Usage(),
 };
 
 static int Usage()
 {
-    Console.Error.WriteLine("usage: gateway [SECONDS a measurement, default 8] [ROUNDS, default 3] | soak [MINUTES, default 10] | fleet [NODES, default 100] [DEPLOYMENTS, default 1000] | agents [NODES, default 200]");
+    Console.Error.WriteLine("usage: gateway [SECONDS a measurement, default 8] [ROUNDS, default 3] | soak [MINUTES, default 10] | fleet [NODES, default 100] [DEPLOYMENTS, default 1000] | agents [NODES, default 200] | stores [VECTORS, default 100000] [DIMENSION, default 768]");
     return 2;
 }

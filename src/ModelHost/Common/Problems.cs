@@ -55,11 +55,35 @@ internal static partial class Problems
         return services;
     }
 
-    /// <summary>Writes a problem where no endpoint result can be returned.</summary>
+    /// <summary>Writes a problem where no endpoint result can be returned; on LocalAI's routes its error.</summary>
     public static Task WriteAsync(HttpContext context, int status, string code, string detail)
     {
+        if (context.IsLocalAiRoute())
+            return LocalAiErrors.WriteAsync(context, status, detail);
         context.Response.StatusCode = status;
         return TypedResults.Problem(Make(status, code, detail)).ExecuteAsync(context);
+    }
+
+    /// <summary>Gives answers a body that have but a status.</summary>
+    public static void UseStatusPages(this IApplicationBuilder app)
+    {
+        var pages = new StatusCodePagesOptions();
+        app.UseStatusCodePages(context => context.HttpContext.IsLocalAiRoute() ? WriteLocalAiAsync(context.HttpContext, context.HttpContext.Response.StatusCode, null) : pages.HandleAsync(context));
+    }
+
+    private static Task WriteLocalAiAsync(HttpContext context, int status, string? detail)
+    {
+        var problem = new ProblemDetails { Status = status, Detail = detail };
+        Customize(problem);
+        EndIfTooLarge(context, status);
+        return LocalAiErrors.WriteAsync(context, status, problem.Detail ?? "");
+    }
+
+    // what is left of a body that is too large is not read: the connection ends with the answer
+    private static void EndIfTooLarge(HttpContext context, int status)
+    {
+        if (status == StatusCodes.Status413PayloadTooLarge && context.Features.Get<IHttpMaxRequestBodySizeFeature>() is not null)
+            context.Response.Headers.Connection = "close";
     }
 
     private static ProblemDetails Make(int status, string code, string detail) =>
@@ -130,17 +154,22 @@ internal static partial class Problems
                 return true;
             }
             var bad = exception as BadHttpRequestException;
-            if ((bad is null && !HasUnknownCharset(context.Request)) || context.Response.HasStarted)
+            var isLocalAi = context.IsLocalAiRoute();
+            var isUnreadable = bad is not null || HasUnknownCharset(context.Request);
+            if ((!isUnreadable && !isLocalAi) || context.Response.HasStarted)
                 return false;
-            var status = bad?.StatusCode ?? StatusCodes.Status415UnsupportedMediaType;
+            var status = bad?.StatusCode ?? (isUnreadable ? StatusCodes.Status415UnsupportedMediaType : StatusCodes.Status500InternalServerError);
+            if (isLocalAi)
+            {
+                await WriteLocalAiAsync(context, status, status == StatusCodes.Status400BadRequest ? Invalid(Errors(bad!), "validation").Detail : null);
+                return true;
+            }
             context.Response.StatusCode = status;
             if (bad is not null && status == StatusCodes.Status400BadRequest)
                 await TypedResults.Problem(Invalid(Errors(bad), "validation")).ExecuteAsync(context);
             else
             {
-                // what is left of a body that is too large is not read: the connection ends with the answer
-                if (status == StatusCodes.Status413PayloadTooLarge && context.Features.Get<IHttpMaxRequestBodySizeFeature>() is not null)
-                    context.Response.Headers.Connection = "close";
+                EndIfTooLarge(context, status);
                 var problem = new ProblemDetails { Status = status };
                 Customize(problem);
                 await TypedResults.Problem(problem).ExecuteAsync(context);

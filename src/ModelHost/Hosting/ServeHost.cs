@@ -15,6 +15,7 @@ using ModelHost.Features.Events;
 using ModelHost.Features.Nodes;
 using ModelHost.Features.Releases;
 using ModelHost.Features.Settings;
+using ModelHost.Features.Stores;
 using ModelHost.Features.Usage;
 using ModelHost.Features.Welcome;
 using ModelHost.Gateway;
@@ -101,6 +102,7 @@ internal static partial class ServeHost
         services.AddApiKeys();
         services.AddAdmin();
         services.AddGateway();
+        services.AddStores();
         services.AddModelHostMetrics();
         services.AddApiDocument();
         services.AddSingleton<ReconcileService>().AddHostedService(provider => provider.GetRequiredService<ReconcileService>());
@@ -123,7 +125,7 @@ internal static partial class ServeHost
         app.UseListener();
         app.UseExceptionHandler();
         // the gateway words all its refusals itself, and each step around it is paid for by every request
-        app.UseWhen(static context => !context.Request.Path.StartsWithSegments("/v1"), static rest => rest.UseStatusCodePages());
+        app.UseWhen(static context => !context.Request.Path.StartsWithSegments("/v1"), static rest => rest.UseStatusPages());
         app.Use(static (context, next) =>
         {
             context.Response.Headers.XContentTypeOptions = "nosniff";
@@ -141,6 +143,7 @@ internal static partial class ServeHost
         app.MapModelHostMetrics();
         app.MapApiDocument();
         app.MapGateway();
+        app.MapStores();
         app.MapEvents();
         var api = app.MapGroup("/api");
         api.MapHealth("GetApiHealth");

@@ -77,6 +77,21 @@ public sealed partial class DocumentationTests
         Directory.GetFiles(Path.Combine(node.Data, "engines")).ShouldBeEmpty();
     }
 
+    [Fact]
+    public async Task The_example_of_stores_works()
+    {
+        using var node = new TestNode();
+        await using var host = await ModelHostProcess.ServeAsync(node, TestPorts.Free());
+        var script = Path.Combine(RealDocker.RepositoryRoot, "docs", "examples", "stores.sh");
+        File.GetUnixFileMode(script).HasFlag(UnixFileMode.UserExecute).ShouldBeTrue();
+
+        var (exitCode, output) = await ShellAsync($"MODELHOST_URL=http://{host.Url.Authority} exec sh {script}");
+
+        exitCode.ShouldBe(0, output);
+        foreach (var step in (string[])["/set", "/find", "/get", "/delete"])
+            output.ShouldContain(step);
+    }
+
     private static async Task<(int ExitCode, string Output)> ShellAsync(string script)
     {
         using var shell = Process.Start(new ProcessStartInfo("/bin/sh", ["-c", script]) { RedirectStandardOutput = true, RedirectStandardError = true })!;
