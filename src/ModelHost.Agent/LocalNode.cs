@@ -39,6 +39,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     private readonly PackageImages _packages;
     private readonly GpuSampler _gpus;
     private readonly DiskSampler _disk;
+    private readonly ProcessSampler _processes;
     private readonly EngineProbe _probe = new();
     private readonly RunRecords _records;
     private readonly SupervisorContext _context;
@@ -70,6 +71,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         ];
         _gpus = new GpuSampler(new SmiCommand(options.NvidiaSmi, options.NvidiaSmiTimeout, time), ReadSystemMemory, RunOf, time, _logger);
         _disk = new DiskSampler(identity.DataFolder, Path.GetFullPath(cache), time);
+        _processes = new ProcessSampler(RunOf, AnyEngines, options.MetricsInterval, time);
         _records = new RunRecords(identity.DataFolder);
         _kept = _records.ReadAll().ToDictionary(record => record.RunId);
         _context = new SupervisorContext(options, LogPath, _probe, _records, time, _logger, SignalChange);
@@ -80,7 +82,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     {
         var scans = _runtimes.Select(runtime => ScanAsync(runtime, _shutdown.Token)).ToArray();
         _loops = Task.WhenAll(
-            [_gpus.RunAsync(SignalChange, _shutdown.Token), _disk.RunAsync(_shutdown.Token), EnforceLeasesAsync(), .. _runtimes.Select((runtime, i) => ScanForeverAsync(runtime, scans[i]))]);
+            [_gpus.RunAsync(SignalChange, _shutdown.Token), _disk.RunAsync(_shutdown.Token), _processes.RunAsync(_shutdown.Token), EnforceLeasesAsync(), .. _runtimes.Select((runtime, i) => ScanForeverAsync(runtime, scans[i]))]);
         // a first request to start something should find the GPUs; a card that wakes slowly must not hold up everything else
         await Task.WhenAll(
             Task.WhenAny(Task.WhenAll(scans), Task.Delay(OpenDeadline, _time, cancellationToken)),
@@ -181,6 +183,8 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
             report.Runtimes.AddRange(_runtimes.Select(runtime => runtime.Name).Where(name => _answering.GetValueOrDefault(name)));
             report.Engines.AddRange(_engines.Values.Where(engine => !engine.IsGone).Select(engine => engine.Snapshot()));
         }
+        foreach (var engine in report.Engines)
+            engine.Processes = _processes.Current.GetValueOrDefault(engine.RunId);
         return Task.FromResult(report);
     }
 
@@ -391,6 +395,12 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     }
 
     private static SystemMemory? ReadSystemMemory() => File.Exists("/proc/meminfo") ? SystemMemory.Parse(File.ReadAllText("/proc/meminfo")) : null;
+
+    private bool AnyEngines()
+    {
+        lock (_lock)
+            return _engines.Count > 0;
+    }
 
     private string? RunOf(int pid)
     {

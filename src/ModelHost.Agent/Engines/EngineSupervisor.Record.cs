@@ -1,6 +1,7 @@
 using Microsoft.Extensions.Logging;
 using ModelHost.Agent.Runtimes;
 using ModelHost.Core.Deployments;
+using ModelHost.Core.Engines;
 
 namespace ModelHost.Agent.Engines;
 
@@ -84,6 +85,19 @@ internal sealed partial class EngineSupervisor
         _context.Changed();
     }
 
+    /// <summary>Keeps what a line tells of the engine's memory.</summary>
+    private void ReadMemory(string line)
+    {
+        if (MemoryLines.Read(_recipe, line) is not ({ } part, var ofOne))
+            return;
+        Keep(record =>
+        {
+            var bytes = ofOne * Math.Max(1, LaunchSpec.FromJson(record.Spec)?.TensorParallelSize ?? 1);
+            return record.MemoryParts?.GetValueOrDefault(part) == bytes ? record
+                : record with { MemoryParts = new Dictionary<string, long>(record.MemoryParts ?? new Dictionary<string, long>()) { [part] = bytes } };
+        });
+    }
+
     private void Write(RunRecord record)
     {
         if (IsGone)
@@ -101,6 +115,8 @@ internal sealed partial class EngineSupervisor
     private void Show(RunRecord record)
     {
         (_engine.LaunchSpec, _engine.Lease) = (record.Spec, record.Lease.ToJson());
+        foreach (var (part, bytes) in record.MemoryParts ?? new Dictionary<string, long>())
+            _engine.MemoryParts[part] = bytes;
         if (record.StartedAt is { } startedAt)
             _engine.StartedAt = startedAt.ToUnixTimeMilliseconds() / 1000.0;
         if (record.ReadyAt is { } readyAt)

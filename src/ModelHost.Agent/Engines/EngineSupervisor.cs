@@ -354,6 +354,7 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
     {
         if (_engine.Phase != EnginePhase.Loading)
             return;
+        ReadMemory(line);
         if (LoadPhases.IsReady(_recipe, line))
             ready.Release();
         else if (LoadPhases.Detect(_recipe, line) is { } phase && phase != _engine.Detail)

@@ -28,6 +28,9 @@ internal sealed record RunRecord
     public DateTimeOffset? StartedAt { get; init; }
     public DateTimeOffset? ReadyAt { get; init; }
 
+    /// <summary>Bytes of GPU memory by what they are for, as the engine told; null: it has not.</summary>
+    public IReadOnlyDictionary<string, long>? MemoryParts { get; init; }
+
     /// <summary>Whether the run is not to run any more, and why.</summary>
     public RunEnding Ending { get; init; }
 }

@@ -78,6 +78,9 @@ public sealed record BackendRecipe
     /// <summary>Load phases by log text.</summary>
     public PhaseRule[] Phases { get; init; } = [];
 
+    /// <summary>Lines of the log that tell what the engine's GPU memory is for.</summary>
+    public MemoryRule[] MemoryLines { get; init; } = [];
+
     /// <summary>Log text that says the engine is up, so that it is asked at once.</summary>
     public string[] ReadyLines { get; init; } = [];
 
@@ -121,6 +124,16 @@ public sealed record ReleaseOption
 
     /// <summary>What to use in its place.</summary>
     public string Instead { get; init; } = "";
+}
+
+/// <summary>A line of the log that tells what memory of each GPU is for.</summary>
+public sealed record MemoryRule
+{
+    /// <summary>What for: <c>weights</c>, <c>kv_cache</c>.</summary>
+    public string Part { get; init; } = "";
+
+    /// <summary>Regular expression whose first group is the size in GiB; letter case does not matter.</summary>
+    public string Pattern { get; init; } = "";
 }
 
 /// <summary>A load phase.</summary>

@@ -35,6 +35,7 @@ internal sealed partial class EngineForwarder : IDisposable
     private readonly GatewayMeters _meters;
     private readonly UsageBook _usage;
     private readonly GatewayDrain _drain;
+    private readonly EngineCalls _calls;
     private readonly TimeProvider _time;
     private readonly ILogger<EngineForwarder> _logger;
     private readonly HttpMessageInvoker _engines;
@@ -50,10 +51,10 @@ internal sealed partial class EngineForwarder : IDisposable
 
     public EngineForwarder(
         RouteSource routes, IHttpForwarder forwarder, IOptions<GatewayOptions> options, LiveSettings settings, GatewayMeters meters, UsageBook usage,
-        GatewayDrain drain, NodeLinks links, TimeProvider time, ILogger<EngineForwarder> logger)
+        GatewayDrain drain, EngineCalls calls, NodeLinks links, TimeProvider time, ILogger<EngineForwarder> logger)
     {
         (_routes, _forwarder, _options, _settings, _meters) = (routes, forwarder, options.Value, settings, meters);
-        (_usage, _drain, _time, _logger) = (usage, drain, time, logger);
+        (_usage, _drain, _calls, _time, _logger) = (usage, drain, calls, time, logger);
         var handler = links.Handler();
         handler.AutomaticDecompression = DecompressionMethods.None;
         handler.ActivityHeadersPropagator = null;
@@ -135,6 +136,7 @@ internal sealed partial class EngineForwarder : IDisposable
         call.Deadline = _deadlines.Get();
         using var over = _drain.Over.UnsafeRegister(static late => ((HttpContext)late!).Abort(), context);
         var isWhole = false;
+        toEngine.Calls.Begin();
         try
         {
             call.Deadline.CancelAfter(call.Body.Streams ? _options.FirstByteTimeout : TimeSpan.FromSeconds(_settings.Current.GatewayTimeoutSeconds));
@@ -147,6 +149,7 @@ internal sealed partial class EngineForwarder : IDisposable
         }
         finally
         {
+            toEngine.Calls.End();
             _deadlines.Return(call.Deadline);
             if (call.Silence is { } silence)
                 _deadlines.Return(silence);
@@ -244,6 +247,9 @@ internal sealed partial class EngineForwarder : IDisposable
         private readonly string? _authorization = route.EngineKey is { Length: > 0 } key ? $"Bearer {key}" : null;
         // by the engine's own path for a route: few, whatever the requests write, and without a query, which has no meaning there
         private readonly ConcurrentDictionary<string, Uri> _urls = new();
+
+        /// <summary>Calls under way at it.</summary>
+        public EngineCalls.Counter Calls { get; } = forwarder._calls.Of(route.DeploymentId);
 
         /// <summary>Where the engine is.</summary>
         public string Url { get; } = route.EngineUrl!.OriginalString.TrimEnd('/');

@@ -46,6 +46,7 @@ internal static class ApiDocument
     private static readonly (string Name, string Description)[] Tags =
     [
         ("OpenAI", "What OpenAI's SDKs call: requests go to the engine that serves their model."),
+        ("Backends", "What LocalAI's clients ask about engines."),
         ("Stores", "Vectors with values, found again by what is near them."),
         ("Deployments", "Models that are served: start, watch, stop."),
         ("Nodes", "The machines that run engines, with their GPUs."),

@@ -12,6 +12,7 @@ using ModelHost.Features.ApiKeys;
 using ModelHost.Features.Configs;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Events;
+using ModelHost.Features.Monitor;
 using ModelHost.Features.Nodes;
 using ModelHost.Features.Releases;
 using ModelHost.Features.Settings;
@@ -103,6 +104,7 @@ internal static partial class ServeHost
         services.AddAdmin();
         services.AddGateway();
         services.AddStores();
+        services.AddMonitor();
         services.AddModelHostMetrics();
         services.AddApiDocument();
         services.AddSingleton<ReconcileService>().AddHostedService(provider => provider.GetRequiredService<ReconcileService>());
@@ -144,6 +146,7 @@ internal static partial class ServeHost
         app.MapApiDocument();
         app.MapGateway();
         app.MapStores();
+        app.MapMonitor();
         app.MapEvents();
         var api = app.MapGroup("/api");
         api.MapHealth("GetApiHealth");

@@ -5,6 +5,7 @@ using ModelHost.Access;
 using ModelHost.Core.Deployments;
 using ModelHost.Data;
 using ModelHost.Features.Nodes;
+using ModelHost.Protocol;
 using OpenTelemetry;
 using OpenTelemetry.Metrics;
 
@@ -100,6 +101,7 @@ internal sealed class StateGauges
         meter.CreateObservableGauge("hw.gpu.memory.usage", () => Gpus(gpu => gpu.HasMemoryUsedBytes ? gpu.MemoryUsedBytes : null), "By", "GPU memory in use.");
         meter.CreateObservableGauge("hw.gpu.memory.limit", () => Gpus(gpu => gpu.HasMemoryTotalBytes ? gpu.MemoryTotalBytes : null), "By", "GPU memory in all.");
         meter.CreateObservableGauge("hw.gpu.utilization", () => Gpus(gpu => gpu.HasUtilizationPercent ? gpu.UtilizationPercent / 100.0 : null), "1", "Share of time in which the GPU was busy.");
+        meter.CreateObservableGauge("modelhost.engine.memory", Engines, "By", "Memory of engines: weights and kv_cache on GPUs as they told, rss of their processes.");
         meter.CreateObservableCounter("process.cpu.time", () => Process().TotalProcessorTime.TotalSeconds, "s", "CPU time of this process.");
         meter.CreateObservableGauge("process.memory.usage", () => Process().WorkingSet64, "By", "Physical memory of this process.");
         meter.CreateObservableGauge("process.thread.count", () => Process().Threads.Count, "{thread}", "Threads of this process.");
@@ -131,6 +133,21 @@ internal sealed class StateGauges
                 if (read(gpu) is { } value)
                     yield return new Measurement<double>(value, new TagList { { "node", report.Hostname }, { "gpu", gpu.Index }, { "name", gpu.Name } });
             }
+        }
+    }
+
+    private IEnumerable<Measurement<long>> Engines()
+    {
+        foreach (var engine in _nodes.All.SelectMany(node => node.Report?.Engines ?? []).Where(engine => engine.Phase is EnginePhase.Loading or EnginePhase.Ready)
+            .DistinctBy(engine => engine.DeploymentUid))
+        {
+            if (LaunchSpec.FromJson(engine.LaunchSpec) is not { } spec)
+                continue;
+            Measurement<long> Of(string part, long bytes) => new(bytes, new TagList { { "model", spec.PublicName }, { "deployment", spec.DeploymentId }, { "part", part } });
+            foreach (var (part, bytes) in engine.MemoryParts)
+                yield return Of(part, bytes);
+            if (engine.Processes is { } usage)
+                yield return Of("rss", usage.RssBytes);
         }
     }
 

@@ -78,6 +78,26 @@ public sealed partial class DocumentationTests
     }
 
     [Fact]
+    public async Task The_example_of_the_monitor_works()
+    {
+        using var node = new TestNode();
+        await using var host = await ModelHostProcess.ServeAsync(node, TestPorts.Free());
+        using var client = new HttpClient { BaseAddress = host.Url };
+        var id = await client.StartModelAsync(Api.StartRequest(await client.NodeAsync("process")));
+        await client.StatusAsync(id, "running");
+        var script = Path.Combine(RealDocker.RepositoryRoot, "docs", "examples", "monitor.sh");
+        File.GetUnixFileMode(script).HasFlag(UnixFileMode.UserExecute).ShouldBeTrue();
+
+        var (exitCode, output) = await ShellAsync($"MODELHOST_URL=http://{host.Url.Authority} MODEL=demo/tiny-chat exec sh {script}");
+
+        exitCode.ShouldBe(0, output);
+        output.Split("{\"state\":2,").Length.ShouldBe(4, output);
+        output.ShouldContain("\"loaded_models\":[{\"id\":\"demo/tiny-chat\"");
+        output.ShouldEndWith("{\"message\":\"model stopped\"}\n");
+        Directory.GetFiles(Path.Combine(node.Data, "engines")).ShouldBeEmpty();
+    }
+
+    [Fact]
     public async Task The_example_of_stores_works()
     {
         using var node = new TestNode();

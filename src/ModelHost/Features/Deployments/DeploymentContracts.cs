@@ -184,3 +184,21 @@ internal sealed record DeploymentLogs(string Key, IReadOnlyList<string> Lines);
 
 /// <summary>What became of a deleted thing.</summary>
 internal sealed record Deleted(string Status = "deleted");
+
+/// <summary>A deployment that serves, or is to, for features that ask for one by a model's name.</summary>
+internal sealed record ServingDeployment(int Id, int NodeId, string RunId, DeploymentStatus Status, LaunchSpec Spec)
+{
+    /// <summary>Whether a name is that of the deployment itself, and not of an adapter.</summary>
+    public bool IsOwnName(string name) => name == Spec.PublicName || name == Spec.ModelName;
+
+    /// <summary>Those of a name, as the gateway looks for them: by served name, else by model, else by adapter.</summary>
+    public static IReadOnlyList<ServingDeployment> Named(IReadOnlyList<ServingDeployment> all, string name)
+    {
+        foreach (var tier in (Func<LaunchSpec, bool>[])[spec => spec.ServedModelName == name, spec => spec.ModelName == name, spec => spec.LoraModules.Any(lora => lora.Name == name)])
+        {
+            if (all.Where(deployment => tier(deployment.Spec)).ToArray() is { Length: > 0 } found)
+                return found;
+        }
+        return [];
+    }
+}

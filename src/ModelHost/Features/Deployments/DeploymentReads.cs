@@ -53,6 +53,15 @@ internal sealed class DeploymentReads(Database database, NodeRegistry nodes, Tim
         return await db.Deployments.Select(d => new { d.Id, d.Uid }).ToDictionaryAsync(d => d.Id, d => d.Uid, cancellationToken);
     }
 
+    /// <summary>The deployments that are neither stopped nor expired, by id.</summary>
+    public async Task<IReadOnlyList<ServingDeployment>> ServingAsync(CancellationToken cancellationToken)
+    {
+        await using var db = await database.OpenAsync(cancellationToken);
+        var rows = await db.Deployments.AsNoTracking().Where(d => d.Status != DeploymentStatus.Stopped && d.Status != DeploymentStatus.Expired)
+            .OrderBy(d => d.Id).ToListAsync(cancellationToken);
+        return rows.ConvertAll(row => new ServingDeployment(row.Id, row.NodeId, row.RunId, row.Status, row.ReadSpec()));
+    }
+
     /// <summary>One deployment.</summary>
     public async Task<Result<DeploymentRead>> FindAsync(int id, CancellationToken cancellationToken)
     {
