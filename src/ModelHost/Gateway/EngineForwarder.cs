@@ -114,6 +114,8 @@ internal sealed partial class EngineForwarder : IDisposable
             }
             if (kind.CountsOnRequest)
                 body.AskForUsage();
+            else if (kind.TakesContent)
+                body.Rename("content"u8, "prompt", "messages"u8);
             context.Request.Body = body;
             await SendAsync(context, new GatewayCall(kind, route, body));
             return route.PublicName;

@@ -51,7 +51,7 @@ internal static class GatewayEndpoints
         Map<ScoreRequest>(new("/score"), "Score", "Score pairs of texts.");
         Map<EmbeddingRequest>(new("/classify", "/classify", BodyKind.Json, AnswerShape.Other), "Classify", "Classify texts.");
         Map<EmbeddingRequest>(new("/pooling", "/pooling", BodyKind.Json, AnswerShape.Other), "Pool", "Read a model's hidden states.");
-        Map<TokenizeRequest>(new("/tokenize", "/tokenize", BodyKind.Json, AnswerShape.Other), "Tokenize", "Split a text into the tokens of a model.");
+        Map<TokenizeRequest>(new("/tokenize", "/tokenize", BodyKind.Json, AnswerShape.Other), "Tokenize", "Split a text into the tokens of a model; LocalAI's content is taken for prompt.");
         Map<DetokenizeRequest>(new("/detokenize", "/detokenize", BodyKind.Json, AnswerShape.Other), "Detokenize", "Put tokens of a model together to a text.");
         Map<SpeechRequest>(new("/audio/speech"), "CreateSpeech", "Speak a text.");
         Map<FileForm>(new("/audio/transcriptions", AnswerShape.Chat, BodyKind.Multipart), "CreateTranscription", "Write down speech.");
@@ -59,6 +59,9 @@ internal static class GatewayEndpoints
         Map<ImageRequest>(new("/images/generations"), "CreateImage", "Create images.");
         Map<FileForm>(new("/images/edits", AnswerShape.Other, BodyKind.Multipart), "EditImage", "Change images.");
         Map<FileForm>(new("/images/variations", AnswerShape.Other, BodyKind.Multipart), "VaryImage", "Create variations of an image.");
+        MapForwarded<SpeechRequest>(
+            routes.MapGroup("").WithTags("OpenAI").ForInference().WithMetadata(OpenAiRoute.Instance, new BodyLimit(limit)), forward,
+            new("/tts", "/v1/audio/speech", BodyKind.Json, AnswerShape.Other), "TextToSpeech", "Speak a text, as LocalAI's clients ask.");
         group.MapGet("/models", Models).WithName("ListModels").WithSummary("List the models that can be asked for.");
         group.MapGet("/models/{**model}", Model).WithName("GetModel").WithSummary("Read one of the models that can be asked for.")
             .Produces<ModelCard>().Produces<OpenAiErrorBody>(StatusCodes.Status403Forbidden).Produces<OpenAiErrorBody>(StatusCodes.Status404NotFound);

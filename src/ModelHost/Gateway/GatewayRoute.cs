@@ -25,7 +25,7 @@ internal enum AnswerShape
 }
 
 /// <summary>A route that is forwarded to an engine; metadata of its endpoint.</summary>
-/// <param name="Path">Its path below <c>/v1</c>.</param>
+/// <param name="Path">Its path in its group, which is <c>/v1</c> but for few.</param>
 /// <param name="EnginePath">The path that an engine has for it.</param>
 /// <param name="Body">How its request carries the model.</param>
 /// <param name="Shape">How its answer is written.</param>
@@ -38,6 +38,9 @@ internal sealed record GatewayRoute(string Path, string EnginePath, BodyKind Bod
 
     /// <summary>Whether a stream tells its count of tokens only to those who ask for it.</summary>
     public bool CountsOnRequest => Shape is AnswerShape.Chat or AnswerShape.Completion && Body == BodyKind.Json;
+
+    /// <summary>Whether LocalAI's clients call the text to split <c>content</c>, which engines call <c>prompt</c>.</summary>
+    public bool TakesContent => EnginePath == "/tokenize";
 
     /// <summary>What stands once in every event of a stream that carries output: an engine sends one for each token, or few.</summary>
     public ReadOnlySpan<byte> OutputMark => Shape == AnswerShape.Completion ? "\"text\":"u8 : "\"delta\":"u8;

@@ -1,4 +1,6 @@
 using System.Buffers;
+using System.Text;
+using System.Text.Json;
 using ModelHost.Common;
 
 namespace ModelHost.Gateway;
@@ -111,7 +113,39 @@ internal sealed class RequestBody : Stream
             Edit(edit);
     }
 
+    /// <summary>
+    /// Gives a field of the outermost object the name that the engine has for it, where the object has none of some others. A body that is not read whole is left
+    /// as it is.
+    /// </summary>
+    /// <param name="field">The field.</param>
+    /// <param name="name">Its name at the engine; itself among the others.</param>
+    /// <param name="other">A further field that says the same.</param>
+    public void Rename(ReadOnlySpan<byte> field, string name, ReadOnlySpan<byte> other)
+    {
+        if (!_isWhole)
+            return;
+        var reader = new Utf8JsonReader(_buffer.AsSpan(0, _filled), new JsonReaderOptions { MaxDepth = 64 });
+        BodyEdit? edit = null;
+        while (reader.Read())
+        {
+            if (reader is not { CurrentDepth: 1, TokenType: JsonTokenType.PropertyName })
+                continue;
+            if (reader.ValueTextEquals(name) || reader.ValueTextEquals(other))
+                return;
+            if (reader.ValueTextEquals(field))
+                edit = new BodyEdit((int)reader.TokenStartIndex, reader.ValueSpan.Length + 2, Encoding.UTF8.GetBytes($"\"{name}\""));
+        }
+        if (edit is { } found)
+            Put(found);
+    }
+
     private void Edit(BodyEdit edit)
+    {
+        Put(edit);
+        AsksForUsage = true;
+    }
+
+    private void Put(BodyEdit edit)
     {
         var grows = edit.Text.Length - edit.Removes;
         while (_filled + grows > _buffer.Length)
@@ -120,7 +154,6 @@ internal sealed class RequestBody : Stream
         _buffer.AsSpan(behind, _filled - behind).CopyTo(_buffer.AsSpan(behind + grows));
         edit.Text.CopyTo(_buffer, edit.At);
         _filled += grows;
-        AsksForUsage = true;
     }
 
     public override async ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default)

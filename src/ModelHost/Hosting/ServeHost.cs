@@ -153,6 +153,7 @@ internal static partial class ServeHost
         api.MapReleases("GetApiVllmVersion");
         api.MapDeployments();
         api.MapNodes();
+        api.MapPeers();
         api.MapConfigs();
         api.MapApiKeys();
         api.MapSettings();

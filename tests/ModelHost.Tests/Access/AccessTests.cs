@@ -33,7 +33,7 @@ public sealed class AccessTests
         endpoints.Where(MakesKeys).ShouldHaveSingleItem().Metadata.GetMetadata<HttpMethodMetadata>()!.HttpMethods.ShouldBe(["POST"]);
         // an API key is for nothing else
         endpoints.Where(e => e.Metadata.GetMetadata<AccessRule>()!.Role != KeyRoles.None).Select(e => e.RoutePattern.RawText!.Trim('/').Split('/')[0]).Distinct()
-            .ShouldBe(["v1", "metrics", "stores"], ignoreOrder: true);
+            .ShouldBe(["v1", "metrics", "stores", "tts", "version"], ignoreOrder: true);
 
         static bool MakesKeys(RouteEndpoint endpoint) => endpoint.Metadata.GetMetadata<AccessRule>() == AccessRule.KeyMaking;
     }

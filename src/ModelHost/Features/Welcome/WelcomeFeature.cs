@@ -1,7 +1,10 @@
 using System.Text;
 using System.Text.Encodings.Web;
+using System.Text.Json;
+using System.Text.Json.Nodes;
 using Microsoft.AspNetCore.Http.HttpResults;
 using ModelHost.Access;
+using ModelHost.Common;
 using ModelHost.Core.Deployments;
 using ModelHost.Data;
 using ModelHost.Features.Nodes;
@@ -14,8 +17,8 @@ namespace ModelHost.Features.Welcome;
 /// <param name="ModelhostVersion">Version of this build.</param>
 internal sealed record Health(string Status, string ModelhostVersion);
 
-/// <summary>What a JSON client is told at <c>/</c>.</summary>
-internal sealed record Welcome(string Name, string Version, string Documentation, IReadOnlyList<string> Models);
+/// <summary>The version of this build.</summary>
+internal sealed record VersionAnswer(string Version);
 
 /// <summary>The first page, and health.</summary>
 internal static class WelcomeFeature
@@ -35,9 +38,27 @@ internal static class WelcomeFeature
             .Produces<string>(StatusCodes.Status200OK, "text/plain");
         routes.MapGet("/readyz", ReadyAsync).WithName("GetReadiness").WithTags("Health").Public()
             .WithSummary("Whether the database answers and the routes are known.").Produces<string>(StatusCodes.Status200OK, "text/plain").ProducesProblem(StatusCodes.Status503ServiceUnavailable);
+        routes.MapGet("/version", () => TypedResults.Ok(new VersionAnswer(Version))).WithName("GetVersion").WithTags("Health").WithMetadata(LocalAiRoute.Instance).ForInference()
+            .WithSummary("The version of this build.");
         routes.MapGet("/", Root).WithName("GetWelcome").WithTags("Health").Public().WithSummary("A short page, or JSON for clients that ask for it.")
-            .Produces<Welcome>(StatusCodes.Status200OK, "application/json").Produces<string>(StatusCodes.Status200OK, "text/html");
+            .Produces<JsonElement>(StatusCodes.Status200OK, "application/json").Produces<string>(StatusCodes.Status200OK, "text/html");
     }
+
+    // ours in small letters, and what LocalAI's clients read, without its settings and keys
+    private static JsonObject Welcome(IReadOnlyList<string> models, string baseUrl) => new()
+    {
+        ["name"] = "ModelHost",
+        ["version"] = Version,
+        ["documentation"] = "swagger",
+        ["models"] = new JsonArray([.. models.Select(name => JsonValue.Create(name))]),
+        ["Title"] = $"ModelHost API - {Version}",
+        ["Version"] = Version,
+        ["BaseURL"] = baseUrl,
+        ["Models"] = new JsonArray(), // files that no configuration names
+        ["ModelsConfig"] = new JsonArray([.. models.Select(name => new JsonObject { ["name"] = name })]),
+        ["LoadedModels"] = new JsonObject(models.Select(name => KeyValuePair.Create(name, (JsonNode?)JsonValue.Create(true)))),
+        ["IsP2PEnabled"] = false,
+    };
 
     private static async Task<Results<ContentHttpResult, ProblemHttpResult>> ReadyAsync(
         Database database, RouteSource routes, NodeRegistry nodes, GatewayDrain drain, CancellationToken cancellationToken)
@@ -53,8 +74,8 @@ internal static class WelcomeFeature
     private static IResult Root(HttpRequest request, RouteSource routes)
     {
         var models = routes.Current.Names;
-        if (!request.Headers.Accept.ToString().Contains("text/html", StringComparison.OrdinalIgnoreCase))
-            return TypedResults.Ok(new Welcome("ModelHost", Version, "swagger", models));
+        if (request.HasJsonContentType() || !request.Headers.Accept.ToString().Contains("text/html", StringComparison.OrdinalIgnoreCase))
+            return TypedResults.Ok(Welcome(models, $"{request.Scheme}://{request.Host}{request.PathBase}/"));
         var page = new StringBuilder();
         foreach (var route in routes.Current.Routes)
             page.Append("<tr><td>").Append(HtmlEncoder.Default.Encode(route.PublicName)).Append("</td><td>").Append(route.Status.ToWire()).Append("</td></tr>\n");
