@@ -25,7 +25,7 @@ public sealed class UsageDriftTests
         await using var host = await ControlPlane.StartAsync(configure: ScriptedNode.WithoutLocalNode);
         var (drift, book) = (host.Services.GetRequiredService<UsageDrift>(), host.Services.GetRequiredService<UsageBook>());
         await using var node = new ScriptedNode();
-        var handle = new NodeHandle(-1, node, host.Services.GetRequiredService<LiveSettings>());
+        var handle = new NodeHandle(-1, node, host.Services.GetRequiredService<LiveSettings>(), "scripted");
         host.Services.GetRequiredService<NodeRegistry>().Add(handle);
         UsageDrift.Reading[] Compared(string run, double? prompt, double completion = 0)
         {
