@@ -20,7 +20,7 @@ internal readonly record struct UsageCaller(int KeyId, string KeyLabel)
 internal readonly record struct UsageSlot(int KeyId, string DeploymentUid, DateOnly Day);
 
 /// <summary>Some use.</summary>
-/// <param name="Requests">Requests that reached an engine.</param>
+/// <param name="Requests">Requests that were passed on to an engine, whether it answered or not.</param>
 /// <param name="Aborted">Those of them whose answer was not passed on to its end: the client left, or the engine broke off.</param>
 /// <param name="Failed">Those of them that the engine refused or failed.</param>
 /// <param name="PromptTokens">Tokens read.</param>

@@ -13,7 +13,7 @@ public sealed record UsageRead(DateOnly From, DateOnly To, IReadOnlyList<string>
 /// <summary>Some use in all.</summary>
 public record UsageSum
 {
-    /// <summary>Requests that reached an engine.</summary>
+    /// <summary>Requests that were passed on to an engine, whether it answered or not.</summary>
     public long Requests { get; init; }
 
     /// <summary>Those of them whose answer was not passed on to its end: the client left, or the engine broke off.</summary>

@@ -57,20 +57,30 @@ internal sealed partial class UsageDrift : BackgroundService
     protected override async Task ExecuteAsync(CancellationToken stoppingToken)
     {
         using var timer = new PeriodicTimer(Period, _time);
-        do
+        try
         {
-            try
-            {
-                Compare();
-            }
-#pragma warning disable CA1031 // a metric that is late ends nothing
-            catch (Exception e)
-#pragma warning restore CA1031
-            {
-                LogFailed(e);
-            }
+            do
+                TryCompare();
+            while (await timer.WaitForNextTickAsync(stoppingToken));
         }
-        while (await timer.WaitForNextTickAsync(stoppingToken));
+        catch (OperationCanceledException) when (stoppingToken.IsCancellationRequested)
+        {
+            // also where the host did not start: nothing has failed here
+        }
+    }
+
+    private void TryCompare()
+    {
+        try
+        {
+            Compare();
+        }
+#pragma warning disable CA1031 // a metric that is late ends nothing
+        catch (Exception e)
+#pragma warning restore CA1031
+        {
+            LogFailed(e);
+        }
     }
 
     private IEnumerable<Measurement<double>> Measure() => _readings.SelectMany(reading => (IEnumerable<Measurement<double>>)

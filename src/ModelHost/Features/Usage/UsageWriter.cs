@@ -41,10 +41,11 @@ internal sealed partial class UsageWriter(UsageBook book, Database database, Tim
     {
         using var timer = new PeriodicTimer(Period, time);
         var failures = 0;
-        while (await timer.WaitForNextTickAsync(stoppingToken))
+        while (!stoppingToken.IsCancellationRequested)
         {
             try
             {
+                await timer.WaitForNextTickAsync(stoppingToken);
                 await FlushAsync(stoppingToken);
                 failures = 0;
             }
