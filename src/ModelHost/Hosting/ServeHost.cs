@@ -54,6 +54,9 @@ internal static partial class ServeHost
         configure?.Invoke(builder);
         var app = builder.Build();
         app.Services.GetService<IStartupValidator>()?.Validate(); // all of it at once, before the first option is read
+        // not earlier: the host reads its own options while it is built, and an option that is wrong would hide the others
+        app.Services.GetRequiredService<IOptions<HostOptions>>().Value.ShutdownTimeout =
+            app.Services.GetRequiredService<IOptions<GatewayOptions>>().Value.DrainTimeout + ShutdownDeadline;
         app.Services.GetRequiredService<AdminKey>(); // made at first start, not at the first request
         if (app.Services.GetRequiredService<IOptions<AccessOptions>>().Value.TrustedLan)
             LogTrustedLan(app.Logger);
@@ -79,8 +82,6 @@ internal static partial class ServeHost
         services.AddSingleton(folder);
         services.AddSingleton(TimeProvider.System);
         services.AddDataProtection().SetApplicationName("ModelHost").PersistKeysToFileSystem(folder.PrivateFolder("keys"));
-        services.AddOptions<HostOptions>().Configure<IOptions<GatewayOptions>>(
-            static (host, gateway) => host.ShutdownTimeout = gateway.Value.DrainTimeout + ShutdownDeadline);
         services.Configure<RouteHandlerOptions>(options => options.ThrowOnBadRequest = true);
         services.ConfigureHttpJsonOptions(options =>
         {
