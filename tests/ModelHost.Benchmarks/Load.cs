@@ -25,7 +25,7 @@ internal static partial class Load
         await File.WriteAllTextAsync(script, $"""
             wrk.method = "POST"
             wrk.headers["Content-Type"] = "application/json"
-            wrk.headers["Authorization"] = "Bearer {peers.EngineKey}"
+            wrk.headers["Authorization"] = "Bearer {peers.Key(peer)}"
             wrk.body = [[{body}]]
             """);
         var before = peer.CpuTime();
@@ -52,7 +52,7 @@ internal static partial class Load
     public static async Task<Reading> StreamsAsync(Peers peers, Peer peer, int streams, int seconds, int tokens = 256)
     {
         using var client = new HttpClient(new SocketsHttpHandler { MaxConnectionsPerServer = streams }) { BaseAddress = peer.Url, Timeout = Timeout.InfiniteTimeSpan };
-        client.DefaultRequestHeaders.Authorization = new AuthenticationHeaderValue("Bearer", peers.EngineKey);
+        client.DefaultRequestHeaders.Authorization = new AuthenticationHeaderValue("Bearer", peers.Key(peer));
         using var end = new CancellationTokenSource(TimeSpan.FromSeconds(seconds));
         long events = 0;
         var errors = 0;

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
+using System.Net.Http.Json;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using ModelHost.Agent.Runtimes;
@@ -25,8 +26,14 @@ internal sealed class Peers : IAsyncDisposable
     /// <summary>What the gateway is measured against.</summary>
     public Peer Reference => _all.First(peer => peer.Name == "bare YARP");
 
-    /// <summary>Key of the engine's run, which everything but the gateway needs.</summary>
-    public string EngineKey { get; private set; } = "";
+    /// <summary>Key of the engine's run, which everything but the gateway passes on to it.</summary>
+    private string EngineKey { get; set; } = "";
+
+    /// <summary>A permanent API key of the gateway, which is closed without one, and counts what is used under it.</summary>
+    private string GatewayKey { get; set; } = "";
+
+    /// <summary>The key that a peer is asked with.</summary>
+    public string Key(Peer peer) => peer.Name == "ModelHost" ? GatewayKey : EngineKey;
 
     /// <summary>Starts the engine under ModelHost, and the peers in front of it.</summary>
     /// <param name="millisecondsPerToken">How long the engine takes for a token.</param>
@@ -50,6 +57,8 @@ internal sealed class Peers : IAsyncDisposable
             await client.StatusAsync(await client.StartModelAsync(request), "running");
             using var sidecar = JsonDocument.Parse(await File.ReadAllBytesAsync(Directory.GetFiles(Path.Combine(node.Data, "engines"), "*.json").Single()));
             peers.EngineKey = Libc.Environment(sidecar.RootElement.GetProperty("pid").GetInt32())["VLLM_API_KEY"];
+            using var made = await client.PostAsJsonAsync("/api/api-keys", new { label = "benchmark" });
+            peers.GatewayKey = (await made.EnsureSuccessStatusCode().Content.ReadFromJsonAsync<JsonElement>()).GetProperty("key").GetString()!;
             var engine = $"http://127.0.0.1:{sidecar.RootElement.GetProperty("engine_port").GetInt32()}";
             peers._all.Add(new Peer("direct", new Uri(engine), null, default));
             peers._all.Add(new Peer("ModelHost", host.Url, Process.GetProcessById(host.Id), startedIn, withChildren: false));
