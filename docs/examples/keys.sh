@@ -94,6 +94,12 @@ call GET /api-keys
 grep -q '"label":"tour: notebook"' "$work/answer" || fail "a key is missing"
 if grep -q "$scoped" "$work/answer"; then fail "a key is shown"; fi
 
+# What each key has used, also after it is gone; as a table for spreadsheets, too.
+call GET "/usage?group_by=key&key_id=$scoped_id"
+[ "$(number completion_tokens)" -gt 0 ] || fail "what the key has used is not counted"
+call GET '/usage?group_by=key,day&format=csv'
+grep -q '"\{0,1\}tour: by name' "$work/answer" || fail "a key is missing in the table"
+
 # Revoked keys, and what they have made, are refused from the next request on.
 for gone in "$scoped_id" "$named_id" "$metrics_id"; do
     call DELETE "/api-keys/$gone"
