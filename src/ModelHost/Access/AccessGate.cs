@@ -42,9 +42,9 @@ internal sealed class AccessGate(
     {
         if (rule == AccessRule.Public)
             return Verdict.Allowed;
-        var given = Credential(context.Request.Headers, rule, out var isGiven);
+        var given = Credential(context.Request.Headers, rule, out var isGiven, out var header);
         var now = time.GetUtcNow();
-        var key = rule.IsAdmin && rule != AccessRule.KeyMaking ? null : keys.Find(given, now);
+        var key = rule.IsAdmin && rule != AccessRule.KeyMaking ? null : keys.Find(given, now, header);
         if (key is not null && (rule == AccessRule.KeyMaking ? !key.Row.IsTemporary : key.Grant.Roles.HasFlag(rule.Role)))
         {
             key.LastUse.Note(now);
@@ -59,9 +59,10 @@ internal sealed class AccessGate(
         return adminKey.Matches(given.ToString()) ? Verdict.Allowed : key is null ? Verdict.NoKey : Verdict.NoRole;
     }
 
-    /// <summary>The one credential of a request; empty: none, or none that can be read.</summary>
-    private static ReadOnlySpan<char> Credential(IHeaderDictionary headers, AccessRule rule, out bool isGiven)
+    /// <summary>The one credential of a request; empty: none, or none that can be read. And the header that it is all of, if there is one.</summary>
+    private static ReadOnlySpan<char> Credential(IHeaderDictionary headers, AccessRule rule, out bool isGiven, out string? whole)
     {
+        whole = null;
         var bearer = headers.Authorization;
         var anthropic = rule == AccessRule.Inference ? headers[AnthropicKey] : default;
         isGiven = bearer.Count + anthropic.Count > 0;
@@ -71,6 +72,7 @@ internal sealed class AccessGate(
         if (bearer is not [{ } header] || !header.StartsWith(Bearer, StringComparison.OrdinalIgnoreCase))
             return default;
         var first = header.AsSpan(Bearer.Length).Trim();
+        whole = anthropic.Count == 0 ? header : null;
         // with two different ones it would be in doubt whose request it is
         return anthropic.Count == 0 || first.SequenceEqual(second) ? first : default;
     }

@@ -1,5 +1,6 @@
 using System.Collections.Frozen;
 using System.Collections.Immutable;
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Security.Cryptography;
 using System.Text.Json;
@@ -24,19 +25,37 @@ internal sealed class ApiKeyRing(KeyHasher hasher)
     public ImmutableSortedDictionary<int, KnownKey> Keys => _snapshot.Keys;
 
     /// <summary>The key that a text is; null: none, or it has ended.</summary>
-    public KnownKey? Find(ReadOnlySpan<char> text, DateTimeOffset now)
+    /// <param name="text">The text.</param>
+    /// <param name="now">The moment.</param>
+    /// <param name="header">
+    /// The header that it is all of; null: none. The requests of a connection share its string, so that for all but the first of them there is
+    /// nothing to hash; nothing is kept for longer than the connection keeps the string.
+    /// </param>
+    public KnownKey? Find(ReadOnlySpan<char> text, DateTimeOffset now, string? header = null)
+    {
+        var snapshot = _snapshot;
+        if (header is null || !snapshot.ByHeader.TryGetValue(header, out var key))
+        {
+            key = Search(snapshot, text);
+            if (key is not null && header is not null)
+                snapshot.ByHeader.AddOrUpdate(header, key);
+        }
+        return key is null || key.Grant.HasEnded(now) ? null : key;
+    }
+
+    private KnownKey? Search(Snapshot snapshot, ReadOnlySpan<char> text)
     {
         if (!ApiKeyText.IsWellFormed(text))
             return null;
         Span<byte> hash = stackalloc byte[KeyHasher.Length];
         hasher.Hash(text, hash);
         // what the time of the lookup tells is about a hash that nobody without the pepper can make
-        if (!_snapshot.ByHash.TryGetValue(Short(hash), out var candidates))
+        if (!snapshot.ByHash.TryGetValue(Short(hash), out var candidates))
             return null;
         foreach (var key in candidates)
         {
             if (CryptographicOperations.FixedTimeEquals(key.Hash, hash))
-                return key.Grant.HasEnded(now) ? null : key;
+                return key;
         }
         return null;
     }
@@ -67,7 +86,10 @@ internal sealed class ApiKeyRing(KeyHasher hasher)
 
     private static string[]? Names(string? json) => json is null ? null : JsonSerializer.Deserialize<string[]>(json);
 
-    private sealed record Snapshot(ImmutableSortedDictionary<int, KnownKey> Keys, FrozenDictionary<ulong, KnownKey[]> ByHash, bool IsClosed);
+    private sealed record Snapshot(ImmutableSortedDictionary<int, KnownKey> Keys, FrozenDictionary<ulong, KnownKey[]> ByHash, bool IsClosed)
+    {
+        public ConditionalWeakTable<string, KnownKey> ByHeader { get; } = [];
+    }
 }
 
 /// <summary>An API key as requests see it.</summary>

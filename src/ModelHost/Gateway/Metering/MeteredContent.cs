@@ -1,4 +1,5 @@
 using System.Net;
+using System.Runtime.CompilerServices;
 
 namespace ModelHost.Gateway.Metering;
 
@@ -30,11 +31,23 @@ internal sealed class MeteredContent(HttpContent engine, GatewayCall call, TimeS
     /// <summary>An answer that is told whole: its bytes pass as they are.</summary>
     private sealed class AnswerStream(Stream engine, GatewayCall call) : ReadOnlyStream(engine)
     {
-        public override async ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default)
+        public override ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default)
         {
-            var read = await Engine.ReadAsync(buffer, cancellationToken);
-            call.Usage.Feed(buffer.Span[..read]);
-            return read;
+            var reading = Engine.ReadAsync(buffer, cancellationToken);
+            return reading.IsCompletedSuccessfully ? new(Feed(buffer.Span[..reading.Result])) : AwaitedAsync(reading, buffer);
+        }
+
+        [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder<>))]
+        private async ValueTask<int> AwaitedAsync(ValueTask<int> reading, Memory<byte> buffer)
+        {
+            var read = await reading;
+            return Feed(buffer.Span[..read]);
+        }
+
+        private int Feed(ReadOnlySpan<byte> bytes)
+        {
+            call.Usage.Feed(bytes);
+            return bytes.Length;
         }
     }
 }
