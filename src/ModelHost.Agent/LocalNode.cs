@@ -9,7 +9,6 @@ using ModelHost.Agent.Gpus;
 using ModelHost.Agent.Runtimes;
 using ModelHost.Core.Backends;
 using ModelHost.Core.Deployments;
-using ModelHost.Core.Nodes;
 using ModelHost.Docker;
 using ModelHost.Protocol;
 
@@ -40,6 +39,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     private readonly GpuSampler _gpus;
     private readonly DiskSampler _disk;
     private readonly ProcessSampler _processes;
+    private readonly SystemSampler _system;
     private readonly EngineProbe _probe = new();
     private readonly RunRecords _records;
     private readonly SupervisorContext _context;
@@ -69,8 +69,9 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
             new DockerRuntime(_docker, _packages, options, identity, Path.GetFullPath(cache), time),
             .. options.ProcessRuntime ? [new ProcessRuntime(identity, options, time)] : Array.Empty<IEngineRuntime>(),
         ];
-        _gpus = new GpuSampler(new SmiCommand(options.NvidiaSmi, options.NvidiaSmiTimeout, time), ReadSystemMemory, RunOf, time, _logger);
-        _disk = new DiskSampler(identity.DataFolder, Path.GetFullPath(cache), time);
+        _gpus = new GpuSampler(new SmiCommand(options.NvidiaSmi, options.NvidiaSmiTimeout, time), SystemSampler.ReadMemory, RunOf, time, _logger);
+        _disk = new DiskSampler(identity.DataFolder, Path.GetFullPath(cache), time, _logger);
+        _system = new SystemSampler(time);
         _processes = new ProcessSampler(RunOf, AnyEngines, options.MetricsInterval, time);
         _records = new RunRecords(identity.DataFolder);
         _kept = _records.ReadAll().ToDictionary(record => record.RunId);
@@ -82,7 +83,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     {
         var scans = _runtimes.Select(runtime => ScanAsync(runtime, _shutdown.Token)).ToArray();
         _loops = Task.WhenAll(
-            [_gpus.RunAsync(SignalChange, _shutdown.Token), _disk.RunAsync(_shutdown.Token), _processes.RunAsync(_shutdown.Token), EnforceLeasesAsync(), .. _runtimes.Select((runtime, i) => ScanForeverAsync(runtime, scans[i]))]);
+            [_gpus.RunAsync(SignalChange, _shutdown.Token), _disk.RunAsync(_shutdown.Token), _system.RunAsync(_shutdown.Token), _processes.RunAsync(_shutdown.Token), EnforceLeasesAsync(), .. _runtimes.Select((runtime, i) => ScanForeverAsync(runtime, scans[i]))]);
         // a first request to start something should find the GPUs; a card that wakes slowly must not hold up everything else
         await Task.WhenAll(
             Task.WhenAny(Task.WhenAll(scans), Task.Delay(OpenDeadline, _time, cancellationToken)),
@@ -174,6 +175,8 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
             Address = "127.0.0.1",
             AgentVersion = typeof(LocalNode).Assembly.GetName().Version?.ToString(3) ?? "",
             Disk = _disk.Current,
+            Cpu = _system.Cpu,
+            Memory = _system.Memory,
         };
         GpuReport.Write(_gpus.Current, report);
         report.ModelFolders.AddRange(_options.AllowedModelFolders);
@@ -219,6 +222,17 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     {
         lock (_lock)
             return _changed.Task.WaitAsync(cancellationToken).ContinueWith(static _ => { }, TaskScheduler.Default);
+    }
+
+    /// <inheritdoc/>
+    public Task<PortReply> CheckPortAsync(PortRequest request, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        if (request.Port is < 1 or > IPEndPoint.MaxPort)
+            throw new ArgumentException($"there is no port {request.Port}", nameof(request));
+        var reason = WhyNotBindable(IPAddress.Any, request.Port)
+            ?? (Socket.OSSupportsIPv6 ? WhyNotBindable(IPAddress.IPv6Any, request.Port) : null);
+        return Task.FromResult(new PortReply { Available = reason is null, Reason = reason ?? "" });
     }
 
     /// <summary>Ends the watching; the engines go on.</summary>
@@ -374,27 +388,26 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         for (var i = 0; i < range; i++)
         {
             var port = _options.EnginePortFirst + ((begin + i) % range);
-            if (!taken.Contains(port) && IsBindable(port))
+            if (!taken.Contains(port) && WhyNotBindable(IPAddress.Loopback, port) is null)
                 return port;
         }
         throw new InvalidOperationException($"no port is free between {_options.EnginePortFirst} and {_options.EnginePortLast}");
     }
 
-    private static bool IsBindable(int port)
+    /// <summary>Why nothing could listen there now; null: something could.</summary>
+    private static string? WhyNotBindable(IPAddress address, int port)
     {
         try
         {
-            using var listener = new TcpListener(IPAddress.Loopback, port);
+            using var listener = new TcpListener(address, port);
             listener.Start();
-            return true;
+            return null;
         }
-        catch (SocketException)
+        catch (SocketException e)
         {
-            return false;
+            return e.Message;
         }
     }
-
-    private static SystemMemory? ReadSystemMemory() => File.Exists("/proc/meminfo") ? SystemMemory.Parse(File.ReadAllText("/proc/meminfo")) : null;
 
     private bool AnyEngines()
     {

@@ -31,4 +31,7 @@ public interface INode
 
     /// <summary>Completes when something changes after this call, so that a loop that asks first and then reads the report can look early; never fails.</summary>
     Task ChangedAsync(CancellationToken cancellationToken);
+
+    /// <summary>Whether something on the node could listen on a port now, on any address; ports outside of 1 to 65535 make no sense.</summary>
+    Task<PortReply> CheckPortAsync(PortRequest request, CancellationToken cancellationToken);
 }

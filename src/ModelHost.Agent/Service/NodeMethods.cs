@@ -36,6 +36,9 @@ public static class NodeMethods
     /// <summary><see cref="INode.ChangedAsync"/>: the first answer says that it listens, the second that something has changed.</summary>
     public static RpcMethod<ChangedRequest, ChangedReply> Changed { get; } = Method("Changed", ChangedRequest.Parser, ChangedReply.Parser);
 
+    /// <summary><see cref="INode.CheckPortAsync"/>.</summary>
+    public static RpcMethod<PortRequest, PortReply> CheckPort { get; } = Method("CheckPort", PortRequest.Parser, PortReply.Parser);
+
     private static RpcMethod<TRequest, TResponse> Method<TRequest, TResponse>(string name, MessageParser<TRequest> requests, MessageParser<TResponse> responses)
         where TRequest : class, IMessage<TRequest>
         where TResponse : class, IMessage<TResponse> => new(Service, name, requests, responses);

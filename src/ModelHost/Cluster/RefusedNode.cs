@@ -13,6 +13,8 @@ internal sealed class RefusedNode(string reason) : INode
 
     public Task<EnvironmentReply> EnvironmentAsync(EnvironmentRequest request, CancellationToken cancellationToken) => RefuseAsync<EnvironmentReply>();
 
+    public Task<PortReply> CheckPortAsync(PortRequest request, CancellationToken cancellationToken) => RefuseAsync<PortReply>();
+
     public Task<NodeReport> ReportAsync(ReportRequest request, CancellationToken cancellationToken) => RefuseAsync<NodeReport>();
 
     public Task<LogsReply> LogsAsync(LogsRequest request, CancellationToken cancellationToken) => RefuseAsync<LogsReply>();

@@ -43,6 +43,8 @@ internal sealed class RemoteNode(RpcClient client, Func<string, string> engineUr
             yield return piece;
     }
 
+    public Task<PortReply> CheckPortAsync(PortRequest request, CancellationToken cancellationToken) => AskAsync(NodeMethods.CheckPort, request, cancellationToken);
+
     public Task ChangedAsync(CancellationToken cancellationToken)
     {
         var listening = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);

@@ -1,3 +1,5 @@
+using System.Net;
+using System.Net.Sockets;
 using System.Text;
 using ModelHost.Agent.Service;
 using ModelHost.Cluster;
@@ -134,6 +136,50 @@ public abstract class NodeContractTests
         tail.Lines.Count.ShouldBe(3);
         whole.ShouldContain(tail.Lines[0]);
         afterwards.ShouldStartWith(whole);
+    }
+
+    [Fact]
+    public async Task Report_has_the_figures_of_the_machine()
+    {
+        await using var node = await StartAsync();
+
+        var report = await Deadline.UntilAsync(() => ReportAsync(node.Link), report => report.Cpu is { HasPercent: true } && report.Disk.HasHfCacheBytes);
+
+        report.Cpu.Count.ShouldBeGreaterThanOrEqualTo(Environment.ProcessorCount); // of the machine, not of this process
+        report.Cpu.Percent.ShouldBeInRange(0, 100);
+        report.Memory.TotalBytes.ShouldBeGreaterThan(report.Memory.AvailableBytes);
+        report.Memory.AvailableBytes.ShouldBeGreaterThan(0);
+        report.Disk.FreeBytes.ShouldBeInRange(0, report.Disk.TotalBytes);
+    }
+
+    [Fact]
+    public async Task Port_is_free_until_something_listens_on_any_address()
+    {
+        await using var node = await StartAsync();
+        foreach (var address in (IPAddress[])[IPAddress.Loopback, IPAddress.Any])
+        {
+            using var listener = new TcpListener(address, 0);
+            listener.Start();
+            var port = ((IPEndPoint)listener.LocalEndpoint).Port;
+
+            var held = await node.Link.CheckPortAsync(new PortRequest { Port = port }, Ct);
+            listener.Stop();
+            var free = await node.Link.CheckPortAsync(new PortRequest { Port = port }, Ct);
+
+            (held.Available, free.Available, free.Reason).ShouldBe((false, true, ""));
+            held.Reason.ShouldContain("in use");
+        }
+    }
+
+    [Theory]
+    [InlineData(0)]
+    [InlineData(-1)]
+    [InlineData(65536)]
+    public async Task Port_that_there_is_not_is_an_ArgumentException(int port)
+    {
+        await using var node = await StartAsync();
+
+        (await Should.ThrowAsync<ArgumentException>(() => node.Link.CheckPortAsync(new PortRequest { Port = port }, Ct))).Message.ShouldContain($"no port {port}");
     }
 
     [Fact]

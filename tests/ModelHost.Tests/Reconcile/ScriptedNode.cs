@@ -141,6 +141,8 @@ internal sealed class ScriptedNode : INode, IAsyncDisposable
 
     public Task<EnvironmentReply> EnvironmentAsync(EnvironmentRequest request, CancellationToken cancellationToken) => Task.FromResult(new EnvironmentReply());
 
+    public Task<PortReply> CheckPortAsync(PortRequest request, CancellationToken cancellationToken) => Task.FromResult(new PortReply { Available = true });
+
     public Task ChangedAsync(CancellationToken cancellationToken) => Task.Delay(Timeout.Infinite, cancellationToken);
 
     public async ValueTask DisposeAsync()
