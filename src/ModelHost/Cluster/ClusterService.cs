@@ -2,7 +2,6 @@ using System.Net;
 using Microsoft.EntityFrameworkCore;
 using ModelHost.Core;
 using ModelHost.Data;
-using ModelHost.Features.Deployments;
 using ModelHost.Features.Events;
 using ModelHost.Features.Nodes;
 using ModelHost.Gateway;
@@ -81,23 +80,25 @@ internal sealed partial class ClusterService(
     }
 
     /// <summary>
-    /// Removes a node with the records of its deployments. What runs on it runs on; with its next sign of life it registers again, and what runs there is
+    /// Removes a node with its history and the records of its deployments. What runs on it runs on; with its next sign of life it registers again, and what runs there is
     /// adopted, unless its certificates were revoked.
     /// </summary>
-    public async Task<Result<Deleted>> RemoveAsync(int id, bool revoke, CancellationToken cancellationToken)
+    public async Task<Result<NodeDeleted>> RemoveAsync(int id, bool revoke, CancellationToken cancellationToken)
     {
         await using var db = await database.OpenAsync(cancellationToken);
         var row = await db.Nodes.AsNoTracking().FirstOrDefaultAsync(node => node.Id == id, cancellationToken);
         if (row is null)
-            return new Failure(FailureKind.NotFound, "node.not_found", $"There is no node {id}.");
+            return NodeFailures.NotFound(id);
         if (row.Port is null)
             return new Failure(FailureKind.Conflict, "node.local", "This is the node in the control plane itself. Start the control plane with --no-local-node to be without it.");
-        if (revoke)
+        if (revoke && !row.IsByHand)
             await RevokeAsync(row.Uid, cancellationToken);
+        var deployments = 0;
         await links.RemoveAsync(row.Uid, async () =>
         {
             await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
-            await db.Deployments.Where(deployment => deployment.NodeId == id).ExecuteDeleteAsync(cancellationToken);
+            deployments = await db.Deployments.Where(deployment => deployment.NodeId == id).ExecuteDeleteAsync(cancellationToken);
+            await NodeHistory.ForgetAsync(db, id, cancellationToken);
             await db.Nodes.Where(node => node.Id == id).ExecuteDeleteAsync(cancellationToken);
             await transaction.CommitAsync(cancellationToken);
             routes.Publish(id, [], routes.Mark());
@@ -105,7 +106,7 @@ internal sealed partial class ClusterService(
         LogRemoved(id, row.Hostname);
         feed.Publish(Change.Nodes);
         feed.Publish(Change.AllDeployments);
-        return new Deleted();
+        return new NodeDeleted(row.Hostname, deployments);
     }
 
     private Failure Refuse(Failure failure, JoinRequest request)

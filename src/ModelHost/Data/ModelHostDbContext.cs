@@ -1,4 +1,5 @@
 using Microsoft.EntityFrameworkCore;
+using Microsoft.EntityFrameworkCore.Metadata.Builders;
 using Microsoft.EntityFrameworkCore.Storage.ValueConversion;
 using ModelHost.Features.ApiKeys;
 using ModelHost.Features.Configs;
@@ -13,6 +14,10 @@ namespace ModelHost.Data;
 internal abstract class ModelHostDbContext(DbContextOptions options) : DbContext(options)
 {
     public DbSet<Node> Nodes => Set<Node>();
+
+    public DbSet<NodeSample> NodeSamples => Set<NodeSample>();
+
+    public DbSet<NodeSummary> NodeSummaries => Set<NodeSummary>();
 
     public DbSet<Deployment> Deployments => Set<Deployment>();
 
@@ -44,7 +49,14 @@ internal abstract class ModelHostDbContext(DbContextOptions options) : DbContext
 
     protected override void OnModelCreating(ModelBuilder modelBuilder)
     {
-        modelBuilder.Entity<Node>(node => node.HasIndex(n => n.Uid).IsUnique());
+        modelBuilder.Entity<Node>(node =>
+        {
+            node.HasIndex(n => n.Uid).IsUnique();
+            node.Property(n => n.ContainerRuntime).HasMaxLength(32);
+            node.Property(n => n.Cordoned).HasMaxLength(8192);
+        });
+        modelBuilder.Entity<NodeSample>(sample => StoreFigures(sample));
+        modelBuilder.Entity<NodeSummary>(summary => StoreFigures(summary));
         modelBuilder.Entity<JoinToken>().HasIndex(token => token.Hash).IsUnique();
         modelBuilder.Entity<Deployment>(deployment =>
         {
@@ -100,6 +112,12 @@ internal abstract class ModelHostDbContext(DbContextOptions options) : DbContext
             key.Property(k => k.Deployments).HasMaxLength(64 * 1024);
             key.Property(k => k.Models).HasMaxLength(512 * 1024);
         });
+    }
+
+    private static void StoreFigures<T>(EntityTypeBuilder<T> figures) where T : StoredFigures
+    {
+        figures.HasKey(f => f.Key);
+        figures.Property(f => f.Key).ValueGeneratedNever();
     }
 
     private sealed class UtcTicks() : ValueConverter<DateTimeOffset, long>(time => time.UtcTicks, ticks => new DateTimeOffset(ticks, TimeSpan.Zero));

@@ -35,7 +35,6 @@ internal sealed partial class EngineForwarder : IDisposable
     private readonly GatewayMeters _meters;
     private readonly UsageBook _usage;
     private readonly GatewayDrain _drain;
-    private readonly EngineCalls _calls;
     private readonly TimeProvider _time;
     private readonly ILogger<EngineForwarder> _logger;
     private readonly HttpMessageInvoker _engines;
@@ -51,10 +50,10 @@ internal sealed partial class EngineForwarder : IDisposable
 
     public EngineForwarder(
         RouteSource routes, IHttpForwarder forwarder, IOptions<GatewayOptions> options, LiveSettings settings, GatewayMeters meters, UsageBook usage,
-        GatewayDrain drain, EngineCalls calls, NodeLinks links, TimeProvider time, ILogger<EngineForwarder> logger)
+        GatewayDrain drain, NodeLinks links, TimeProvider time, ILogger<EngineForwarder> logger)
     {
         (_routes, _forwarder, _options, _settings, _meters) = (routes, forwarder, options.Value, settings, meters);
-        (_usage, _drain, _calls, _time, _logger) = (usage, drain, calls, time, logger);
+        (_usage, _drain, _time, _logger) = (usage, drain, time, logger);
         var handler = links.Handler();
         handler.AutomaticDecompression = DecompressionMethods.None;
         handler.ActivityHeadersPropagator = null;
@@ -106,19 +105,42 @@ internal sealed partial class EngineForwarder : IDisposable
         }
         await using (body)
         {
-            var answer = _routes.Current.Find(body.Model, context.RouteScope());
-            if (answer.Route is not { } route)
+            if (Enter(body.Model, context.RouteScope(), out var answer) is not { } toEngine)
             {
                 await RefuseAsync(context, body.Model, answer);
                 return answer.Miss == RouteMiss.NotFound ? GatewayMeters.NoModel : body.Model;
             }
-            if (kind.CountsOnRequest)
-                body.AskForUsage();
-            else if (kind.TakesContent)
-                body.Rename("content"u8, "prompt", "messages"u8);
-            context.Request.Body = body;
-            await SendAsync(context, new GatewayCall(kind, route, body));
-            return route.PublicName;
+            try
+            {
+                if (kind.CountsOnRequest)
+                    body.AskForUsage();
+                else if (kind.TakesContent)
+                    body.Rename("content"u8, "prompt", "messages"u8);
+                context.Request.Body = body;
+                await SendAsync(context, new GatewayCall(kind, answer.Route!, body), toEngine);
+                return answer.Route!.PublicName;
+            }
+            finally
+            {
+                toEngine.Requests.End();
+            }
+        }
+    }
+
+    /// <summary>Finds the engine, and counts the request as under way on it: whoever takes a route away and then finds none under way on it may end the engine.</summary>
+    private ToEngine? Enter(string model, RouteScope? scope, out RouteAnswer answer)
+    {
+        while (true)
+        {
+            var table = _routes.Current;
+            answer = table.Find(model, scope);
+            if (answer.Route is not { } route)
+                return null;
+            var toEngine = _transformers.GetValue(route, found => new ToEngine(found, this));
+            toEngine.Requests.Begin();
+            if (ReferenceEquals(table, _routes.Current))
+                return toEngine;
+            toEngine.Requests.End(); // it may have been taken away before the count was seen
         }
     }
 
@@ -131,14 +153,12 @@ internal sealed partial class EngineForwarder : IDisposable
             ? new MultipartScanner(boundary.ToString()) : null;
     }
 
-    private async Task SendAsync(HttpContext context, GatewayCall call)
+    private async Task SendAsync(HttpContext context, GatewayCall call, ToEngine toEngine)
     {
-        var toEngine = _transformers.GetValue(call.Route, route => new ToEngine(route, this));
         context.Features.Set(call);
         call.Deadline = _deadlines.Get();
         using var over = _drain.Over.UnsafeRegister(static late => ((HttpContext)late!).Abort(), context);
         var isWhole = false;
-        toEngine.Calls.Begin();
         try
         {
             call.Deadline.CancelAfter(call.Body.Streams ? _options.FirstByteTimeout : TimeSpan.FromSeconds(_settings.Current.GatewayTimeoutSeconds));
@@ -151,7 +171,6 @@ internal sealed partial class EngineForwarder : IDisposable
         }
         finally
         {
-            toEngine.Calls.End();
             _deadlines.Return(call.Deadline);
             if (call.Silence is { } silence)
                 _deadlines.Return(silence);
@@ -250,8 +269,8 @@ internal sealed partial class EngineForwarder : IDisposable
         // by the engine's own path for a route: few, whatever the requests write, and without a query, which has no meaning there
         private readonly ConcurrentDictionary<string, Uri> _urls = new();
 
-        /// <summary>Calls under way at it.</summary>
-        public EngineCalls.Counter Calls { get; } = forwarder._calls.Of(route.DeploymentId);
+        /// <summary>The requests under way on it.</summary>
+        public RequestCounter Requests { get; } = forwarder._routes.Requests.Of(route.DeploymentUid);
 
         /// <summary>Where the engine is.</summary>
         public string Url { get; } = route.EngineUrl!.OriginalString.TrimEnd('/');

@@ -15,6 +15,9 @@ internal sealed class RouteSource
     /// <summary>The table to route by now.</summary>
     public RouteTable Current => _current;
 
+    /// <summary>The requests under way on the routes of this table and of those before it.</summary>
+    public RequestsUnderWay Requests { get; } = new();
+
     /// <summary>Whether a node has published its routes since the start.</summary>
     public bool Knows(int nodeId)
     {

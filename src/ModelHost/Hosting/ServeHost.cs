@@ -110,6 +110,7 @@ internal static partial class ServeHost
         services.AddApiDocument();
         services.AddSingleton<ReconcileService>().AddHostedService(provider => provider.GetRequiredService<ReconcileService>());
         services.AddCluster();
+        services.AddHostedService<NodeHistoryWriter>(); // behind what brings the database up to date, as the next
         services.AddUsage(); // behind what brings the database up to date
     }
 

@@ -1,5 +1,6 @@
 using Microsoft.EntityFrameworkCore;
 using ModelHost.Core.Deployments;
+using ModelHost.Core.Nodes;
 using ModelHost.Data;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Events;
@@ -24,8 +25,11 @@ internal sealed partial class NodeActor(
     private static readonly TimeSpan CallDeadline = TimeSpan.FromSeconds(10);
     private const int MaxBackOffSeconds = 30;
 
+    private static readonly TimeSpan DrainPeriod = TimeSpan.FromSeconds(1);
+
     private bool _isAnnounced;
     private string _nodeStatus = NodeService.Status(null, default);
+    private bool _isDraining;
 
     /// <summary>Runs until cancelled.</summary>
     public async Task RunAsync(CancellationToken cancellationToken)
@@ -67,11 +71,13 @@ internal sealed partial class NodeActor(
         var now = settings.Current;
         // one call tells of the node and of its deployments, and one pass finds what has expired: the shortest of the intervals serves all
         var seconds = Math.Min(Math.Min(now.NodesSyncIntervalSeconds, now.DeploymentsSyncIntervalSeconds), now.ExpiryCheckIntervalSeconds);
-        return TimeSpan.FromSeconds(Math.Max(seconds, Math.Min(seconds << Math.Min(failures, 4), MaxBackOffSeconds)));
+        return failures == 0 && _isDraining ? DrainPeriod
+            : TimeSpan.FromSeconds(Math.Max(seconds, Math.Min(seconds << Math.Min(failures, 4), MaxBackOffSeconds)));
     }
 
     private async Task PassAsync(CancellationToken cancellationToken)
     {
+        _isDraining = false;
         if (!_isAnnounced)
         {
             // a node may take its time to answer, or not answer at all: until then its models are not here yet, which is not the same as unknown
@@ -80,6 +86,7 @@ internal sealed partial class NodeActor(
             _isAnnounced = true;
         }
         await HearAsync(cancellationToken);
+        await TellOfNodeAsync(cancellationToken);
         var mark = routes.Mark();
         var rows = await UnsettledAsync(cancellationToken);
         var (superseded, adopted) = await _adoption.SortAsync(Unaccounted(rows), cancellationToken);
@@ -145,6 +152,15 @@ internal sealed partial class NodeActor(
         {
             node.Silent(time.GetUtcNow(), e.Message);
             LogSilent(node.Id, node.Failures, e.Message);
+        }
+    }
+
+    private async Task TellOfNodeAsync(CancellationToken cancellationToken)
+    {
+        await using (var db = await database.OpenAsync(cancellationToken))
+        {
+            if (await db.Nodes.Where(n => n.Id == node.Id).Select(n => n.Cordoned).FirstOrDefaultAsync(cancellationToken) is { } cordoned)
+                node.Cordon = Cordon.Parse(cordoned);
         }
         if (NodeService.Status(node, time.GetUtcNow()) is var status && status != _nodeStatus)
         {
@@ -295,6 +311,8 @@ internal sealed partial class NodeActor(
                 await node.Link.StartAsync(request, token);
             }, cancellationToken);
         }
+        else if (step.Action == NodeAction.Stop && IsWaitedFor(row, node.Engine(step.RunId)))
+            _isDraining = true;
         else if (step.Action == NodeAction.Stop)
             await AskAsync(step.Action, row.Id, token => node.Link.StopAsync(new StopRequest { RunId = step.RunId }, token), cancellationToken);
         else if (row.Wanted == WantedState.Running && node is { IsUnreachable: false } && node.Engine(row.RunId) is { } engine && IsOutdated(row, engine))
@@ -303,6 +321,11 @@ internal sealed partial class NodeActor(
             await AskAsync(step.Action, row.Id, token => node.Link.UpdateAsync(request, token), cancellationToken);
         }
     }
+
+    /// <summary>Whether an engine is to end when it has answered what is under way; its route is out of the table, so that nothing is added.</summary>
+    private bool IsWaitedFor(Deployment row, Engine? engine) =>
+        engine is { Phase: EnginePhase.Ready } && DeploymentDrains.Detail(row, time.GetUtcNow()) is not null
+        && (routes.Requests.Count(row.Uid) > 0 || engine.Metrics is { } metrics && metrics.RequestsRunning + metrics.RequestsWaiting > 0);
 
     /// <summary>Whether the node has yet to acknowledge what is stored.</summary>
     private static bool IsOutdated(Deployment row, Engine engine) =>

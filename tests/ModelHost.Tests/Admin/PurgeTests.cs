@@ -29,7 +29,8 @@ public sealed class PurgeTests
     [InlineData("""{"targets":["configs"]}""", """{"purged":{"deployment_configs":2}}""")]
     public async Task What_is_asked_for_goes_in_order_and_is_counted(string? body, string expected)
     {
-        await using var host = await ControlPlane.StartAsync(configure: ScriptedNode.WithoutLocalNode);
+        // no sample is taken meanwhile
+        await using var host = await ControlPlane.StartAsync(configure: ScriptedNode.WithoutLocalNode, configuration: "Settings:NodesSyncIntervalSeconds=300");
         await using var node = await FillAsync(host);
         await using var socket = await EventSocket.OpenAsync(host.Url);
 

@@ -2,12 +2,16 @@ using System.Net;
 using System.Net.Http.Json;
 using System.Net.Security;
 using System.Security.Cryptography.X509Certificates;
+using System.Text.Json;
 using Microsoft.Extensions.DependencyInjection;
 using ModelHost.Agent.Service;
 using ModelHost.Cluster;
+using ModelHost.Core.Nodes;
+using ModelHost.Features.Nodes;
 using ModelHost.Protocol;
 using ModelHost.Rpc;
 using ModelHost.TestKit;
+using ModelHost.Tests.Deployments;
 
 namespace ModelHost.Tests.Cluster;
 
@@ -157,16 +161,45 @@ public sealed class RemoteNodeTests
         var node = await cluster.StatusAsync("gpu-1", "online");
         var before = await cluster.Host.Client.StartModelAsync(Api.StartRequest(node));
         await cluster.Host.Client.StatusAsync(before, "running");
+        await cluster.Host.Client.PostAsJsonAsync($"/api/nodes/{node}/runtime", new { runtime = "podman" }, Ct);
+        var history = cluster.Host.Services.GetRequiredService<NodeHistory>();
+        await history.StoreAsync(cluster.Clock.GetUtcNow().AddMinutes(-1), [(node, new NodeFigures())], Ct);
 
         using var removed = await cluster.Host.Client.DeleteAsync(new Uri($"/api/nodes/{node}", UriKind.Relative), Ct);
-        await cluster.StatusAsync("gpu-1", "online");
+        var answer = await removed.Content.ReadFromJsonAsync<JsonElement>(Ct);
+        var again = await cluster.StatusAsync("gpu-1", "online");
+        var read = await cluster.Host.Client.JsonAsync($"/api/nodes/{again}");
+        var points = (await cluster.Host.Client.JsonAsync($"/api/nodes/{again}/metrics/history")).GetProperty("points").EnumerateArray()
+            .Count(point => point.GetProperty("recorded_at").GetDateTimeOffset() < cluster.Clock.GetUtcNow().AddSeconds(-50));
         var found = await Deadline.UntilAsync(() => cluster.Host.Client.JsonAsync("/api/deployments"), deployments => deployments.GetArrayLength() == 1);
         await cluster.Host.Client.StatusAsync(found[0].GetProperty("id").GetInt32(), "running");
         using var served = await cluster.Host.Client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("demo/tiny-chat", maxTokens: 2), Ct);
         await cluster.Host.Client.StopModelAsync(found[0].GetProperty("id").GetInt32());
 
         (removed.StatusCode, served.StatusCode).ShouldBe((HttpStatusCode.OK, HttpStatusCode.OK));
+        (answer.Text("hostname"), answer.GetProperty("deployments_deleted").GetInt32(), answer.Text("status")).ShouldBe(("gpu-1", 1, "deleted"));
+        read.GetProperty("container_runtime").ValueKind.ShouldBe(JsonValueKind.Null);
+        points.ShouldBe(0);
         found[0].GetProperty("node_id").GetInt32().ShouldBe((await cluster.StatusAsync("gpu-1", "online")));
+    }
+
+    [Fact]
+    public async Task Node_that_joins_takes_over_what_was_set_for_it_by_hand_and_a_revocation_of_one_that_has_not_joined_is_none()
+    {
+        await using var cluster = await TestCluster.StartAsync(configuration: s_quick);
+        using var made = await cluster.Host.Client.PostAsJsonAsync("/api/nodes", new { hostname = "gpu-1", ip_address = "10.9.9.9" }, Ct);
+        using var never = await cluster.Host.Client.PostAsJsonAsync("/api/nodes", new { hostname = "gpu-2", ip_address = "10.9.9.8" }, Ct);
+        var (first, second) = ((await made.Content.ReadFromJsonAsync<JsonElement>(Ct)).Id(), (await never.Content.ReadFromJsonAsync<JsonElement>(Ct)).Id());
+        using var cordoned = await cluster.Host.Client.PostAsJsonAsync($"/api/nodes/{first}/maintenance", new { enabled = true }, Ct);
+
+        await using var agent = await cluster.AgentAsync();
+        var joined = await cluster.StatusAsync("gpu-1", "maintenance");
+        await Deadline.UntilAsync(() => cluster.NodeAsync("gpu-1"), node => node?.Text("agent_version") is not null);
+        var other = await cluster.StatusAsync("gpu-2", "unknown");
+        using var removed = await cluster.Host.Client.DeleteAsync(new Uri($"/api/nodes/{second}?revoke=true", UriKind.Relative), Ct);
+
+        (joined, other, removed.StatusCode).ShouldBe((first, second, HttpStatusCode.OK));
+        cluster.Host.Services.GetRequiredService<ClusterBook>().Members.Keys.ShouldBe([agent.Uid]);
     }
 
     [Fact]

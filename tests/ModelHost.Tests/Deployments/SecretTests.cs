@@ -97,6 +97,12 @@ public sealed class SecretTests
         var token = JsonDocument.Parse(await (await RawAsync("/api/nodes/join-tokens", "{}")).Content.ReadAsStringAsync(Ct)).RootElement.Id();
         await GetAsync("/api/nodes/join-tokens");
         (await client.DeleteAsync(new Uri($"/api/nodes/join-tokens/{token}", UriKind.Relative), Ct)).EnsureSuccessStatusCode();
+        var byHand = JsonDocument.Parse(await (await RawAsync("/api/nodes", """{"hostname":"gpu-7","ip_address":"10.0.0.7"}""")).Content.ReadAsStringAsync(Ct)).RootElement.Id();
+        (await client.PatchAsync(new Uri($"/api/nodes/{byHand}", UriKind.Relative), Text("""{"port":9001}"""), Ct)).EnsureSuccessStatusCode();
+        foreach (var (change, body) in (ValueTuple<string, string>[])[("runtime", """{"runtime":null}"""), ("warm-cache", """{"enabled":true}"""), ("maintenance", """{"enabled":true}""")])
+            (await RawAsync($"/api/nodes/{byHand}/{change}", body)).EnsureSuccessStatusCode();
+        foreach (var read in (string[])["", "/metrics/history", "/ports/check?port=9123"])
+            await GetAsync($"/api/nodes/{node}{read}");
         (await client.DeleteAsync(new Uri("/api/nodes/987", UriKind.Relative), Ct)).StatusCode.ShouldBe(HttpStatusCode.NotFound);
         var key = JsonDocument.Parse(await (await RawAsync("/api/api-keys", """{"label":"tests"}""")).Content.ReadAsStringAsync(Ct)).RootElement.Id();
         using (var refused = await RawAsync("/api/api-keys", $$"""{"label":"tests","models":"{{Canary}}"}"""))

@@ -51,6 +51,13 @@ public sealed class MutationTests
         await walk.ShouldTellAsync("DELETE", $"/api/nodes/join-tokens/{token}", null, ChangeKind.JoinTokens);
         await walk.ShouldNotTellAsync("DELETE", $"/api/nodes/join-tokens/{token}", null);
         await walk.ShouldNotTellAsync("DELETE", "/api/nodes/987", null);
+        var byHand = (await walk.ShouldTellAsync("POST", "/api/nodes", new() { ["hostname"] = "gpu-7", ["ip_address"] = "10.0.0.7" }, ChangeKind.Nodes)).Id();
+        await walk.ShouldTellAsync("PATCH", $"/api/nodes/{byHand}", new() { ["port"] = 9001 }, ChangeKind.Nodes);
+        await walk.ShouldTellAsync("POST", $"/api/nodes/{byHand}/runtime", new() { ["runtime"] = "podman" }, ChangeKind.Nodes);
+        await walk.ShouldTellAsync("POST", $"/api/nodes/{byHand}/warm-cache", new() { ["enabled"] = true }, ChangeKind.Nodes);
+        await walk.ShouldTellAsync("POST", $"/api/nodes/{byHand}/maintenance", new() { ["enabled"] = true }, ChangeKind.Nodes);
+        await walk.ShouldNotTellAsync("PATCH", $"/api/nodes/{node.Id}", new() { ["port"] = 9001 });
+        await walk.ShouldNotTellAsync("POST", $"/api/nodes/{byHand}/maintenance", new() { ["enabled"] = true, ["gpu_ids"] = new JsonArray(0) });
         await walk.ShouldTellAsync("PUT", "/api/settings/", new() { ["default_port"] = 9001 }, ChangeKind.Settings);
         await walk.ShouldTellAsync("POST", "/api/admin/purge", new() { ["targets"] = new JsonArray("configs") }, ChangeKind.Configs);
         await walk.ShouldTellAsync("POST", "/api/admin/purge", new() { ["targets"] = new JsonArray("metrics") }, ChangeKind.Nodes);

@@ -399,6 +399,14 @@ public sealed class SettingsTests
     public void The_preferred_runtime_decides_where_several_are_possible(string usable, string available, string preferred, string? chosen) =>
         RuntimeChoice.Choose(usable.Split(','), available.Split(',', StringSplitOptions.RemoveEmptyEntries), preferred).ShouldBe(chosen);
 
+    [Theory]
+    [InlineData(null, "podman", "podman")]
+    [InlineData("docker", "podman", "docker")]
+    [InlineData("process", "podman", "podman")]
+    [InlineData(null, null, "docker")]
+    public void A_runtime_that_is_preferred_more_goes_first_where_it_is_possible(string? first, string? second, string chosen) =>
+        RuntimeChoice.Choose(["docker", "podman"], ["podman", "docker", "process"], first, second).ShouldBe(chosen);
+
     [Fact]
     public async Task A_secret_in_the_webhooks_address_is_in_no_log_and_no_event()
     {

@@ -53,7 +53,7 @@ internal sealed partial class PurgeService(
         if (targets.Contains(Deployments))
             counts["deployments"] = await db.Deployments.ExecuteDeleteAsync(cancellationToken);
         if (targets.Contains(Metrics))
-            counts["node_metrics"] = 0; // no history of figures is kept yet
+            counts["node_metrics"] = await NodeHistory.ForgetAsync(db, nodeId: null, cancellationToken);
         if (targets.Contains(Nodes))
             counts["nodes"] = await nodeService.ForgetAsync(db, cancellationToken);
         if (targets.Contains(Configs))

@@ -58,6 +58,9 @@ internal sealed class Deployment
     /// <summary>The end of the lease that was warned of last.</summary>
     public DateTimeOffset? WarnedOf { get; set; }
 
+    /// <summary>Until when its end waits for requests under way; null: for none.</summary>
+    public DateTimeOffset? DrainUntil { get; set; }
+
     /// <summary>Why it does not hold its port and names, of one that was found running; null: it holds them.</summary>
     public string? Conflict { get; set; }
 
@@ -85,7 +88,7 @@ internal sealed class Deployment
         (RunId, RunSeen) = (Guid.NewGuid().ToString("N"), false);
         (Detail, LastError, ErrorCode, ExpiresAt, WarnedOf) = (null, null, null, null, null);
         // asked for by somebody: what failed before counts no more
-        (BeginsAt, ReadyAt, FailedStarts, Conflict, NamesTaken) = (null, null, 0, null, false);
+        (BeginsAt, ReadyAt, FailedStarts, Conflict, NamesTaken, DrainUntil) = (null, null, 0, null, false, null);
         LeaseVersion++;
         // the counters of an engine begin with it
         (CountedPromptTokens, CountedCompletionTokens, CountedRequests) = (0, 0, 0);

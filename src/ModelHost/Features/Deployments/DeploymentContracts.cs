@@ -186,7 +186,7 @@ internal sealed record DeploymentLogs(string Key, IReadOnlyList<string> Lines);
 internal sealed record Deleted(string Status = "deleted");
 
 /// <summary>A deployment that serves, or is to, for features that ask for one by a model's name.</summary>
-internal sealed record ServingDeployment(int Id, int NodeId, string RunId, DeploymentStatus Status, LaunchSpec Spec)
+internal sealed record ServingDeployment(int Id, string Uid, int NodeId, string RunId, DeploymentStatus Status, LaunchSpec Spec)
 {
     /// <summary>Whether a name is that of the deployment itself, and not of an adapter.</summary>
     public bool IsOwnName(string name) => name == Spec.PublicName || name == Spec.ModelName;

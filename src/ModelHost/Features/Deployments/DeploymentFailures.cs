@@ -19,6 +19,14 @@ internal static class DeploymentFailures
     public static Failure GpusUnknown(string hostname, string why) =>
         new(FailureKind.Conflict, "node.gpus_unknown", $"The GPUs of node {hostname} are unknown: {why}", "node_id");
 
+    public static Failure NodeCordoned(string hostname) => new(
+        FailureKind.Conflict, "node.maintenance", $"Node {hostname} is under maintenance and takes no deployments.", "node_id");
+
+    public static Failure GpusCordoned(string hostname, IReadOnlyCollection<int> cordoned, IEnumerable<int> left) => new(
+        FailureKind.Conflict, "node.gpus_cordoned",
+        $"{(cordoned.Count == 1 ? "GPU" : "GPUs")} {string.Join(", ", cordoned)} of node {hostname} {(cordoned.Count == 1 ? "is" : "are")} under maintenance; it still has {string.Join(", ", left)}.",
+        "gpu_ids");
+
     public static Failure PortTaken(int port, string hostname, int holder, string model) => new(
         FailureKind.Conflict, "deployment.port_taken", $"Port {port} on {hostname} is held by deployment {holder} ({model}).", "port");
 

@@ -36,7 +36,7 @@ internal sealed class DeploymentPlans(Database database, LaunchChecks checks)
             Fits = blocks.Length == 0,
             BlockedReason = blocks.Length == 0 ? null : string.Join(" ", blocks.Select(block => block.Detail.TrimEnd('.') + ".")),
             GpuIds = blocks.Length == 0 ? placed.Match(gpus => gpus, _ => []) : null,
-            Gpus = [.. LaunchChecks.Capacities(site.Report, active).Zip(site.Report.Gpus, (capacity, gpu) => Describe(capacity, gpu.Name, wish))],
+            Gpus = [.. LaunchChecks.Capacities(site, active).Zip(site.Report.Gpus, (capacity, gpu) => Describe(capacity, gpu.Name, wish))],
         };
     }
 

@@ -59,7 +59,7 @@ internal sealed class DeploymentReads(Database database, NodeRegistry nodes, Tim
         await using var db = await database.OpenAsync(cancellationToken);
         var rows = await db.Deployments.AsNoTracking().Where(d => d.Status != DeploymentStatus.Stopped && d.Status != DeploymentStatus.Expired)
             .OrderBy(d => d.Id).ToListAsync(cancellationToken);
-        return rows.ConvertAll(row => new ServingDeployment(row.Id, row.NodeId, row.RunId, row.Status, row.ReadSpec()));
+        return rows.ConvertAll(row => new ServingDeployment(row.Id, row.Uid, row.NodeId, row.RunId, row.Status, row.ReadSpec()));
     }
 
     /// <summary>One deployment.</summary>

@@ -21,6 +21,7 @@ internal sealed partial class DeploymentService(
             return false;
         if (row.Wanted != WantedState.Expired)
             row.Wanted = WantedState.Stopped;
+        row.DrainUntil = null; // whoever stops it while it is drained does not want to wait
         // an unreachable node cannot be told now; it is as soon as it is back
         if (row.Status.IsActive() && row.Status is not (DeploymentStatus.Unreachable or DeploymentStatus.Stopping))
             (row.Status, row.Detail, row.StatusChangedAt) = (DeploymentStatus.Stopping, null, time.GetUtcNow());

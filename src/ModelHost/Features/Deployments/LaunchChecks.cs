@@ -27,7 +27,7 @@ internal sealed class LaunchChecks(NodeRegistry nodes, LiveSettings settings)
     /// <param name="nodeId">The node.</param>
     /// <param name="spec">What is launched; its runtime does not count.</param>
     /// <param name="recipe">The backend.</param>
-    /// <param name="preferred">The runtime to take if it is there; null: the one of the settings, else the backend's best.</param>
+    /// <param name="preferred">The runtime to take if it is there; else, or where it is null, the node's, that of the settings, the backend's best.</param>
     /// <param name="cancellationToken">Gives up.</param>
     public async Task<Result<LaunchSite>> SiteAsync(
         ModelHostDbContext db, int nodeId, LaunchSpec spec, BackendRecipe recipe, string? preferred, CancellationToken cancellationToken)
@@ -39,7 +39,7 @@ internal sealed class LaunchChecks(NodeRegistry nodes, LiveSettings settings)
             return DeploymentFailures.NodeSilent(node.Hostname);
         if (DeploymentRules.CheckPaths(spec, node.Hostname, report.ModelFolders) is { } outside)
             return outside;
-        if (RuntimeChoice.Choose(recipe.Runtimes, report.Runtimes, preferred ?? settings.Current.PreferredContainerRuntime) is not { } runtime)
+        if (RuntimeChoice.Choose(recipe.Runtimes, report.Runtimes, preferred, node.ContainerRuntime, settings.Current.PreferredContainerRuntime) is not { } runtime)
             return DeploymentFailures.NoRuntime(node.Hostname, recipe.Name, recipe.Runtimes, report.Runtimes);
         return new LaunchSite(node, report, runtime);
     }
@@ -85,19 +85,32 @@ internal sealed class LaunchChecks(NodeRegistry nodes, LiveSettings settings)
 
     /// <summary>Chooses the GPUs.</summary>
     public static Result<IReadOnlyList<int>> Place(LaunchSite site, PlacementRequest request, IEnumerable<ActiveDeployment> active) =>
+        Cordoned(site, request) is { } cordoned ? cordoned
         // of a list that is not whole, GPUs whose figures are current may be used
-        site.Report.GpuError.Length > 0 && site.Report.Gpus.All(gpu => gpu.Stale.Length > 0)
+        : site.Report.GpuError.Length > 0 && site.Report.Gpus.All(gpu => gpu.Stale.Length > 0)
             ? DeploymentFailures.GpusUnknown(site.Node.Hostname, site.Report.GpuError)
-            : Placement.Choose(Capacities(site.Report, active), request);
+            : Placement.Choose(Capacities(site, active), request);
+
+    /// <summary>Refuses what is asked of a node or of GPUs under maintenance; what is left to choose avoids those.</summary>
+    private static Failure? Cordoned(LaunchSite site, PlacementRequest request)
+    {
+        var (cordon, known) = (site.Node.ReadCordon(), site.Report.Gpus.Select(gpu => gpu.Index).ToArray());
+        if (cordon.CoversAll(known))
+            return DeploymentFailures.NodeCordoned(site.Node.Hostname);
+        var cordoned = (request.GpuIds ?? []).Intersect(known).Where(cordon.Covers).Order().ToArray();
+        return cordoned.Length == 0 ? null
+            : DeploymentFailures.GpusCordoned(site.Node.Hostname, cordoned, known.Where(gpu => !cordon.Covers(gpu)).Order());
+    }
 
     /// <summary>The GPUs of a node as placement sees them.</summary>
-    public static IReadOnlyList<GpuCapacity> Capacities(NodeReport report, IEnumerable<ActiveDeployment> active)
+    public static IReadOnlyList<GpuCapacity> Capacities(LaunchSite site, IEnumerable<ActiveDeployment> active)
     {
+        var (report, cordon) = (site.Report, site.Node.ReadCordon());
         var declared = active.SelectMany(d => d.Spec.GpuIds.Select(id => (id, d.Spec.GpuMemoryFraction)))
             .GroupBy(use => use.id).ToDictionary(group => group.Key, group => group.Sum(use => use.GpuMemoryFraction));
         return [.. report.Gpus.Select(gpu => new GpuCapacity(
             gpu.Index, gpu.HasMemoryTotalBytes ? gpu.MemoryTotalBytes : null, gpu.HasMemoryUsedBytes ? gpu.MemoryUsedBytes : null,
-            declared.GetValueOrDefault(gpu.Index))
+            declared.GetValueOrDefault(gpu.Index), cordon.Covers(gpu.Index))
         {
             Stale = gpu.Stale.Length > 0 ? gpu.Stale : null,
             Split = gpu.MigEnabled,

@@ -9,7 +9,7 @@ using ModelHost.Protocol;
 namespace ModelHost.Features.Monitor;
 
 /// <summary>What models' engines do and take, from what their nodes reported last: an engine that hangs delays nobody here.</summary>
-internal sealed class BackendMonitor(DeploymentReads deployments, NodeRegistry nodes, EngineCalls calls)
+internal sealed class BackendMonitor(DeploymentReads deployments, NodeRegistry nodes, RouteSource routes)
 {
     private const int Failed = -1, Loading = 0, Busy = 1, Ready = 2;
 
@@ -53,7 +53,7 @@ internal sealed class BackendMonitor(DeploymentReads deployments, NodeRegistry n
 
     /// <summary>Whether calls are under way at a deployment, of the gateway or, as its engine counted last, of anybody.</summary>
     public bool IsBusy(ServingDeployment deployment) =>
-        calls.UnderWay(deployment.Id) > 0 || Engine(deployment)?.Metrics is { } metrics && metrics.RequestsRunning + metrics.RequestsWaiting > 0;
+        routes.Requests.Count(deployment.Uid) > 0 || Engine(deployment)?.Metrics is { } metrics && metrics.RequestsRunning + metrics.RequestsWaiting > 0;
 
     private static Failure NotLoaded(string model) => new(FailureKind.NotFound, "backend.not_loaded", $"backend {model} is not currently loaded");
 

@@ -26,14 +26,34 @@ internal sealed record NodeRead
     public string? GpuProcessError { get; init; }
     public string? GpuDriver { get; init; }
     public DiskUsage? DiskUsage { get; init; }
+    public int? CpuCount { get; init; }
+
+    [Description("How busy all processors together were in the last seconds.")]
+    public double? CpuPercent { get; init; }
+    public double? MemoryTotalMb { get; init; }
+
+    [Description("RAM that programs cannot get without swapping.")]
+    public double? MemoryUsedMb { get; init; }
+    public double? MemoryPercent { get; init; }
+
+    [Description("Whether nothing here takes new deployments.")]
     public bool Maintenance { get; init; }
+
+    [Description("Whether only some of the GPUs take none.")]
     public bool PartialMaintenance { get; init; }
     public IReadOnlyList<int> MaintenanceGpus { get; init; } = [];
+    [Description("Whether models may be put to sleep for others; kept, and acts in a later version.")]
     public bool WarmOffloadEnabled { get; init; }
     public int? RamCacheLimitMb { get; init; }
     public double? RamCacheUsedMb { get; init; }
     public IReadOnlyList<string>? AvailableRuntimes { get; init; }
+
+    [Description("The runtime preferred on this node; null: that of the settings.")]
     public string? ContainerRuntime { get; init; }
+
+    [Description("Whether a person gave its name and address.")]
+    public bool RegisteredByHand { get; init; }
+
     [Description("Engines of deployments that were deleted; they are left as they are.")]
     public int? RogueContainerCount { get; init; }
     public int? RogueProcessCount { get; init; }
@@ -94,5 +114,40 @@ internal sealed record GpuProcessRead
     public string? Key { get; init; }
 }
 
-/// <summary>Room on the disk that holds the model cache, in GB of 10^9 bytes.</summary>
-internal sealed record DiskUsage(double TotalGb, double FreeGb, double HfCacheGb);
+/// <summary>Room on the disk that holds the model cache, in GB of 10^9 bytes; null: the cache has not been measured yet.</summary>
+internal sealed record DiskUsage(double TotalGb, double FreeGb, double? HfCacheGb);
+
+/// <summary>What became of a node's records.</summary>
+internal sealed record NodeDeleted(string Hostname, int DeploymentsDeleted)
+{
+    public string Status { get; } = "deleted";
+}
+
+/// <summary>Whether a port can be given to a deployment.</summary>
+internal sealed record PortCheck
+{
+    public required bool Available { get; init; }
+
+    [Description("Why it cannot; null when it can.")]
+    public string? Reason { get; init; }
+}
+
+/// <summary>What a node's figures were.</summary>
+internal sealed record NodeHistoryRead(int NodeId, IReadOnlyList<HistoryPoint> Points);
+
+/// <summary>A node's figures at a moment, or in the half hour that began then; null where they were unknown.</summary>
+internal sealed record HistoryPoint
+{
+    public required DateTimeOffset RecordedAt { get; init; }
+    public required IReadOnlyList<GpuPoint> Gpus { get; init; }
+    public double? CpuPercent { get; init; }
+    public double? MemoryPercent { get; init; }
+    public DiskUsage? DiskUsage { get; init; }
+
+    [Description("Seconds of which these are the means; 0: a single sample.")]
+    public int SpanSeconds { get; init; }
+}
+
+/// <summary>A GPU's figures.</summary>
+internal sealed record GpuPoint(
+    int Index, double? Utilization, double? MemoryUsedMb, double? MemoryTotalMb, double? TemperatureCelsius, double? PowerWatts);

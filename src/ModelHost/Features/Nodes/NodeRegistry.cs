@@ -2,6 +2,7 @@ using System.Collections.Concurrent;
 using System.Collections.Frozen;
 using System.Threading.Channels;
 using ModelHost.Cluster;
+using ModelHost.Core.Nodes;
 using ModelHost.Features.Settings;
 using ModelHost.Protocol;
 
@@ -13,6 +14,7 @@ internal sealed class NodeHandle(int id, INode link, LiveSettings settings, stri
     // requests for a pass that come in together are one
     private readonly Channel<bool> _wake = Channel.CreateBounded<bool>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
     private volatile Heartbeat? _beat;
+    private volatile Cordon _cordon = Cordon.None;
     private volatile State _state = new(null, FrozenDictionary<string, Engine>.Empty, null);
 
     /// <summary>Id of the node in the API.</summary>
@@ -41,6 +43,16 @@ internal sealed class NodeHandle(int id, INode link, LiveSettings settings, stri
 
     /// <summary>Whether it has been silent so long that something is wrong with the node.</summary>
     public bool IsCritical => _state.NodeSilence.Count >= settings.Current.NodeFailureThreshold;
+
+    /// <summary>What of it takes no new deployments, as it was stored when it was looked at last.</summary>
+    public Cordon Cordon
+    {
+        get => _cordon;
+        set => _cordon = value;
+    }
+
+    /// <summary>The GPUs that it reported last.</summary>
+    public IReadOnlyList<int> Gpus => [.. _state.Report?.Gpus.Select(gpu => gpu.Index) ?? []];
 
     /// <summary>What it says of a run; null: nothing.</summary>
     public Engine? Engine(string runId) => _state.Engines.GetValueOrDefault(runId);

@@ -6,8 +6,8 @@ using ModelHost.Cluster;
 using ModelHost.Common;
 using ModelHost.Core;
 using ModelHost.Data;
-using ModelHost.Features.Deployments;
 using ModelHost.Features.Events;
+using ModelHost.Features.Settings;
 
 namespace ModelHost.Features.Nodes;
 
@@ -15,17 +15,22 @@ namespace ModelHost.Features.Nodes;
 internal static class NodesFeature
 {
     /// <summary>Adds the service.</summary>
-    public static IServiceCollection AddNodes(this IServiceCollection services) => services.AddSingleton<NodeRegistry>().AddSingleton<NodeService>().AddSingleton<JoinTokenService>();
+    public static IServiceCollection AddNodes(this IServiceCollection services) => services
+        .AddSingleton<NodeRegistry>().AddSingleton<NodeService>().AddSingleton<NodeChanges>().AddSingleton<NodePorts>().AddSingleton<NodeHistory>()
+        .AddSingleton<JoinTokenService>();
 
     /// <summary>Maps <c>/api/nodes</c>.</summary>
     public static void MapNodes(this IEndpointRouteBuilder api)
     {
         var group = api.MapGroup("/nodes").WithTags("Nodes").AdminOnly();
         group.MapGet("/", ListAsync).WithName("ListNodes").WithSummary("List all nodes with GPU metrics, disk usage and status.");
+        group.MapGet("/{id:int}", FindAsync).WithName("GetNode").WithSummary("Read one node.").ProducesProblem(StatusCodes.Status404NotFound);
         group.MapDelete("/{id:int}", RemoveAsync).WithName("DeleteNode")
-            .WithSummary("Remove a node and the records of its deployments; what runs goes on, and a live node registers again. With revoke=true its certificates end.")
+            .WithSummary("Remove a node, its history and the records of its deployments; what runs goes on, and a live node registers again. With revoke=true its certificates end.")
             .ProducesProblem(StatusCodes.Status404NotFound).ProducesProblem(StatusCodes.Status409Conflict);
         group.MapJoinTokens();
+        group.MapNodeChanges();
+        group.MapNodeMonitoring();
         group.MapGet("/{id:int}/gpu-processes", GpuProcesses).WithName("ListGpuProcesses")
             .WithSummary("List the engine processes on a node's GPUs, those that no deployment owns among them.")
             .ProducesProblem(StatusCodes.Status404NotFound).ProducesProblem(StatusCodes.Status503ServiceUnavailable);
@@ -34,24 +39,37 @@ internal static class NodesFeature
     private static async Task<Ok<IReadOnlyList<NodeRead>>> ListAsync(NodeService nodes, CancellationToken cancellationToken) =>
         TypedResults.Ok(await nodes.ListAsync(cancellationToken));
 
-    private static async Task<Results<Ok<Deleted>, ProblemHttpResult>> RemoveAsync(
+    private static async Task<Results<Ok<NodeRead>, ProblemHttpResult>> FindAsync(int id, NodeService nodes, CancellationToken cancellationToken) =>
+        (await nodes.FindAsync(id, cancellationToken)).ToAnswer();
+
+    private static async Task<Results<Ok<NodeDeleted>, ProblemHttpResult>> RemoveAsync(
         int id, ClusterService cluster, CancellationToken cancellationToken, bool revoke = false) => (await cluster.RemoveAsync(id, revoke, cancellationToken)).ToAnswer();
 
-    private static Results<Ok<IReadOnlyList<GpuProcessRead>>, ProblemHttpResult> GpuProcesses(int id, NodeService nodes) =>
-        nodes.GpuProcesses(id).Match<Results<Ok<IReadOnlyList<GpuProcessRead>>, ProblemHttpResult>>(
-            found => TypedResults.Ok(found), failure => failure.ToProblem());
+    private static Results<Ok<IReadOnlyList<GpuProcessRead>>, ProblemHttpResult> GpuProcesses(int id, NodeService nodes) => nodes.GpuProcesses(id).ToAnswer();
 }
 
 /// <summary>What can be asked of nodes.</summary>
-internal sealed class NodeService(Database database, NodeRegistry registry, ChangeFeed feed, TimeProvider time)
+internal sealed class NodeService(Database database, NodeRegistry registry, ChangeFeed feed, LiveSettings settings, TimeProvider time)
 {
-    private const double Gb = 1e9;
+    private const double Gb = 1e9, Mib = 1024 * 1024;
 
     /// <summary>All nodes by hostname.</summary>
     public async Task<IReadOnlyList<NodeRead>> ListAsync(CancellationToken cancellationToken)
     {
         await using var db = await database.OpenAsync(cancellationToken);
-        var rows = await db.Nodes.AsNoTracking().OrderBy(n => n.Hostname).ToListAsync(cancellationToken);
+        return await ReadAsync(db, await db.Nodes.AsNoTracking().OrderBy(n => n.Hostname).ToListAsync(cancellationToken), cancellationToken);
+    }
+
+    /// <summary>One node.</summary>
+    public async Task<Result<NodeRead>> FindAsync(int id, CancellationToken cancellationToken)
+    {
+        await using var db = await database.OpenAsync(cancellationToken);
+        var rows = await db.Nodes.AsNoTracking().Where(n => n.Id == id).ToListAsync(cancellationToken);
+        return rows.Count == 0 ? NodeFailures.NotFound(id) : (await ReadAsync(db, rows, cancellationToken))[0];
+    }
+
+    private async Task<IReadOnlyList<NodeRead>> ReadAsync(ModelHostDbContext db, List<Node> rows, CancellationToken cancellationToken)
+    {
         var reported = registry.All.SelectMany(node => node.LastReport?.Engines ?? []).Select(engine => engine.DeploymentUid).Distinct().ToArray();
         var deleted = reported.Length == 0 ? [] : await db.Tombstones.Where(t => EF.Constant(reported).Contains(t.Uid)).Select(t => t.Uid).ToHashSetAsync(cancellationToken);
         return [.. rows.Select(row => Read(row, deleted))];
@@ -61,10 +79,10 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Chan
     public Result<IReadOnlyList<GpuProcessRead>> GpuProcesses(int id)
     {
         if (registry.Find(id) is not { } node)
-            return new Failure(FailureKind.NotFound, "node.not_found", $"There is no node {id}.");
+            return NodeFailures.NotFound(id);
         return node.Report switch
         {
-            null => new Failure(FailureKind.Unavailable, "node.unreachable", $"Node {id} does not answer."),
+            null => NodeFailures.Unreachable(id),
             { GpuProcessError: { Length: > 0 } error } => new Failure(FailureKind.Unavailable, "node.processes_unknown", $"What computes on node {id} is unknown: {error}"),
             { } report => GpuReads.EngineProcesses(report).ToArray(),
         };
@@ -84,7 +102,7 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Chan
     public async Task<IReadOnlyList<(int Id, NodeSeen Node)>> ListRemoteAsync(CancellationToken cancellationToken)
     {
         await using var db = await database.OpenAsync(cancellationToken);
-        var rows = await db.Nodes.AsNoTracking().Where(n => n.Port != null).ToListAsync(cancellationToken);
+        var rows = await db.Nodes.AsNoTracking().Where(n => n.Port != null && !n.IsByHand).ToListAsync(cancellationToken);
         return [.. rows.Where(row => IPAddress.TryParse(row.IpAddress, out _))
             .Select(row => (row.Id, new NodeSeen(row.Uid, row.Hostname, IPAddress.Parse(row.IpAddress), row.Port!.Value)))];
     }
@@ -95,10 +113,24 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Chan
         var row = await db.Nodes.FirstOrDefaultAsync(n => n.Uid == uid, cancellationToken);
         if (row is null)
         {
-            row = new Node { Uid = uid, Hostname = hostname, IpAddress = address, Port = port, CreatedAt = time.GetUtcNow() };
+            // one that was registered by hand and has not been heard of is this node, with all that was set for it
+            row = await db.Nodes.Where(n => n.IsByHand && ((n.IpAddress == address && n.Port == port) || n.Hostname == hostname))
+                .OrderByDescending(n => n.IpAddress == address && n.Port == port).ThenBy(n => n.Id).FirstOrDefaultAsync(cancellationToken);
+        }
+        if (row is null)
+        {
+            row = new Node
+            {
+                Uid = uid,
+                Hostname = hostname,
+                IpAddress = address,
+                Port = port,
+                WarmOffloadEnabled = settings.Current.DefaultWarmOffloadEnabled,
+                CreatedAt = time.GetUtcNow(),
+            };
             db.Nodes.Add(row);
         }
-        (row.Hostname, row.IpAddress, row.Port) = (hostname, address, port);
+        (row.Uid, row.IsByHand, row.Hostname, row.IpAddress, row.Port) = (uid, false, hostname, address, port);
         if (!db.ChangeTracker.HasChanges())
             return row.Id;
         await db.SaveChangesAsync(cancellationToken);
@@ -107,14 +139,15 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Chan
     }
 
     /// <summary>
-    /// Deletes all records, in the transaction of the caller. Nodes that are linked register again at once, under the ids by which they are
-    /// known here.
+    /// Deletes records and their history, in the transaction of the caller. Nodes that are linked register again at once, as new ones, under the ids
+    /// by which they are known here.
     /// </summary>
     /// <returns>The number of records deleted.</returns>
     public async Task<int> ForgetAsync(ModelHostDbContext db, CancellationToken cancellationToken)
     {
         var linked = registry.All.Select(node => node.Id).ToArray();
         var again = await db.Nodes.AsNoTracking().Where(node => linked.Contains(node.Id)).ToListAsync(cancellationToken);
+        await NodeHistory.ForgetAsync(db, nodeId: null, cancellationToken);
         var deleted = await db.Nodes.ExecuteDeleteAsync(cancellationToken);
         db.Nodes.AddRange(again.Select(node => new Node
         {
@@ -123,6 +156,7 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Chan
             Hostname = node.Hostname,
             IpAddress = node.IpAddress,
             Port = node.Port,
+            WarmOffloadEnabled = settings.Current.DefaultWarmOffloadEnabled,
             CreatedAt = time.GetUtcNow(),
         }));
         await db.SaveChangesAsync(cancellationToken);
@@ -132,6 +166,7 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Chan
     /// <summary>The word of the API for how a node is.</summary>
     public static string Status(NodeHandle? node, DateTimeOffset now) => node switch
     {
+        not null when node.Cordon.CoversAll(node.Gpus) => "maintenance",
         null or { LastReport: null, Failures: 0 } => "unknown",
         { IsCritical: true } => "critical",
         { Failures: > 0 } => "degraded",
@@ -144,21 +179,36 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Chan
     {
         var node = registry.Find(row.Id);
         var report = node?.LastReport;
+        var cordon = row.ReadCordon();
+        var gpus = node?.Gpus ?? [];
+        var isWhole = cordon.CoversAll(gpus);
         return new NodeRead
         {
             Id = row.Id,
             Hostname = row.Hostname,
             IpAddress = row.IpAddress,
             Port = row.Port,
-            Status = Status(node, time.GetUtcNow()),
+            Status = isWhole ? "maintenance" : Status(node, time.GetUtcNow()),
             StatusDetail = node?.Reason ?? (node is not null && node.IsBeatMissed(time.GetUtcNow()) ? "Its heartbeat does not come." : null),
+            Maintenance = isWhole,
+            PartialMaintenance = !isWhole && cordon.Gpus(gpus).Count > 0,
+            MaintenanceGpus = cordon.Gpus(gpus),
+            ContainerRuntime = row.ContainerRuntime,
+            WarmOffloadEnabled = row.WarmOffloadEnabled,
+            RamCacheLimitMb = row.RamCacheLimitMb,
+            RegisteredByHand = row.IsByHand,
+            CpuCount = report?.Cpu?.Count,
+            CpuPercent = report?.Cpu is { HasPercent: true } cpu ? Math.Round(cpu.Percent, 1) : null,
+            MemoryTotalMb = report?.Memory is { } all ? Math.Round(all.TotalBytes / Mib) : null,
+            MemoryUsedMb = report?.Memory is { } used ? Math.Round((used.TotalBytes - used.AvailableBytes) / Mib) : null,
+            MemoryPercent = report?.Memory is { TotalBytes: > 0 } ram ? Math.Round(100.0 * (ram.TotalBytes - ram.AvailableBytes) / ram.TotalBytes, 1) : null,
             GpuUsage = report is null ? null : GpuReads.Gpus(report),
             GpuError = report?.GpuError is { Length: > 0 } error ? error : null,
             GpuProcessError = report?.GpuProcessError is { Length: > 0 } processError ? processError : null,
             GpuDriver = report?.GpuDriver is { Length: > 0 } driver ? driver : null,
             RogueProcessCount = report is { GpuProcessError: "" } ? GpuReads.EngineProcesses(report).Count(process => !process.Tracked) : null,
             DiskUsage = report?.Disk is { TotalBytes: > 0 } disk
-                ? new DiskUsage(Math.Round(disk.TotalBytes / Gb, 1), Math.Round(disk.FreeBytes / Gb, 1), Math.Round(disk.HfCacheBytes / Gb, 1)) : null,
+                ? new DiskUsage(Math.Round(disk.TotalBytes / Gb, 1), Math.Round(disk.FreeBytes / Gb, 1), disk.HasHfCacheBytes ? Math.Round(disk.HfCacheBytes / Gb, 1) : null) : null,
             AvailableRuntimes = report?.Runtimes,
             RogueContainerCount = report?.Engines.Count(engine => deleted.Contains(engine.DeploymentUid)),
             AgentVersion = report?.AgentVersion,

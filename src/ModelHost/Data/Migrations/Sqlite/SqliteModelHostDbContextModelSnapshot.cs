@@ -136,6 +136,9 @@ namespace ModelHost.Data.Migrations.Sqlite
                         .HasMaxLength(255)
                         .HasColumnType("TEXT");
 
+                    b.Property<long?>("DrainUntil")
+                        .HasColumnType("INTEGER");
+
                     b.Property<string>("EngineVersion")
                         .HasMaxLength(255)
                         .HasColumnType("TEXT");
@@ -384,6 +387,15 @@ namespace ModelHost.Data.Migrations.Sqlite
                         .ValueGeneratedOnAdd()
                         .HasColumnType("INTEGER");
 
+                    b.Property<string>("ContainerRuntime")
+                        .HasMaxLength(32)
+                        .HasColumnType("TEXT");
+
+                    b.Property<string>("Cordoned")
+                        .IsRequired()
+                        .HasMaxLength(8192)
+                        .HasColumnType("TEXT");
+
                     b.Property<long>("CreatedAt")
                         .HasColumnType("INTEGER");
 
@@ -397,7 +409,13 @@ namespace ModelHost.Data.Migrations.Sqlite
                         .HasMaxLength(255)
                         .HasColumnType("TEXT");
 
+                    b.Property<bool>("IsByHand")
+                        .HasColumnType("INTEGER");
+
                     b.Property<int?>("Port")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<int?>("RamCacheLimitMb")
                         .HasColumnType("INTEGER");
 
                     b.Property<string>("Uid")
@@ -405,12 +423,43 @@ namespace ModelHost.Data.Migrations.Sqlite
                         .HasMaxLength(255)
                         .HasColumnType("TEXT");
 
+                    b.Property<bool>("WarmOffloadEnabled")
+                        .HasColumnType("INTEGER");
+
                     b.HasKey("Id");
 
                     b.HasIndex("Uid")
                         .IsUnique();
 
                     b.ToTable("Nodes");
+                });
+
+            modelBuilder.Entity("ModelHost.Features.Nodes.NodeSample", b =>
+                {
+                    b.Property<long>("Key")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<byte[]>("Figures")
+                        .IsRequired()
+                        .HasColumnType("BLOB");
+
+                    b.HasKey("Key");
+
+                    b.ToTable("NodeSamples");
+                });
+
+            modelBuilder.Entity("ModelHost.Features.Nodes.NodeSummary", b =>
+                {
+                    b.Property<long>("Key")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<byte[]>("Figures")
+                        .IsRequired()
+                        .HasColumnType("BLOB");
+
+                    b.HasKey("Key");
+
+                    b.ToTable("NodeSummaries");
                 });
 
             modelBuilder.Entity("ModelHost.Features.Settings.SettingValue", b =>

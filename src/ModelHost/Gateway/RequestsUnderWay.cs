@@ -1,0 +1,30 @@
+using System.Collections.Concurrent;
+
+namespace ModelHost.Gateway;
+
+/// <summary>The requests under way by deployment.</summary>
+internal sealed class RequestsUnderWay
+{
+    private readonly ConcurrentDictionary<string, RequestCounter> _counters = new();
+
+    /// <summary>The counter of a deployment.</summary>
+    public RequestCounter Of(string deploymentUid) => _counters.GetOrAdd(deploymentUid, static _ => new RequestCounter());
+
+    /// <summary>How many are under way on a deployment now. Once its route has been taken from the table, none is added to them.</summary>
+    public int Count(string deploymentUid) => _counters.TryGetValue(deploymentUid, out var counter) ? counter.Count : 0;
+}
+
+/// <summary>Counts the requests of one deployment.</summary>
+internal sealed class RequestCounter
+{
+    private int _count;
+
+    /// <summary>Those that have begun and not ended.</summary>
+    public int Count => Volatile.Read(ref _count);
+
+    /// <summary>One begins.</summary>
+    public void Begin() => Interlocked.Increment(ref _count);
+
+    /// <summary>One ends.</summary>
+    public void End() => Interlocked.Decrement(ref _count);
+}
