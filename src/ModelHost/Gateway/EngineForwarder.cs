@@ -155,7 +155,7 @@ internal sealed partial class EngineForwarder : IDisposable
 
     private async Task SendAsync(HttpContext context, GatewayCall call, ToEngine toEngine)
     {
-        context.Features.Set(call);
+        call.Body.Call = call; // found by way of the body, which costs less than by a feature
         call.Deadline = _deadlines.Get();
         using var over = _drain.Over.UnsafeRegister(static late => ((HttpContext)late!).Abort(), context);
         var isWhole = false;
@@ -278,7 +278,7 @@ internal sealed partial class EngineForwarder : IDisposable
         public override ValueTask TransformRequestAsync(
             HttpContext httpContext, HttpRequestMessage proxyRequest, string destinationPrefix, CancellationToken cancellationToken)
         {
-            var call = httpContext.Features.Get<GatewayCall>()!;
+            var call = ((RequestBody)httpContext.Request.Body).Call!;
             var headers = httpContext.Request.Headers;
             foreach (var name in RequestHeaders)
                 Add(proxyRequest.Headers, name, headers[name]);
@@ -309,7 +309,7 @@ internal sealed partial class EngineForwarder : IDisposable
         {
             if (proxyResponse is null)
                 return ValueTask.FromResult(true);
-            var call = httpContext.Features.Get<GatewayCall>()!;
+            var call = ((RequestBody)httpContext.Request.Body).Call!;
             var headers = httpContext.Response.Headers;
             Copy(proxyResponse.Headers, AnswerHeaders, headers);
             Copy(proxyResponse.Content.Headers, AnswerContentHeaders, headers);

@@ -2,6 +2,7 @@ using System.Buffers;
 using System.Text;
 using System.Text.Json;
 using ModelHost.Common;
+using ModelHost.Gateway.Metering;
 
 namespace ModelHost.Gateway;
 
@@ -35,6 +36,9 @@ internal sealed class RequestBody : Stream
 
     /// <summary>The model that the request asks for.</summary>
     public string Model => _scanner.Model!;
+
+    /// <summary>The call that it belongs to; null: none yet.</summary>
+    public GatewayCall? Call { get; set; }
 
     /// <summary>Whether it asks for a stream, as far as it was read.</summary>
     public bool Streams => _scanner.Streams;

@@ -74,6 +74,6 @@ internal sealed partial class EventClients(
         }
     }
 
-    [LoggerMessage(1401, LogLevel.Information, "A client of /ws at {Address} was dropped: it did not take what was sent to it.")]
+    [LoggerMessage(1451, LogLevel.Information, "A client of /ws at {Address} was dropped: it did not take what was sent to it.")]
     private partial void LogDropped(System.Net.IPAddress? address);
 }
