@@ -52,6 +52,7 @@ internal static class ApiDocument
         ("Nodes", "The machines that run engines, with their GPUs."),
         ("Configs", "Fields of deployments, saved under names."),
         ("API Keys", "Who may use which models."),
+        ("Usage", "What they used: requests and tokens."),
         ("Settings", "What can be changed while ModelHost runs."),
         ("Events", "What has changed, told at once."),
         ("Admin", "What only an administrator does, seldom."),

@@ -8,6 +8,9 @@ namespace ModelHost.IntegrationTests.Pages;
 /// <summary>The pages of a control plane in a real browser.</summary>
 public sealed class BrowserTests(NodeScripts scripts)
 {
+    private static readonly string[] Groups =
+        ["OpenAI", "Backends", "Stores", "Deployments", "Nodes", "Configs", "API Keys", "Usage", "Settings", "Events", "Admin", "Health", "Metrics"];
+
     [Theory]
     [InlineData("swagger")]
     [InlineData("docs")]
@@ -18,7 +21,7 @@ public sealed class BrowserTests(NodeScripts scripts)
         var page = await LookAsync(host, "swagger", fields => fields["path"] = path);
 
         page.GetProperty("title").GetString().ShouldStartWith("ModelHost");
-        Texts(page, "groups").ShouldBe(["OpenAI", "Deployments", "Nodes", "Configs", "Settings", "Events", "Admin", "Health", "Metrics"]);
+        Texts(page, "groups").ShouldBe(Groups);
         Texts(page, "descriptions").ShouldAllBe(text => text.Length > 0);
         Texts(page, "operations").ShouldContain("operations-Nodes-ListNodes");
         Texts(page, "operations").ShouldContain("operations-OpenAI-CreateChatCompletion");
@@ -70,7 +73,7 @@ public sealed class BrowserTests(NodeScripts scripts)
 
         var page = await LookAsync(host, "redoc");
 
-        Texts(page, "menu").ShouldBe(["OpenAI", "Deployments", "Nodes", "Configs", "Settings", "Events", "Admin", "Health", "Metrics"], ignoreOrder: false);
+        Texts(page, "menu").ShouldBe(Groups, ignoreOrder: false);
     }
 
     [Fact]
