@@ -35,7 +35,7 @@ internal sealed partial class NodeChanges(
         await using (var db = await database.OpenAsync(cancellationToken))
         {
             // the write lock is taken here: two requests cannot both find a name free
-            await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
+            await using var transaction = await database.BeginAsync(db, cancellationToken);
             if (await db.Nodes.CountAsync(n => n.IsByHand, cancellationToken) >= MostByHand)
                 return NodeFailures.Full(MostByHand);
             if (await HeldAsync(db, row, cancellationToken) is { } held)
@@ -142,7 +142,7 @@ internal sealed partial class NodeChanges(
         Cordon cordon;
         await using (var db = await database.OpenAsync(cancellationToken))
         {
-            await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
+            await using var transaction = await database.BeginAsync(db, cancellationToken);
             if (await db.Nodes.FirstOrDefaultAsync(n => n.Id == id, cancellationToken) is not { } row)
                 return NodeFailures.NotFound(id);
             if (await changeAsync(db, row) is { } refusal)

@@ -50,7 +50,7 @@ internal sealed class NodeHistory(Database database, TimeProvider time)
     public async Task StoreAsync(DateTimeOffset at, IReadOnlyList<(int NodeId, NodeFigures Figures)> samples, CancellationToken cancellationToken)
     {
         await using var db = await database.OpenAsync(cancellationToken);
-        await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
+        await using var transaction = await database.BeginAsync(db, cancellationToken);
         var nodes = await db.Nodes.Select(n => n.Id).ToHashSetAsync(cancellationToken);
         var rows = samples.Where(sample => nodes.Contains(sample.NodeId))
             .Select(sample => new NodeSample { Key = StoredFigures.KeyOf(sample.NodeId, at), Figures = sample.Figures.ToBytes() }).ToArray();
@@ -98,7 +98,7 @@ internal sealed class NodeHistory(Database database, TimeProvider time)
     {
         var (first, end) = (StoredFigures.FirstOf(node), StoredFigures.KeyOf(node, BeginOf(until)));
         await using var db = await database.OpenAsync(cancellationToken);
-        await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
+        await using var transaction = await database.BeginAsync(db, cancellationToken);
         var rows = await db.NodeSamples.AsNoTracking().Where(row => row.Key >= first && row.Key < end).OrderBy(row => row.Key)
             .Take(RowsAtOnce).ToListAsync(cancellationToken);
         if (rows.Count == 0)

@@ -133,7 +133,7 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Chan
         (row.Uid, row.IsByHand, row.Hostname, row.IpAddress, row.Port) = (uid, false, hostname, address, port);
         if (!db.ChangeTracker.HasChanges())
             return row.Id;
-        await db.SaveChangesAsync(cancellationToken);
+        await database.SaveAsync(db, cancellationToken);
         feed.Publish(Change.Nodes);
         return row.Id;
     }
