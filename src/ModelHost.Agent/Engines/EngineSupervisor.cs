@@ -74,7 +74,7 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
     public static EngineSupervisor Start(SupervisorContext context, IEngineRuntime runtime, EngineLaunch launch)
     {
         var record = RecordOf(context, runtime, launch);
-        var secrets = launch.Env.Where(variable => Redactor.IsSecretName(variable.Key)).Select(variable => variable.Value);
+        var secrets = launch.Env.SelectMany(variable => Redactor.SecretsOf(variable.Key, variable.Value));
         var supervisor = new EngineSupervisor(context, runtime, launch.Recipe, record, launch.EnginePort, launch.EngineKey, secrets);
         (supervisor._engine.Phase, supervisor._engine.Detail) = (EnginePhase.Preparing, "preparing image");
         supervisor.Write(record);

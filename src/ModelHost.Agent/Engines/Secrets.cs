@@ -10,8 +10,18 @@ internal sealed class Redactor(IReadOnlyList<string> secrets)
     // each line of a secret by itself: logs are cleaned line by line
     private readonly string[] _secrets = [.. secrets.SelectMany(s => s.Split('\r', '\n')).Where(s => s.Length >= ShortestSecret).Distinct().OrderByDescending(s => s.Length)];
 
-    /// <summary>Whether the value of a variable of this name is to be kept out of logs.</summary>
-    public static bool IsSecretName(string name) => SecretWords.Any(word => name.Contains(word, StringComparison.OrdinalIgnoreCase));
+    /// <summary>What of a variable's value is to be kept out of logs: all of it if its name says so, else the password of an address.</summary>
+    public static IEnumerable<string> SecretsOf(string name, string value)
+    {
+        if (SecretWords.Any(word => name.Contains(word, StringComparison.OrdinalIgnoreCase)))
+            yield return value;
+        // https_proxy=http://user:password@proxy:3128, DATABASE_URL=...
+        else if (Uri.TryCreate(value, UriKind.Absolute, out var uri) && uri.UserInfo.Split(':', 2) is [_, var password])
+        {
+            yield return password;
+            yield return Uri.UnescapeDataString(password);
+        }
+    }
 
     /// <summary>The line with every secret value masked.</summary>
     public string Clean(string line)

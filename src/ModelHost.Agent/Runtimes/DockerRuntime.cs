@@ -45,7 +45,7 @@ internal sealed class DockerRuntime(
             var image = details.Labels.GetValueOrDefault(ImageLabel, details.ImageName);
             instances.Add(new EngineInstance(details.Id, uid, run, details.Labels[SpecLabel], port, variables[recipe.KeyVariable].LastOrDefault(""),
                 image, await _images.DigestAsync(details.Image, cancellationToken), VersionOf(image),
-                [.. variables.Where(pair => Redactor.IsSecretName(pair.Key)).SelectMany(pair => pair)])
+                [.. variables.SelectMany(pair => pair.SelectMany(value => Redactor.SecretsOf(pair.Key, value)))])
             {
                 Env = EngineInstance.Named(details.Labels[SpecLabel], name => variables[name].LastOrDefault()),
                 Lease = Lease.FromJson(details.Labels.GetValueOrDefault(LeaseLabel)),

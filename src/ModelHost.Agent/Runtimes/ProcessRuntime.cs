@@ -207,7 +207,7 @@ internal sealed class ProcessRuntime(NodeIdentity identity, NodeOptions options,
         var variables = Libc.Environment(sidecar.IsAlive ? sidecar.Pid!.Value : 0);
         var recipe = BackendCatalogue.BuiltIn.GetValueOrDefault(LaunchSpec.FromJson(sidecar.Spec)?.Backend ?? "");
         var found = Instance(sidecar, variables.GetValueOrDefault(recipe?.KeyVariable ?? "", ""),
-            [.. variables.Where(variable => Redactor.IsSecretName(variable.Key)).Select(variable => variable.Value)]);
+            [.. variables.SelectMany(variable => Redactor.SecretsOf(variable.Key, variable.Value))]);
         return found with
         {
             Env = EngineInstance.Named(sidecar.Spec, variables.GetValueOrDefault),

@@ -67,5 +67,14 @@ public sealed class RunLogTests : IDisposable
         lines[1].ShouldEndWith("] ********");
     }
 
+    [Theory]
+    [InlineData("HF_TOKEN", "hf_abcdef", "hf_abcdef")]
+    [InlineData("https_proxy", "http://site:pass%40word@proxy:3128", "pass%40word,pass@word")]
+    [InlineData("https_proxy", "http://proxy:3128", "")]
+    [InlineData("HTTP_PROXY", "http://site@proxy:3128", "")]
+    [InlineData("HF_HOME", "/models", "")]
+    public void The_secrets_of_a_variable_are_told_by_its_name_or_are_the_password_of_its_address(string name, string value, string secrets) =>
+        string.Join(',', Redactor.SecretsOf(name, value)).ShouldBe(secrets);
+
     private RunLog Open(string secret = "", long maxBytes = 1024 * 1024) => new(LogFile, maxBytes, new Redactor([secret]), TimeProvider.System);
 }
