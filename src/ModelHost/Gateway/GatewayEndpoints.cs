@@ -62,8 +62,13 @@ internal static class GatewayEndpoints
         MapForwarded<SpeechRequest>(
             routes.MapGroup("").WithTags("OpenAI").ForInference().WithMetadata(OpenAiRoute.Instance, new BodyLimit(limit)), forward,
             new("/tts", "/v1/audio/speech", BodyKind.Json, AnswerShape.Other), "TextToSpeech", "Speak a text, as LocalAI's clients ask.");
-        group.MapGet("/models", Models).WithName("ListModels").WithSummary("List the models that can be asked for.");
-        group.MapGet("/models/{**model}", Model).WithName("GetModel").WithSummary("Read one of the models that can be asked for.")
+        var models = group.MapGroup("").AddEndpointFilter(static (invocation, next) =>
+        {
+            invocation.HttpContext.Response.Headers[RequestId.Header] = RequestId.Of(invocation.HttpContext);
+            return next(invocation);
+        });
+        models.MapGet("/models", Models).WithName("ListModels").WithSummary("List the models that can be asked for.");
+        models.MapGet("/models/{**model}", Model).WithName("GetModel").WithSummary("Read one of the models that can be asked for.")
             .Produces<ModelCard>().Produces<OpenAiErrorBody>(StatusCodes.Status403Forbidden).Produces<OpenAiErrorBody>(StatusCodes.Status404NotFound);
         group.Map("/{**path}", NoRoute).ExcludeFromDescription();
     }

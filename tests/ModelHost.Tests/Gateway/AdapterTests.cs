@@ -41,6 +41,22 @@ public sealed class AdapterTests
         (await taken.Content.ReadFromJsonAsync<JsonElement>(Ct)).GetProperty("code").GetString().ShouldBe("deployment.name_taken");
     }
 
+    [Theory]
+    [InlineData("/v1/models")]
+    [InlineData("/v1/models/nobody")]
+    public async Task The_lists_say_what_their_request_is_called(string path)
+    {
+        await using var host = await ControlPlane.StartAsync();
+        using var request = new HttpRequestMessage(HttpMethod.Get, path);
+        request.Headers.Add("X-Request-Id", "mine");
+
+        using var answer = await host.Client.SendAsync(request, Ct);
+        using var unnamed = await host.Client.GetAsync(new Uri(path, UriKind.Relative), Ct);
+
+        answer.Headers.GetValues("X-Request-Id").ShouldBe(["mine"]);
+        unnamed.Headers.GetValues("X-Request-Id").ShouldHaveSingleItem().ShouldNotBeEmpty();
+    }
+
     [Fact]
     public async Task A_model_in_an_allowed_folder_is_served_by_its_path()
     {
