@@ -96,7 +96,7 @@ internal sealed partial class ClusterService(
         var deployments = 0;
         await links.RemoveAsync(row.Uid, async () =>
         {
-            await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
+            await using var transaction = await database.BeginAsync(db, cancellationToken);
             deployments = await db.Deployments.Where(deployment => deployment.NodeId == id).ExecuteDeleteAsync(cancellationToken);
             await NodeHistory.ForgetAsync(db, id, cancellationToken);
             await db.Nodes.Where(node => node.Id == id).ExecuteDeleteAsync(cancellationToken);

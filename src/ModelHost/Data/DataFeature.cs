@@ -91,7 +91,7 @@ internal sealed class Database(IDbContextFactory<SqliteModelHostDbContext> conte
     public void Dispose() => _writer.Dispose();
 
     /// <summary>Brings the schema up to date, in WAL mode.</summary>
-    /// <exception cref="DataFolderException">The file is damaged, or is no database.</exception>
+    /// <exception cref="DataFolderException">The file is damaged, or is no database, or a newer build has changed its schema.</exception>
     public async Task MigrateAsync(CancellationToken cancellationToken)
     {
         await using var db = await contexts.CreateDbContextAsync(cancellationToken);
@@ -101,6 +101,11 @@ internal sealed class Database(IDbContextFactory<SqliteModelHostDbContext> conte
             await db.Database.ExecuteSqlRawAsync("PRAGMA journal_mode=WAL", cancellationToken);
             // the provider's lock outlives a process that is killed while it holds it, and would be waited for without end; the folder has one owner
             await db.Database.ExecuteSqlRawAsync("DROP TABLE IF EXISTS \"__EFMigrationsLock\"", cancellationToken);
+            var known = db.Database.GetMigrations().ToHashSet(StringComparer.Ordinal);
+            // what a newer build has made of it may be read wrongly, and written over
+            if ((await db.Database.GetAppliedMigrationsAsync(cancellationToken)).FirstOrDefault(applied => !known.Contains(applied)) is { } newer)
+                throw new DataFolderException($"the database {db.Database.GetDbConnection().DataSource} was made by a newer version of ModelHost (it has the change "
+                    + $"{newer}). Start that version, or put a copy back from before the upgrade");
             await db.Database.MigrateAsync(cancellationToken);
         }
         catch (SqliteException e) when (e.SqliteErrorCode is Corrupt or NotADatabase)

@@ -99,6 +99,26 @@ public sealed class DatabaseTests
     }
 
     [Fact]
+    public async Task What_a_newer_version_made_of_the_database_is_left_to_it()
+    {
+        using var node = new TestNode();
+        await using (await ControlPlane.StartAsync(node, configure: ScriptedNode.WithoutLocalNode))
+        {
+        }
+        await using (var db = new SqliteConnection($"Data Source={Path.Combine(node.Data, "modelhost.db")};Pooling=false"))
+        {
+            await db.OpenAsync(Ct);
+            await using var command = db.CreateCommand();
+            command.CommandText = """INSERT INTO "__EFMigrationsHistory" VALUES ('29990101000000_Later', '99.0.0')""";
+            await command.ExecuteNonQueryAsync(Ct);
+        }
+
+        var failure = await Should.ThrowAsync<DataFolderException>(() => ControlPlane.StartAsync(node, configure: ScriptedNode.WithoutLocalNode));
+
+        failure.Message.ShouldContain("was made by a newer version of ModelHost (it has the change 29990101000000_Later)");
+    }
+
+    [Fact]
     public async Task A_process_that_was_killed_while_it_held_the_lock_of_the_schema_holds_up_no_start()
     {
         using var node = new TestNode();
