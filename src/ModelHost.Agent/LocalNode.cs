@@ -119,7 +119,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         _kept.Remove(runId);
         RunLog.DeleteOlder(Path.GetDirectoryName(LogPath(deploymentUid, runId))!, KeptRuns - 1);
         Track(EngineSupervisor.Start(
-            _context, runtime, new EngineLaunch(deploymentUid, runId, spec, recipe, env, latestVersion, FreePort(), key, lease)));
+            _context, runtime, new EngineLaunch(deploymentUid, runId, spec, recipe, env, latestVersion, FreePort(spec), key, lease)));
     }
 
     /// <inheritdoc/>
@@ -286,9 +286,10 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         await engine.DisposeAsync();
     }
 
-    private int FreePort()
+    private int FreePort(LaunchSpec spec)
     {
-        var taken = _engines.Values.Select(engine => engine.EnginePort).ToHashSet();
+        // nor any public one, of which some may not be listened on yet
+        var taken = _engines.Values.SelectMany(engine => ((int[])[engine.EnginePort, LaunchSpec.FromJson(engine.Peek().LaunchSpec)?.Port ?? 0])).Append(spec.Port).ToHashSet();
         var range = _options.EnginePortLast - _options.EnginePortFirst + 1;
         // not always from the first one: another ModelHost on this machine may look at the same moment
         var begin = RandomNumberGenerator.GetInt32(range);

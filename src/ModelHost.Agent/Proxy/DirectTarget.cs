@@ -24,9 +24,13 @@ internal enum DirectState
 internal sealed record DirectTarget(int Port, string RunId, ModelRoute Route, DirectState State)
 {
     /// <summary>Makes one; null: the run has no port, or its spec is of an unknown version.</summary>
-    public static DirectTarget? Of(string deploymentUid, string runId, string specJson, string engineUrl, string engineKey, DirectState state) =>
-        LaunchSpec.FromJson(specJson) is not { Port: > 0 } spec ? null : new(spec.Port, runId,
-            new ModelRoute(spec.DeploymentId, DeploymentStatus.Running, spec.ServedModelName, spec.ModelName, [.. spec.LoraModules.Select(lora => lora.Name)],
-                spec.Owner, default, engineUrl.Length > 0 ? new Uri(engineUrl) : null, engineKey) { DeploymentUid = deploymentUid },
-            state);
+    public static DirectTarget? Of(string deploymentUid, string runId, string specJson, string engineUrl, string engineKey, DirectState state)
+    {
+        if (LaunchSpec.FromJson(specJson) is not { Port: > 0 } spec)
+            return null;
+        var route = new ModelRoute(
+            spec.DeploymentId, DeploymentStatus.Running, spec.ServedModelName, spec.ModelName, [.. spec.LoraModules.Select(lora => lora.Name)], spec.Owner, default,
+            engineUrl.Length > 0 ? new Uri(engineUrl) : null, engineKey);
+        return new DirectTarget(spec.Port, runId, route with { DeploymentUid = deploymentUid }, state);
+    }
 }

@@ -124,6 +124,9 @@ public sealed class NodeRoleTests : IDisposable
             using var client = new HttpClient { BaseAddress = first.Url };
             await client.StatusAsync(await client.StartModelAsync(Api.StartRequest(await client.NodeAsync("process"), port)), "running");
             await DirectlyServedAsync(direct);
+            var metrics = await Deadline.UntilAsync(() => client.GetStringAsync(new Uri("/metrics", UriKind.Relative), Ct), page => page.Contains("modelhost_direct_request_duration_seconds_count{", StringComparison.Ordinal));
+            metrics.ShouldContain("modelhost_direct_active_requests{deployment=\"1\",model=\"demo/tiny-chat\"} 0");
+            metrics.ShouldContain("modelhost_direct_request_duration_seconds_count{model=\"demo/tiny-chat\",route=\"/v1/chat/completions\",status=\"200\"} ");
             (await first.StopAsync()).ShouldBe(0);
         }
 

@@ -30,7 +30,7 @@ internal sealed class ProxyAlone : IAsyncDisposable
         _services = new ServiceCollection().AddLogging(logging => logging.AddProvider(Log)).AddMetrics().AddHttpForwarder().BuildServiceProvider();
         var options = new NodeOptions { DirectListen = "127.0.0.1", DirectAccess = access, DrainTimeout = drain ?? TimeSpan.FromSeconds(30) };
         Proxy = new NodeProxy(new NodeIdentity("cluster", "node", surroundings.Data), options, _services.GetRequiredService<IHttpForwarder>(),
-            _services.GetRequiredService<IMeterFactory>(), TimeProvider.System, _services.GetRequiredService<ILoggerFactory>());
+            Meters, TimeProvider.System, _services.GetRequiredService<ILoggerFactory>());
         var builder = WebApplication.CreateSlimBuilder();
         builder.Logging.ClearProviders();
         builder.WebHost.UseUrls("http://127.0.0.1:0");
@@ -52,6 +52,9 @@ internal sealed class ProxyAlone : IAsyncDisposable
     public int Port { get; }
 
     public HttpClient Client { get; }
+
+    /// <summary>Makes what it counts with.</summary>
+    public IMeterFactory Meters => _services.GetRequiredService<IMeterFactory>();
 
     /// <summary>What it logs.</summary>
     public LogLines Log { get; } = new();
