@@ -46,8 +46,8 @@ internal static class Agents
             var statuses = (await client.JsonAsync("/api/nodes")).EnumerateArray().GroupBy(node => node.GetProperty("status").GetString()).Select(group => $"{group.Count()} {group.Key}");
             Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"""
                 {Environment.ProcessorCount} cores, .NET {Environment.Version}; {count} agents that report every 5 s, with heartbeats every 8 to 10 s
-                control plane: {cpu:0.000} cores, {memory:0} MiB, {bytes:0} bytes on loopback per node and minute; a change of a node shows in the API after {median:0} ms (p50), {longest:0} ms (max of {Changes})
-                with one that swallows everything: {cpuWith:0.000} cores; a change of another shows after {medianWith:0} ms (p50), {longestWith:0} ms (max) ({string.Join(", ", statuses)})
+                control plane: {cpu:0.000} cores, {memory:0} MiB, {bytes:0} bytes on loopback per node and minute; a change of a node shows in the API after {median:0.0} ms (p50), {longest:0} ms (max of {Changes})
+                with one that swallows everything: {cpuWith:0.000} cores; a change of another shows after {medianWith:0.0} ms (p50), {longestWith:0} ms (max) ({string.Join(", ", statuses)})
                 """));
             return 0;
         }
@@ -70,9 +70,10 @@ internal static class Agents
     private static async Task<(double Median, double Longest)> DelaysAsync(HttpClient client, List<Agent> agents, Dictionary<string, int> ids)
     {
         var delays = new List<double>();
+        var begin = Guid.NewGuid();
         for (var i = 0; i < Changes; i++)
         {
-            var (agent, driver) = (agents[i * 7 % agents.Count], $"driver {i}");
+            var (agent, driver) = (agents[i * 7 % agents.Count], $"{begin} {i}");
             var clock = Stopwatch.StartNew();
             agent.Node.Drive(driver);
             while ((await client.JsonAsync($"/api/nodes/{ids[agent.Name]}")).GetProperty("gpu_driver").GetString() != driver && clock.Elapsed < Measured)

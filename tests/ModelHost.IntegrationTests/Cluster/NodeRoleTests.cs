@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Net;
 using System.Net.Http.Json;
+using System.Text.Json;
 using ModelHost.Agent.Runtimes;
 using ModelHost.TestKit;
 
@@ -89,7 +90,7 @@ public sealed class NodeRoleTests : IDisposable
         await kill.WaitForExitAsync(Ct);
     }
 
-    private static Task StatusAsync(HttpClient client, string status) =>
+    private static Task<JsonElement> StatusAsync(HttpClient client, string status) =>
         Deadline.UntilAsync(() => client.JsonAsync("/api/nodes"), nodes => nodes[0].GetProperty("status").GetString() == status, 120, $"the node to be {status}");
 
     [Fact]

@@ -185,7 +185,8 @@ public sealed class RemoteNodeTests
         var (first, second) = ((await made.Content.ReadFromJsonAsync<JsonElement>(Ct)).Id(), (await never.Content.ReadFromJsonAsync<JsonElement>(Ct)).Id());
         using var cordoned = await cluster.Host.Client.PostAsJsonAsync($"/api/nodes/{first}/maintenance", new { enabled = true }, Ct);
 
-        await using var agent = await NodeAgent.StartAsync(cluster.Join, await cluster.TokenAsync(), time: cluster.Clock, port: port);
+        var token = await cluster.TokenAsync(); // which opens the listener
+        await using var agent = await NodeAgent.StartAsync(cluster.Join, token, time: cluster.Clock, port: port);
         var joined = await cluster.StatusAsync("gpu-1", "maintenance");
         await Deadline.UntilAsync(() => cluster.NodeAsync("gpu-1"), node => node?.Text("agent_version") is not null);
         var other = await cluster.StatusAsync("gpu-2", "unknown");
