@@ -15,6 +15,7 @@ internal sealed partial class NodeWatch(NodeHandle node, LiveSettings settings, 
     private static readonly TimeSpan FirstDeadline = TimeSpan.FromSeconds(10);
     // how late a sign may come on a stream that is open
     private static readonly TimeSpan Grace = TimeSpan.FromSeconds(5);
+    private static readonly TimeSpan Spacing = TimeSpan.FromMilliseconds(20);
     private static readonly TimeSpan FirstPause = TimeSpan.FromMilliseconds(250);
 
     // a stream that ends after this many has worked
@@ -88,6 +89,8 @@ internal sealed partial class NodeWatch(NodeHandle node, LiveSettings settings, 
                 node.Heard(heard.Take(update), time.GetUtcNow());
                 if (heard.Updates == 1 || IsNews(update))
                     node.Wake();
+                // a node that never stops telling is read no faster than this, and the transport holds it back
+                await Task.Delay(Spacing, time, over.Token);
             }
             throw new IOException("the node ended its reports");
         }
