@@ -6,6 +6,7 @@ using Microsoft.Extensions.Logging;
 using ModelHost.Agent.Engines;
 using ModelHost.Agent.Gpus;
 using ModelHost.Agent.Proxy;
+using ModelHost.Agent.Reports;
 using ModelHost.Agent.Runtimes;
 using ModelHost.Core.Backends;
 using ModelHost.Core.Deployments;
@@ -168,7 +169,13 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     }
 
     /// <inheritdoc/>
-    public Task<NodeReport> ReportAsync(ReportRequest request, CancellationToken cancellationToken)
+    public Task<NodeReport> ReportAsync(ReportRequest request, CancellationToken cancellationToken) => Task.FromResult(Report());
+
+    /// <inheritdoc/>
+    public IAsyncEnumerable<ReportUpdate> WatchAsync(WatchRequest request, CancellationToken cancellationToken) =>
+        ReportUpdates.ReadAsync(Report, ChangedAsync, request, _time, cancellationToken);
+
+    private NodeReport Report()
     {
         var report = new NodeReport
         {
@@ -191,7 +198,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         foreach (var engine in report.Engines)
             engine.Processes = _processes.Current.GetValueOrDefault(engine.RunId);
         ReportPorts(report);
-        return Task.FromResult(report);
+        return report;
     }
 
     /// <inheritdoc/>
@@ -220,8 +227,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         return LogPieces.ReadAsync(parts, cancellationToken);
     }
 
-    /// <inheritdoc/>
-    public Task ChangedAsync(CancellationToken cancellationToken)
+    private Task ChangedAsync(CancellationToken cancellationToken)
     {
         lock (_lock)
             return _changed.Task.WaitAsync(cancellationToken).ContinueWith(static _ => { }, TaskScheduler.Default);

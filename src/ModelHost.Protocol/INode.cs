@@ -29,8 +29,11 @@ public interface INode
     /// <summary>The whole log of a run as it stands when it is asked for, oldest first; none if there is no log. <c>Tail</c> does not count.</summary>
     IAsyncEnumerable<LogPiece> LogFileAsync(LogsRequest request, CancellationToken cancellationToken);
 
-    /// <summary>Completes when something changes after this call, so that a loop that asks first and then reads the report can look early; never fails.</summary>
-    Task ChangedAsync(CancellationToken cancellationToken);
+    /// <summary>
+    /// What the node knows, as it changes: first a whole report, then what is new, at once where something happened, and otherwise as often as asked for,
+    /// where nothing is new too. A slow reader misses nothing but states that have passed. It does not end by itself: the end of it is the node's.
+    /// </summary>
+    IAsyncEnumerable<ReportUpdate> WatchAsync(WatchRequest request, CancellationToken cancellationToken);
 
     /// <summary>Whether something on the node could listen on a port now, on any address; ports outside of 1 to 65535 make no sense.</summary>
     Task<PortReply> CheckPortAsync(PortRequest request, CancellationToken cancellationToken);

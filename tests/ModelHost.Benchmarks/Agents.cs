@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Globalization;
 using System.Net;
 using System.Net.Http.Json;
@@ -15,6 +16,7 @@ namespace ModelHost.Benchmarks;
 /// <summary>Many agents that only report, over real TLS: what the control plane pays for them, and what one that swallows everything costs the others.</summary>
 internal static class Agents
 {
+    private const int Changes = 300;
     private static readonly TimeSpan Settling = TimeSpan.FromSeconds(30), Measured = TimeSpan.FromSeconds(30);
 
     /// <summary>Runs the control plane as a process of its own and the agents in this one.</summary>
@@ -32,17 +34,20 @@ internal static class Agents
             await Deadline.UntilAsync(() => client.JsonAsync("/api/nodes"),
                 nodes => nodes.EnumerateArray().Count(node => node.GetProperty("status").GetString() == "online") == count, 120, "all nodes to be online");
             await Task.Delay(Settling);
-            var (cpu, memory, gap) = await MeasureAsync(host, agents);
+            var ids = (await client.JsonAsync("/api/nodes")).EnumerateArray().ToDictionary(node => node.GetProperty("hostname").GetString()!, node => node.GetProperty("id").GetInt32());
+            var (cpu, memory, bytes) = await MeasureAsync(host, agents.Count);
+            var (median, longest) = await DelaysAsync(client, agents, ids);
             using var hole = new TcpListener(IPAddress.Loopback, 0);
             hole.Start(1);
             await agents[0].SwallowAsync(((IPEndPoint)hole.LocalEndpoint).Port);
             await Task.Delay(Settling);
-            var (cpuWith, _, gapWith) = await MeasureAsync(host, agents[1..]);
+            var (cpuWith, _, _) = await MeasureAsync(host, agents.Count - 1);
+            var (medianWith, longestWith) = await DelaysAsync(client, agents[1..], ids);
             var statuses = (await client.JsonAsync("/api/nodes")).EnumerateArray().GroupBy(node => node.GetProperty("status").GetString()).Select(group => $"{group.Count()} {group.Key}");
             Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"""
-                {Environment.ProcessorCount} cores, .NET {Environment.Version}; {count} agents, each looked at every 5 s, with heartbeats every 8 to 10 s
-                control plane: {cpu:0.000} cores, {memory:0} MiB; longest time between two looks at a node: p50 {gap.Median:0.00} s, max {gap.Max:0.00} s
-                with one that swallows everything: {cpuWith:0.000} cores; the others: p50 {gapWith.Median:0.00} s, max {gapWith.Max:0.00} s ({string.Join(", ", statuses)})
+                {Environment.ProcessorCount} cores, .NET {Environment.Version}; {count} agents that report every 5 s, with heartbeats every 8 to 10 s
+                control plane: {cpu:0.000} cores, {memory:0} MiB, {bytes:0} bytes on loopback per node and minute; a change of a node shows in the API after {median:0.0} ms (p50), {longest:0} ms (max of {Changes})
+                with one that swallows everything: {cpuWith:0.000} cores; a change of another shows after {medianWith:0.0} ms (p50), {longestWith:0} ms (max) ({string.Join(", ", statuses)})
                 """));
             return 0;
         }
@@ -52,15 +57,38 @@ internal static class Agents
         }
     }
 
-    private static async Task<(double Cores, double Mib, (double Median, double Max) Gap)> MeasureAsync(ModelHostProcess host, List<Agent> agents)
+    private static async Task<(double Cores, double Mib, double Bytes)> MeasureAsync(ModelHostProcess host, int agents)
     {
-        agents.ForEach(agent => agent.Node.LongestGap());
-        using var process = System.Diagnostics.Process.GetProcessById(host.Id);
-        var before = process.TotalProcessorTime;
+        using var process = Process.GetProcessById(host.Id);
+        var (before, sent) = (process.TotalProcessorTime, LoopbackBytes());
         await Task.Delay(Measured);
         process.Refresh();
-        var gaps = agents.Select(agent => agent.Node.LongestGap().TotalSeconds).Order().ToArray();
-        return ((process.TotalProcessorTime - before) / Measured, process.WorkingSet64 / 1048576.0, (gaps[gaps.Length / 2], gaps[^1]));
+        return ((process.TotalProcessorTime - before) / Measured, process.WorkingSet64 / 1048576.0, (LoopbackBytes() - sent) / Measured.TotalMinutes / agents);
+    }
+
+    /// <summary>Milliseconds from a change on a node to the answer of the API that shows it, of one node after the other.</summary>
+    private static async Task<(double Median, double Longest)> DelaysAsync(HttpClient client, List<Agent> agents, Dictionary<string, int> ids)
+    {
+        var delays = new List<double>();
+        var begin = Guid.NewGuid();
+        for (var i = 0; i < Changes; i++)
+        {
+            var (agent, driver) = (agents[i * 7 % agents.Count], $"{begin} {i}");
+            var clock = Stopwatch.StartNew();
+            agent.Node.Drive(driver);
+            while ((await client.JsonAsync($"/api/nodes/{ids[agent.Name]}")).GetProperty("gpu_driver").GetString() != driver && clock.Elapsed < Measured)
+                await Task.Delay(1);
+            delays.Add(clock.Elapsed.TotalMilliseconds);
+        }
+        delays.Sort();
+        return (delays[Changes / 2], delays[^1]);
+    }
+
+    /// <summary>Everything that was sent to this machine by itself, headers of TCP and IP included: in a network namespace of its own, what is measured alone.</summary>
+    private static double LoopbackBytes()
+    {
+        var loopback = File.ReadLines("/proc/net/dev").Single(line => line.TrimStart().StartsWith("lo:", StringComparison.Ordinal));
+        return double.Parse(loopback.Split(':')[1].Split(' ', StringSplitOptions.RemoveEmptyEntries)[0], CultureInfo.InvariantCulture);
     }
 
     private sealed class Agent : IAsyncDisposable
@@ -73,8 +101,10 @@ internal static class Agents
         private Agent(string name)
         {
             _folder = DataFolder.Open(_data.FullName);
-            Node = new Fleet.FleetNode(name, []);
+            (Name, Node) = (name, new Fleet.FleetNode(name, []));
         }
+
+        public string Name { get; }
 
         public Fleet.FleetNode Node { get; }
 

@@ -1,6 +1,8 @@
 using System.Diagnostics;
 using System.Globalization;
+using System.Threading.Channels;
 using Microsoft.Extensions.DependencyInjection;
+using ModelHost.Agent.Reports;
 using ModelHost.Core.Deployments;
 using ModelHost.Data;
 using ModelHost.Features.Deployments;
@@ -32,10 +34,10 @@ internal static class Fleet
         var actors = links.Select(link => ActivatorUtilities.CreateInstance<NodeActor>(host.Services, link.Handle, Random.Shared).RunAsync(end.Token)).ToArray();
         await Task.Delay(Settling);
 
-        var (reports, cpu) = (links.Sum(link => link.Node.Reports), Cpu());
+        var (passed, cpu) = (links.Sum(link => link.Handle.Passes), Cpu());
         await Task.Delay(Measured);
-        (reports, cpu) = (links.Sum(link => link.Node.Reports) - reports, Cpu() - cpu);
-        var passes = reports / (double)nodes;
+        (passed, cpu) = (links.Sum(link => link.Handle.Passes) - passed, Cpu() - cpu);
+        var passes = passed / (double)nodes;
 
         for (var i = 0; i < WarmUp; i++)
             await ListAsync(host.Client);
@@ -123,29 +125,44 @@ internal static class Fleet
     /// <summary>A node whose engines are all ready.</summary>
     internal sealed class FleetNode(string hostname, Deployment[] rows) : INode
     {
+        private readonly Channel<bool> _changes = Channel.CreateUnbounded<bool>();
+        private volatile string _driver = "";
         private int _reports;
-        private long _last;
-        private long _longest;
 
-        /// <summary>How often it was asked.</summary>
-        public int Reports => _reports;
-
-        /// <summary>The longest time between two questions since it was last asked for that.</summary>
-        public TimeSpan LongestGap()
+        /// <summary>Lets it have another driver, and say so at once.</summary>
+        public void Drive(string version)
         {
-            Interlocked.Exchange(ref _last, 0);
-            return TimeSpan.FromTicks(Interlocked.Exchange(ref _longest, 0));
+            _driver = version;
+            _changes.Writer.TryWrite(true);
         }
 
-        public Task<NodeReport> ReportAsync(ReportRequest request, CancellationToken cancellationToken)
+        public Task<NodeReport> ReportAsync(ReportRequest request, CancellationToken cancellationToken) => Task.FromResult(Report());
+
+        public IAsyncEnumerable<ReportUpdate> WatchAsync(WatchRequest request, CancellationToken cancellationToken) =>
+            ReportUpdates.ReadAsync(Report, token => _changes.Reader.ReadAsync(token).AsTask(), request, TimeProvider.System, cancellationToken);
+
+        private NodeReport Report()
         {
             var count = Interlocked.Increment(ref _reports);
             var now = TimeProvider.System.GetUtcNow().Ticks;
-            if (Interlocked.Exchange(ref _last, now) is > 0 and var before)
-                Interlocked.Exchange(ref _longest, Math.Max(_longest, now - before));
-            var report = new NodeReport { NodeId = hostname, Hostname = hostname, AgentVersion = "0.1.0", Disk = new Disk { TotalBytes = 1L << 40, FreeBytes = 1L << 39 } };
+            var report = new NodeReport { NodeId = hostname, Hostname = hostname, AgentVersion = "0.1.0", GpuDriver = _driver, Disk = new Disk { TotalBytes = 1L << 40, FreeBytes = 1L << 39 } };
             report.Runtimes.Add("docker");
-            report.Gpus.AddRange(Enumerable.Range(0, GpusPerNode).Select(i => new Gpu { Index = i, Uuid = $"GPU-{hostname}-{i}", Name = "NVIDIA H100 80GB HBM3", MemoryTotalBytes = 80L << 30, MemoryUsedBytes = 40L << 30 }));
+            // figures of a node at work: no two readings are the same
+            var seconds = now / (double)TimeSpan.TicksPerSecond;
+            (report.Cpu, report.Memory) = (new Cpu { Count = 64, Percent = seconds % 100 }, new Memory { TotalBytes = 512L << 30, AvailableBytes = (256L << 30) + (now % (1 << 30)) });
+            report.Gpus.AddRange(Enumerable.Range(0, GpusPerNode).Select(i => new Gpu
+            {
+                Index = i,
+                Uuid = $"GPU-{hostname}-0000-0000-00000000000{i}",
+                Name = "NVIDIA H100 80GB HBM3",
+                Source = "nvidia-smi",
+                MemoryTotalBytes = 80L << 30,
+                MemoryUsedBytes = (40L << 30) + ((now >> 20) % 1024 << 20),
+                UtilizationPercent = (int)((seconds + i) % 100),
+                TemperatureCelsius = 60 + (int)((seconds + i) % 10),
+                PowerWatts = 300 + (seconds % 100),
+                ReadAt = seconds,
+            }));
             report.Engines.AddRange(rows.Select((row, i) => new Engine
             {
                 DeploymentUid = row.Uid,
@@ -159,7 +176,7 @@ internal static class Fleet
                 ReadyAt = row.CreatedAt.ToUnixTimeSeconds(),
                 Metrics = new EngineMetrics { PromptTokens = i % BusyOneIn == 0 ? 100 * count : 0, GenerationTokens = i % BusyOneIn == 0 ? 50 * count : 0, Requests = i % BusyOneIn == 0 ? count : 0 },
             }));
-            return Task.FromResult(report);
+            return report;
         }
 
         public Task<StartReply> StartAsync(StartRequest request, CancellationToken cancellationToken) => Task.FromResult(new StartReply());
@@ -177,8 +194,5 @@ internal static class Fleet
         public Task<PortReply> CheckPortAsync(PortRequest request, CancellationToken cancellationToken) => Task.FromResult(new PortReply { Available = true });
 
         public Task<AccessReply> AccessAsync(AccessRequest request, CancellationToken cancellationToken) => Task.FromResult(new AccessReply());
-
-        public Task ChangedAsync(CancellationToken cancellationToken) =>
-            Task.Delay(Timeout.InfiniteTimeSpan, cancellationToken).ContinueWith(_ => { }, CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
     }
 }

@@ -35,22 +35,24 @@ internal sealed class EngineProbe : IDisposable
         }
     }
 
-    /// <summary>The engine's counters; null: it did not tell.</summary>
-    public async Task<EngineCounters?> CountersAsync(BackendRecipe recipe, int port, string key, CancellationToken cancellationToken)
+    /// <summary>The engine's counters; null: it did not tell, for the reason given, or has none.</summary>
+    public async Task<(EngineCounters? Counters, string Fault)> CountersAsync(BackendRecipe recipe, int port, string key, CancellationToken cancellationToken)
     {
         if (recipe.MetricsPath.Length == 0)
-            return null;
+            return (null, "");
         try
         {
             using var request = new HttpRequestMessage(HttpMethod.Get, Url(port, recipe.MetricsPath));
             request.Headers.Authorization = new("Bearer", key);
             using var answer = await _http.SendAsync(request, cancellationToken);
-            return answer.StatusCode == HttpStatusCode.OK
-                ? EngineCounters.Parse(recipe.Metrics, await answer.Content.ReadAsStringAsync(cancellationToken)) : null;
+            if (answer.StatusCode != HttpStatusCode.OK)
+                return (null, $"the engine answered {(int)answer.StatusCode}");
+            var counters = EngineCounters.Parse(recipe.Metrics, await answer.Content.ReadAsStringAsync(cancellationToken));
+            return (counters, counters is null ? "none of its counters is on its page" : "");
         }
         catch (Exception e) when (IsSilence(e, cancellationToken))
         {
-            return null;
+            return (null, e is OperationCanceledException ? $"no answer within {Deadline.TotalSeconds:0} s" : e.GetBaseException().Message);
         }
     }
 

@@ -260,8 +260,7 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
         using var linked = CancellationTokenSource.CreateLinkedTokenSource(deadline.Token, _shutdown.Token);
         try
         {
-            if (await _context.Probe.CountersAsync(_recipe, instance.EnginePort, instance.EngineKey, linked.Token) is { } counters)
-                Change(engine => engine.Metrics = ToMetrics(counters, new EngineRates(null, null, null, null)));
+            await CountAsync(new EngineMeter(_context.Probe, _recipe, instance, _context.Time), linked.Token);
         }
         catch (OperationCanceledException) when (!_shutdown.IsCancellationRequested)
         {
@@ -371,16 +370,10 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
             Keep(record => record.ReadyAt is null ? record with { ReadyAt = now, Lease = record.Lease.CountedFrom(now) } : record);
             Change(engine => (engine.Phase, engine.Detail) = (EnginePhase.Ready, ""));
             LogReady(RunId);
-            var meter = new EngineRateMeter();
-            var began = _context.Time.GetTimestamp();
+            var meter = new EngineMeter(_context.Probe, _recipe, instance, _context.Time);
             while (true)
             {
-                if (await _context.Probe.CountersAsync(_recipe, instance.EnginePort, instance.EngineKey, cancellationToken) is { } counters)
-                {
-                    var rates = meter.Next(counters, _context.Time.GetElapsedTime(began));
-                    lock (_lock)
-                        _engine.Metrics = ToMetrics(counters, rates);
-                }
+                await CountAsync(meter, cancellationToken);
                 _log.Mark();
                 await Task.Delay(_context.Options.MetricsInterval, _context.Time, cancellationToken);
             }
@@ -390,27 +383,15 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
         }
     }
 
-    private static EngineMetrics ToMetrics(EngineCounters counters, EngineRates rates)
+    private async Task CountAsync(EngineMeter meter, CancellationToken cancellationToken)
     {
-        var metrics = new EngineMetrics
-        {
-            PromptTokens = counters.PromptTokens ?? 0,
-            GenerationTokens = counters.GenerationTokens ?? 0,
-            Requests = counters.Requests ?? 0,
-        };
-        if (counters.RequestsRunning is { } running)
-            metrics.RequestsRunning = running;
-        if (counters.RequestsWaiting is { } waiting)
-            metrics.RequestsWaiting = waiting;
-        if (rates.PromptTps is { } promptTps)
-            metrics.PromptTps = promptTps;
-        if (rates.GenerationTps is { } generationTps)
-            metrics.GenerationTps = generationTps;
-        if (rates.PromptThroughput is { } promptThroughput)
-            metrics.PromptThroughput = promptThroughput;
-        if (rates.GenerationThroughput is { } generationThroughput)
-            metrics.GenerationThroughput = generationThroughput;
-        return metrics;
+        var before = _engine.Metrics;
+        var metrics = await meter.NextAsync(before, cancellationToken);
+        lock (_lock)
+            _engine.Metrics = metrics;
+        // whoever waits for its last request need not wait for the next report too
+        if (EngineMeter.IsBusy(metrics) != EngineMeter.IsBusy(before))
+            _context.Changed();
     }
 
     private void Started(EngineInstance instance)

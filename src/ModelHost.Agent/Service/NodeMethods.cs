@@ -33,7 +33,10 @@ public static class NodeMethods
     /// <summary><see cref="INode.LogFileAsync"/>.</summary>
     public static RpcMethod<LogsRequest, LogPiece> LogFile { get; } = Method("LogFile", LogsRequest.Parser, LogPiece.Parser);
 
-    /// <summary><see cref="INode.ChangedAsync"/>: the first answer says that it listens, the second that something has changed.</summary>
+    /// <summary><see cref="INode.WatchAsync"/>.</summary>
+    public static RpcMethod<WatchRequest, ReportUpdate> Watch { get; } = Method("Watch", WatchRequest.Parser, ReportUpdate.Parser);
+
+    /// <summary>What was there before <see cref="Watch"/>: the first answer says that it listens, the second that something has changed.</summary>
     public static RpcMethod<ChangedRequest, ChangedReply> Changed { get; } = Method("Changed", ChangedRequest.Parser, ChangedReply.Parser);
 
     /// <summary><see cref="INode.CheckPortAsync"/>.</summary>

@@ -3,6 +3,8 @@ using Google.Protobuf;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Routing;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Hosting;
 using ModelHost.Protocol;
 using ModelHost.Rpc;
 
@@ -11,6 +13,8 @@ namespace ModelHost.Agent.Service;
 /// <summary>The gRPC service of a node: a thin shell over the node itself.</summary>
 public static class NodeRoutes
 {
+    private const double LongestInterval = 300;
+
     /// <summary>Serves a node.</summary>
     /// <returns>All its routes, for what they have in common.</returns>
     public static RouteGroupBuilder MapNode(this IEndpointRouteBuilder routes, INode node)
@@ -26,7 +30,8 @@ public static class NodeRoutes
         Map(group, NodeMethods.CheckPort, node.CheckPortAsync);
         Map(group, NodeMethods.Access, node.AccessAsync);
         group.MapServerStream(NodeMethods.LogFile, (request, _, cancellationToken) => node.LogFileAsync(request, cancellationToken), NodeMethods.MaxMessageBytes);
-        group.MapServerStream(NodeMethods.Changed, (_, _, cancellationToken) => ChangedAsync(node, cancellationToken), NodeMethods.MaxMessageBytes);
+        group.MapServerStream(NodeMethods.Watch, (request, context, cancellationToken) => UntilStopAsync(node, request, context, cancellationToken), NodeMethods.MaxMessageBytes);
+        group.MapServerStream(NodeMethods.Changed, (_, context, cancellationToken) => ChangedAsync(node, context, cancellationToken), NodeMethods.MaxMessageBytes);
         return group;
     }
 
@@ -53,11 +58,37 @@ public static class NodeRoutes
         group.MapUnary(method, AnswerAsync, NodeMethods.MaxMessageBytes);
     }
 
-    private static async IAsyncEnumerable<ChangedReply> ChangedAsync(INode node, [EnumeratorCancellation] CancellationToken cancellationToken)
+    // a stream without an end must not hold up that of the agent
+    private static async IAsyncEnumerable<ReportUpdate> UntilStopAsync(
+        INode node, WatchRequest request, HttpContext context, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
-        var changed = node.ChangedAsync(cancellationToken);
-        yield return new ChangedReply();
-        await changed;
-        yield return new ChangedReply();
+        var stopping = context.RequestServices.GetRequiredService<IHostApplicationLifetime>().ApplicationStopping;
+        using var either = CancellationTokenSource.CreateLinkedTokenSource(stopping, cancellationToken);
+        await using var updates = node.WatchAsync(request, either.Token).GetAsyncEnumerator(either.Token);
+        while (true)
+        {
+            try
+            {
+                if (!await updates.MoveNextAsync())
+                    yield break;
+            }
+            catch (OperationCanceledException) when (stopping.IsCancellationRequested && !cancellationToken.IsCancellationRequested)
+            {
+                throw new RpcException(RpcCode.Unavailable, "the agent is ending; its engines go on");
+            }
+            yield return updates.Current;
+        }
+    }
+
+    // for a control plane that knows no Watch
+    private static async IAsyncEnumerable<ChangedReply> ChangedAsync(INode node, HttpContext context, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        var answers = 0;
+        await foreach (var _ in UntilStopAsync(node, new WatchRequest { IntervalSeconds = LongestInterval }, context, cancellationToken))
+        {
+            yield return new ChangedReply();
+            if (++answers == 2)
+                yield break;
+        }
     }
 }

@@ -180,6 +180,9 @@ public sealed record MetricNames
     /// <summary>Gauge of queued requests.</summary>
     public string[] RequestsWaiting { get; init; } = [];
 
+    /// <summary>Gauge of the share of the KV cache in use, 0 to 1.</summary>
+    public string[] KvCacheUsage { get; init; } = [];
+
     /// <summary>Sum, in seconds, of the time spent on prompts.</summary>
     public string[] PrefillSeconds { get; init; } = [];
 

@@ -21,6 +21,9 @@ public sealed record EngineCounters
     /// <summary>Requests queued.</summary>
     public double? RequestsWaiting { get; init; }
 
+    /// <summary>Share of the KV cache in use, 0 to 1: the mean over the ranks of the engine.</summary>
+    public double? KvCacheUsage { get; init; }
+
     /// <summary>Seconds spent on prompts, over all requests.</summary>
     public double? PrefillSeconds { get; init; }
 
@@ -33,7 +36,7 @@ public sealed record EngineCounters
     {
         ArgumentNullException.ThrowIfNull(names);
         ArgumentNullException.ThrowIfNull(page);
-        var sums = new Dictionary<string, double>();
+        var sums = new Dictionary<string, (double Value, int Sets)>();
         var sumsByName = sums.GetAlternateLookup<ReadOnlySpan<char>>();
         foreach (var line in page.AsSpan().EnumerateLines())
         {
@@ -50,10 +53,10 @@ public sealed record EngineCounters
             if (!double.TryParse(valueEnd < 0 ? rest : rest[..valueEnd], NumberStyles.Float, CultureInfo.InvariantCulture, out var value) || !double.IsFinite(value))
                 continue;
             sumsByName.TryGetValue(name, out var sum);
-            sumsByName[name] = sum + value;
+            sumsByName[name] = (sum.Value + value, sum.Sets + 1);
         }
 
-        double? Read(string[] candidates)
+        (double Value, int Sets)? Find(string[] candidates)
         {
             foreach (var name in candidates)
             {
@@ -62,6 +65,7 @@ public sealed record EngineCounters
             }
             return null;
         }
+        double? Read(string[] candidates) => Find(candidates)?.Value;
 
         var counters = new EngineCounters
         {
@@ -70,6 +74,7 @@ public sealed record EngineCounters
             Requests = Read(names.Requests),
             RequestsRunning = Read(names.RequestsRunning),
             RequestsWaiting = Read(names.RequestsWaiting),
+            KvCacheUsage = Find(names.KvCacheUsage) is { } usage ? Math.Clamp(usage.Value / usage.Sets, 0, 1) : null,
             PrefillSeconds = Read(names.PrefillSeconds),
             DecodeSeconds = Read(names.DecodeSeconds),
         };

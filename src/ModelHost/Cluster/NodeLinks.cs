@@ -6,6 +6,7 @@ using System.Security.Cryptography.X509Certificates;
 using ModelHost.Agent.Service;
 using ModelHost.Features.Nodes;
 using ModelHost.Features.Settings;
+using ModelHost.Protocol;
 using ModelHost.Reconcile;
 using ModelHost.Rpc;
 
@@ -29,7 +30,9 @@ internal sealed class NodeLinks(
     private const string Suffix = ".node.modelhost";
     // a certificate is seen when a connection is made
     private static readonly TimeSpan ConnectionLifetime = TimeSpan.FromHours(1);
-    private static readonly TimeSpan KeepAlive = TimeSpan.FromSeconds(2);
+    // longer than the time between two updates by default, which then are what shows that the node is there
+    private static readonly TimeSpan KeepAlive = TimeSpan.FromSeconds(6);
+    private static readonly TimeSpan ProofDeadline = TimeSpan.FromSeconds(5);
 
     private readonly ConcurrentDictionary<string, NodeSeen> _seen = new();
     private readonly SemaphoreSlim _one = new(1);
@@ -48,7 +51,11 @@ internal sealed class NodeLinks(
     {
         var next = Heartbeats.Next(TimeSpan.FromSeconds(settings.Current.NodesSyncIntervalSeconds), _seen.Count, Random.Shared.NextDouble());
         var handle = _seen.GetValueOrDefault(node.Uid) == node ? registry.FindByUid(node.Uid) : null;
-        handle ??= await OneByOneAsync(async () => await LinkAsync(await nodes.EnsureAsync(node, cancellationToken), node), cancellationToken);
+        if (handle is null)
+        {
+            var isProved = await nodes.IsByHandAsync(node, cancellationToken) && await ProvesAsync(node, cancellationToken);
+            handle = await OneByOneAsync(async () => await LinkAsync(await nodes.EnsureAsync(node, isProved, cancellationToken), node), cancellationToken);
+        }
         handle.Beat(time.GetUtcNow(), next);
         return (handle.Id, next);
     }
@@ -114,24 +121,50 @@ internal sealed class NodeLinks(
         return handle;
     }
 
-    private RemoteNode Link(NodeSeen node) => new(
+    /// <summary>Whether an agent with the node's certificate answers at the address where the node says that it is.</summary>
+    private async Task<bool> ProvesAsync(NodeSeen node, CancellationToken cancellationToken)
+    {
+        using var deadline = new CancellationTokenSource(ProofDeadline, time);
+        using var linked = CancellationTokenSource.CreateLinkedTokenSource(deadline.Token, cancellationToken);
+        using var link = Link(node, (_, token) => ConnectAsync(new IPEndPoint(node.Address, node.Port), token));
+        try
+        {
+            await link.ReportAsync(new ReportRequest(), linked.Token);
+            return true;
+        }
+#pragma warning disable CA1031 // whatever it is, nothing was proved
+        catch (Exception) when (!cancellationToken.IsCancellationRequested)
+#pragma warning restore CA1031
+        {
+            return false;
+        }
+    }
+
+    private RemoteNode Link(NodeSeen node) => Link(node, ConnectAsync);
+
+    private RemoteNode Link(NodeSeen node, Func<DnsEndPoint, CancellationToken, ValueTask<Stream>> connect) => new(
         new RpcClient(new Uri($"https://{node.Uid}{Suffix}:{node.Port}"), new RpcClientOptions
         {
             MaxMessageBytes = NodeMethods.MaxMessageBytes,
             KeepAlive = KeepAlive,
             ConnectionLifetime = ConnectionLifetime,
-            Connect = ConnectAsync,
+            Connect = connect,
             Tls = Tls(),
         }),
         run => EngineUrl(node.Uid, node.Port, run));
 
-    private async ValueTask<Stream> ConnectAsync(DnsEndPoint wanted, CancellationToken cancellationToken)
+    private ValueTask<Stream> ConnectAsync(DnsEndPoint wanted, CancellationToken cancellationToken)
     {
         var node = UidOf(wanted.Host) is { } uid ? _seen.GetValueOrDefault(uid) ?? throw new HttpRequestException($"node {uid} is not known") : null;
+        return ConnectAsync(node is null ? wanted : new IPEndPoint(node.Address, wanted.Port), cancellationToken);
+    }
+
+    private static async ValueTask<Stream> ConnectAsync(EndPoint to, CancellationToken cancellationToken)
+    {
         var socket = new Socket(SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
         try
         {
-            await socket.ConnectAsync(node is null ? wanted : new IPEndPoint(node.Address, wanted.Port), cancellationToken);
+            await socket.ConnectAsync(to, cancellationToken);
             return new NetworkStream(socket, ownsSocket: true);
         }
         catch

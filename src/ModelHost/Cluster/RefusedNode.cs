@@ -26,8 +26,10 @@ internal sealed class RefusedNode(string reason) : INode
         yield return await RefuseAsync<LogPiece>();
     }
 
-    public Task ChangedAsync(CancellationToken cancellationToken) =>
-        Task.Delay(Timeout.InfiniteTimeSpan, TimeProvider.System, cancellationToken).ContinueWith(static _ => { }, TaskScheduler.Default);
+    public async IAsyncEnumerable<ReportUpdate> WatchAsync(WatchRequest request, [System.Runtime.CompilerServices.EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        yield return await RefuseAsync<ReportUpdate>();
+    }
 
     private Task<T> RefuseAsync<T>() => Task.FromException<T>(new InvalidOperationException(reason));
 }

@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using Google.Protobuf;
+using ModelHost.Agent.Reports;
 using ModelHost.Agent.Service;
 using ModelHost.Protocol;
 using ModelHost.Rpc;
@@ -12,9 +13,7 @@ namespace ModelHost.Cluster;
 internal sealed class RemoteNode(RpcClient client, Func<string, string> engineUrl) : INode, IDisposable
 {
     private static readonly TimeSpan CallDeadline = TimeSpan.FromSeconds(10);
-
-    // of the latest call of ChangedAsync: set when the node listens, or will not
-    private volatile Task _listening = Task.CompletedTask;
+    private static readonly TimeSpan Spacing = TimeSpan.FromMilliseconds(50);
 
     public Task<StartReply> StartAsync(StartRequest request, CancellationToken cancellationToken) => AskAsync(NodeMethods.Start, request, cancellationToken);
 
@@ -27,12 +26,30 @@ internal sealed class RemoteNode(RpcClient client, Func<string, string> engineUr
 
     public async Task<NodeReport> ReportAsync(ReportRequest request, CancellationToken cancellationToken)
     {
-        // whoever asked for changes first must not miss one between the two
-        await _listening.WaitAsync(cancellationToken);
         var report = await AskAsync(NodeMethods.Report, request, cancellationToken);
-        foreach (var engine in report.Engines.Where(engine => engine.EngineUrl.Length > 0))
-            engine.EngineUrl = engineUrl(engine.RunId);
+        Lead(report.Engines);
         return report;
+    }
+
+    public async IAsyncEnumerable<ReportUpdate> WatchAsync(WatchRequest request, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        await using var updates = client.ServerStreamAsync(NodeMethods.Watch, request, null, cancellationToken).GetAsyncEnumerator(cancellationToken);
+        while (true)
+        {
+            try
+            {
+                if (!await updates.MoveNextAsync())
+                    yield break;
+            }
+            catch (RpcException e) when (e.Code == RpcCode.Unimplemented)
+            {
+                break; // an agent of the version before
+            }
+            Lead(updates.Current.Report?.Engines ?? updates.Current.Engines);
+            yield return updates.Current;
+        }
+        await foreach (var update in PullAsync(ReportUpdates.Interval(request), cancellationToken))
+            yield return update;
     }
 
     public Task<LogsReply> LogsAsync(LogsRequest request, CancellationToken cancellationToken) => AskAsync(NodeMethods.Logs, request, cancellationToken);
@@ -47,15 +64,27 @@ internal sealed class RemoteNode(RpcClient client, Func<string, string> engineUr
 
     public Task<AccessReply> AccessAsync(AccessRequest request, CancellationToken cancellationToken) => AskAsync(NodeMethods.Access, request, cancellationToken);
 
-    public Task ChangedAsync(CancellationToken cancellationToken)
-    {
-        var listening = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
-        _listening = listening.Task;
-        return ListenAsync(listening, cancellationToken);
-    }
-
     public void Dispose() => client.Dispose();
 
+    /// <summary>Asks for a whole report when something has changed, and as often as wanted.</summary>
+    private async IAsyncEnumerable<ReportUpdate> PullAsync(TimeSpan interval, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        for (var sequence = 1L; ; sequence++)
+        {
+            using var waiting = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+            // listening before the report is read: a change in between is not missed
+            var listening = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+            var changed = ListenAsync(listening, waiting.Token);
+            await listening.Task;
+            yield return new ReportUpdate { Sequence = sequence, Report = await ReportAsync(new ReportRequest(), cancellationToken) };
+            await Task.Delay(Spacing, TimeProvider.System, cancellationToken);
+            await Task.WhenAny(changed, Task.Delay(interval, TimeProvider.System, waiting.Token));
+            await waiting.CancelAsync();
+            cancellationToken.ThrowIfCancellationRequested();
+        }
+    }
+
+    /// <summary>Completes when the node tells of a change, or its token is cancelled; never fails.</summary>
     private async Task ListenAsync(TaskCompletionSource listening, CancellationToken cancellationToken)
     {
         try
@@ -68,13 +97,20 @@ internal sealed class RemoteNode(RpcClient client, Func<string, string> engineUr
         }
         catch (Exception e) when (e is RpcException or OperationCanceledException)
         {
-            // nobody tells of changes now: they are seen when the node is next looked at
+            // nobody tells of changes now: they are seen when the node is next asked
         }
         finally
         {
             listening.TrySetResult();
         }
         await Task.Delay(Timeout.InfiniteTimeSpan, TimeProvider.System, cancellationToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+    }
+
+    // the node tells where the engine listens on its own machine
+    private void Lead(IEnumerable<Engine> engines)
+    {
+        foreach (var engine in engines.Where(engine => engine.EngineUrl.Length > 0))
+            engine.EngineUrl = engineUrl(engine.RunId);
     }
 
     private async Task<TResponse> AskAsync<TRequest, TResponse>(RpcMethod<TRequest, TResponse> method, TRequest request, CancellationToken cancellationToken)

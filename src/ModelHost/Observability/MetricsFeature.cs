@@ -101,8 +101,12 @@ internal sealed class StateGauges
         meter.CreateObservableGauge("hw.gpu.memory.usage", () => Gpus(gpu => gpu.HasMemoryUsedBytes ? gpu.MemoryUsedBytes : null), "By", "GPU memory in use.");
         meter.CreateObservableGauge("hw.gpu.memory.limit", () => Gpus(gpu => gpu.HasMemoryTotalBytes ? gpu.MemoryTotalBytes : null), "By", "GPU memory in all.");
         meter.CreateObservableGauge("hw.gpu.utilization", () => Gpus(gpu => gpu.HasUtilizationPercent ? gpu.UtilizationPercent / 100.0 : null), "1", "Share of time in which the GPU was busy.");
-        meter.CreateObservableGauge("modelhost.engine.memory", Engines, "By", "Memory of engines: weights and kv_cache on GPUs as they told, rss of their processes.");
         meter.CreateObservableGauge("modelhost.direct.active_requests", DirectRequests, "{request}", "Requests under way that came by the public ports of deployments, as nodes reported last.");
+        meter.CreateObservableGauge("modelhost.engine.requests", () => Measure(OfRequests), "{request}", "Requests in the batches and queues of engines, as they counted last.");
+        meter.CreateObservableGauge("modelhost.engine.kv_cache.usage", () => Measure(OfKvCache), "1", "Share of the KV cache of engines in use.");
+        meter.CreateObservableCounter("modelhost.engine.tokens", () => Measure(OfTokens), "{token}", "Tokens of prompts and answers that engines have counted since they began.");
+        meter.CreateObservableCounter("modelhost.engine.requests.finished", () => Measure(OfFinished), "{request}", "Requests that engines have finished since they began.");
+        meter.CreateObservableGauge("modelhost.engine.memory", () => Measure(OfMemory), "By", "Memory of engines: weights and kv_cache on GPUs as they told, rss of their processes.");
         meter.CreateObservableCounter("process.cpu.time", () => Process().TotalProcessorTime.TotalSeconds, "s", "CPU time of this process.");
         meter.CreateObservableGauge("process.memory.usage", () => Process().WorkingSet64, "By", "Physical memory of this process.");
         meter.CreateObservableGauge("process.thread.count", () => Process().Threads.Count, "{thread}", "Threads of this process.");
@@ -137,18 +141,21 @@ internal sealed class StateGauges
         }
     }
 
-    private IEnumerable<Measurement<long>> Engines()
+    /// <summary>What is measured of engines, under the names of their deployments.</summary>
+    private IEnumerable<Measurement<T>> Measure<T>(Func<Engine, IEnumerable<(string? Label, string Value, T Measured)>> of) where T : struct
     {
         foreach (var engine in _nodes.All.SelectMany(node => node.Report?.Engines ?? []).Where(engine => engine.Phase is EnginePhase.Loading or EnginePhase.Ready)
             .DistinctBy(engine => engine.DeploymentUid))
         {
             if (LaunchSpec.FromJson(engine.LaunchSpec) is not { } spec)
                 continue;
-            Measurement<long> Of(string part, long bytes) => new(bytes, new TagList { { "model", spec.PublicName }, { "deployment", spec.DeploymentId }, { "part", part } });
-            foreach (var (part, bytes) in engine.MemoryParts)
-                yield return Of(part, bytes);
-            if (engine.Processes is { } usage)
-                yield return Of("rss", usage.RssBytes);
+            foreach (var (label, value, measured) in of(engine))
+            {
+                var tags = new TagList { { "model", spec.PublicName }, { "deployment", spec.DeploymentId } };
+                if (label is not null)
+                    tags.Add(label, value);
+                yield return new Measurement<T>(measured, tags);
+            }
         }
     }
 
@@ -161,6 +168,32 @@ internal sealed class StateGauges
                 yield return new Measurement<int>(engine.DirectRequests, new TagList { { "model", spec.PublicName }, { "deployment", spec.DeploymentId } });
         }
     }
+
+    private static IEnumerable<(string?, string, long)> OfMemory(Engine engine)
+    {
+        foreach (var (part, bytes) in engine.MemoryParts)
+            yield return ("part", part, bytes);
+        if (engine.Processes is { } usage)
+            yield return ("part", "rss", usage.RssBytes);
+    }
+
+    // an old figure is no measurement; a counter that stands still is one
+    private static IEnumerable<(string?, string, double)> OfRequests(Engine engine)
+    {
+        if (engine.Metrics is { Stale: "", HasRequestsRunning: true } running)
+            yield return ("state", "running", running.RequestsRunning);
+        if (engine.Metrics is { Stale: "", HasRequestsWaiting: true } waiting)
+            yield return ("state", "waiting", waiting.RequestsWaiting);
+    }
+
+    private static IEnumerable<(string?, string, double)> OfKvCache(Engine engine) =>
+        engine.Metrics is { Stale: "", HasKvCacheUsage: true } metrics ? [(null, "", metrics.KvCacheUsage)] : [];
+
+    private static IEnumerable<(string?, string, double)> OfTokens(Engine engine) =>
+        engine.Metrics is { } metrics ? [("kind", "prompt", metrics.PromptTokens), ("kind", "completion", metrics.GenerationTokens)] : [];
+
+    private static IEnumerable<(string?, string, double)> OfFinished(Engine engine) =>
+        engine.Metrics is { } metrics ? [(null, "", metrics.Requests)] : [];
 
     private static Process Process() => System.Diagnostics.Process.GetCurrentProcess();
 }

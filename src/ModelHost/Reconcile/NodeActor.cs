@@ -13,7 +13,7 @@ using ModelHost.Protocol;
 namespace ModelHost.Reconcile;
 
 /// <summary>
-/// Keeps one node as it is wanted: reads its report, compares, stores what is observed, asks for what is missing, and does it again. A
+/// Keeps one node as it is wanted: takes what it said last, compares, stores what is observed, asks for what is missing, and does it again. A
 /// missed event costs one period; a lost answer is asked for again.
 /// </summary>
 internal sealed partial class NodeActor(
@@ -35,14 +35,25 @@ internal sealed partial class NodeActor(
     /// <summary>Runs until cancelled.</summary>
     public async Task RunAsync(CancellationToken cancellationToken)
     {
+        var hearing = new NodeWatch(node, settings, time, random, logger).RunAsync(cancellationToken);
+        try
+        {
+            await PassForeverAsync(cancellationToken);
+        }
+        finally
+        {
+            await hearing;
+        }
+    }
+
+    private async Task PassForeverAsync(CancellationToken cancellationToken)
+    {
         var failures = 0;
         // all nodes are looked at when the control plane starts, and from then on not all at the same moment
         var share = random.NextDouble();
         while (!cancellationToken.IsCancellationRequested)
         {
             using var waiting = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
-            // asked for before the report is read: a change in between is not missed
-            var changed = node.Link.ChangedAsync(waiting.Token);
             var adjusted = settings.ChangedAsync(waiting.Token);
             var rekeyed = access.ChangedAsync(waiting.Token);
             try
@@ -60,7 +71,8 @@ internal sealed partial class NodeActor(
             {
                 LogPassFailed(e, node.Id, ++failures);
             }
-            await Task.WhenAny(changed, adjusted, rekeyed, node.WokenAsync(waiting.Token), Task.Delay(Pause(failures) * share, time, waiting.Token));
+            node.Passed();
+            await Task.WhenAny(adjusted, rekeyed, node.WokenAsync(waiting.Token), Task.Delay(UntilBeat(Pause(failures) * share), time, waiting.Token));
             share = 1;
             await waiting.CancelAsync();
             // a pull reports many times a second
@@ -71,11 +83,15 @@ internal sealed partial class NodeActor(
     private TimeSpan Pause(int failures)
     {
         var now = settings.Current;
-        // one call tells of the node and of its deployments, and one pass finds what has expired: the shortest of the intervals serves all
+        // one pass looks at the node and its deployments, and finds what has expired: the shortest of the intervals serves all
         var seconds = Math.Min(Math.Min(now.NodesSyncIntervalSeconds, now.DeploymentsSyncIntervalSeconds), now.ExpiryCheckIntervalSeconds);
         return failures == 0 && _isDraining ? DrainPeriod
             : TimeSpan.FromSeconds(Math.Max(seconds, Math.Min(seconds << Math.Min(failures, 4), MaxBackOffSeconds)));
     }
+
+    /// <summary>A pause that ends with the moment from which a heartbeat is missed: that the node is degraded is told then.</summary>
+    private TimeSpan UntilBeat(TimeSpan pause) =>
+        node.BeatDueBy - time.GetUtcNow() is { } left && left > TimeSpan.Zero && left < pause ? left + Spacing : pause;
 
     private async Task PassAsync(CancellationToken cancellationToken)
     {
@@ -87,7 +103,6 @@ internal sealed partial class NodeActor(
             routes.Announce(node.Id, [.. stored.Where(row => row.Status.IsActive() && !row.NamesTaken).Select(row => row.ToRoute(null))]);
             _isAnnounced = true;
         }
-        await HearAsync(cancellationToken);
         await TellAccessAsync(cancellationToken);
         await TellOfNodeAsync(cancellationToken);
         var mark = routes.Mark();
@@ -139,23 +154,6 @@ internal sealed partial class NodeActor(
                 || (d.Wanted == WantedState.Stopped && d.Status != DeploymentStatus.Stopped)
                 || (d.Wanted == WantedState.Expired && d.Status != DeploymentStatus.Expired)
                 || EF.Constant(reported).Contains(d.RunId))).ToListAsync(cancellationToken);
-    }
-
-    private async Task HearAsync(CancellationToken cancellationToken)
-    {
-        using var deadline = new CancellationTokenSource(CallDeadline, time);
-        using var linked = CancellationTokenSource.CreateLinkedTokenSource(deadline.Token, cancellationToken);
-        try
-        {
-            node.Heard(await node.Link.ReportAsync(new ReportRequest(), linked.Token), time.GetUtcNow());
-        }
-#pragma warning disable CA1031 // whatever the link throws means the same: nothing was heard
-        catch (Exception e) when (!cancellationToken.IsCancellationRequested)
-#pragma warning restore CA1031
-        {
-            node.Silent(time.GetUtcNow(), e.Message);
-            LogSilent(node.Id, node.Failures, e.Message);
-        }
     }
 
     /// <summary>Tells the node who may ask its engines directly, whenever it says that it knows something else: it was cut off, is new, or has lost it.</summary>
@@ -391,9 +389,6 @@ internal sealed partial class NodeActor(
 
     [LoggerMessage(1205, LogLevel.Error, "Deployment {DeploymentId} could not be brought on.")]
     private partial void LogRowFailed(Exception exception, int deploymentId);
-
-    [LoggerMessage(1203, LogLevel.Warning, "Node {NodeId} did not answer ({Failures} in a row): {Reason}")]
-    private partial void LogSilent(int nodeId, int failures, string reason);
 
     [LoggerMessage(1204, LogLevel.Warning, "{Action} of deployment {DeploymentId} did not reach its node; it is asked again.")]
     private partial void LogActionFailed(Exception exception, NodeAction action, int? deploymentId);

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Net;
 using System.Net.Http.Json;
 using System.Net.Sockets;
@@ -47,6 +48,52 @@ public sealed class NodeRoleTests : IDisposable
         (await client.JsonAsync($"/api/deployments/{id}/runs")).GetArrayLength().ShouldBe(1);
         await client.StopModelAsync(id);
     }
+
+    /// <summary>With the intervals as they are by default.</summary>
+    [Fact]
+    public async Task Node_that_falls_silent_is_degraded_within_15_s_and_online_within_an_interval_of_its_return()
+    {
+        var clusterPort = TestPorts.Free();
+        await using var host = await ModelHostProcess.ServeAsync(_controlPlane, TestPorts.Free(), $"Cluster:Listen=127.0.0.1:{clusterPort}", "--no-local-node");
+        using var client = new HttpClient { BaseAddress = host.Url };
+        await using var agent = NodeProcess("--join", $"127.0.0.1:{clusterPort}", "--token", await TokenAsync(host.Url), "--listen", "127.0.0.1:0");
+        await agent.ListeningAsync();
+        var id = await client.StartModelAsync(Api.StartRequest(await OnlineAsync(client)));
+        await client.StatusAsync(id, "running");
+        var engine = EnginePid();
+
+        // its connections stay open, and nobody is there
+        await SignalAsync(agent, "STOP");
+        var silence = Stopwatch.StartNew();
+        await StatusAsync(client, "degraded");
+        var degraded = silence.Elapsed;
+        await StatusAsync(client, "critical");
+        var critical = silence.Elapsed;
+        await SignalAsync(agent, "CONT");
+        var back = Stopwatch.StartNew();
+        await StatusAsync(client, "online");
+        await client.StatusAsync(id, "running");
+        var online = back.Elapsed;
+        var runs = await client.JsonAsync($"/api/deployments/{id}/runs");
+        await ServedAsync(client);
+
+        degraded.ShouldBeLessThan(Deadline.Allowed(15));
+        critical.ShouldBeLessThan(Deadline.Allowed(40));
+        online.ShouldBeLessThan(Deadline.Allowed(10));
+        EnginePid().ShouldBe(engine);
+        runs.GetArrayLength().ShouldBe(1);
+        TestContext.Current.TestOutputHelper?.WriteLine($"degraded after {degraded.TotalSeconds:0.0} s, critical after {critical.TotalSeconds:0.0} s, online {online.TotalSeconds:0.0} s after the return");
+        await client.StopModelAsync(id);
+    }
+
+    private static async Task SignalAsync(ModelHostProcess process, string signal)
+    {
+        using var kill = Process.Start("kill", [$"-{signal}", $"{process.Id}"]);
+        await kill.WaitForExitAsync(Ct);
+    }
+
+    private static Task<JsonElement> StatusAsync(HttpClient client, string status) =>
+        Deadline.UntilAsync(() => client.JsonAsync("/api/nodes"), nodes => nodes[0].GetProperty("status").GetString() == status, 120, $"the node to be {status}");
 
     [Fact]
     public async Task Agent_ends_when_it_is_told_to_and_its_engine_goes_on()

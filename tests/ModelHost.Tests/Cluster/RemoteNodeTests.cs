@@ -3,10 +3,12 @@ using System.Net.Http.Json;
 using System.Net.Security;
 using System.Security.Cryptography.X509Certificates;
 using System.Text.Json;
+using Microsoft.EntityFrameworkCore;
 using Microsoft.Extensions.DependencyInjection;
 using ModelHost.Agent.Service;
 using ModelHost.Cluster;
 using ModelHost.Core.Nodes;
+using ModelHost.Data;
 using ModelHost.Features.Nodes;
 using ModelHost.Protocol;
 using ModelHost.Rpc;
@@ -91,10 +93,8 @@ public sealed class RemoteNodeTests
         await Deadline.UntilAsync(() => cluster.NodeAsync("gpu-1"), found => found?.GetProperty("port").GetInt32() == moved.Url.Port);
         await cluster.StatusAsync("gpu-1", "online");
         await cluster.Host.Client.StatusAsync(id, "running");
-        using var served = await cluster.Host.Client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("demo/tiny-chat", maxTokens: 2), Ct);
+        await ServedAsync(cluster);
         await cluster.Host.Client.StopModelAsync(id);
-
-        served.StatusCode.ShouldBe(HttpStatusCode.OK);
     }
 
     [Fact]
@@ -118,18 +118,10 @@ public sealed class RemoteNodeTests
         again.Join.ShouldBe($"127.0.0.1:{port}");
         await again.Host.Client.StatusAsync(id, "running");
         await again.StatusAsync("gpu-1", "online");
-        var served = await Deadline.UntilAsync(
-            async () =>
-            {
-                using var answer = await again.Host.Client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("demo/tiny-chat", maxTokens: 2), Ct);
-                answer.StatusCode.ShouldBeOneOf(HttpStatusCode.OK, HttpStatusCode.ServiceUnavailable);
-                return answer.StatusCode;
-            },
-            status => status == HttpStatusCode.OK);
+        await ServedAsync(again);
         var runs = await again.Host.Client.JsonAsync($"/api/deployments/{id}/runs");
         await again.Host.Client.StopModelAsync(id);
 
-        served.ShouldBe(HttpStatusCode.OK);
         runs.GetArrayLength().ShouldBe(1);
     }
 
@@ -187,12 +179,14 @@ public sealed class RemoteNodeTests
     public async Task Node_that_joins_takes_over_what_was_set_for_it_by_hand_and_a_revocation_of_one_that_has_not_joined_is_none()
     {
         await using var cluster = await TestCluster.StartAsync(configuration: s_quick);
-        using var made = await cluster.Host.Client.PostAsJsonAsync("/api/nodes", new { hostname = "gpu-1", ip_address = "10.9.9.9" }, Ct);
+        var port = TestPorts.Free();
+        using var made = await cluster.Host.Client.PostAsJsonAsync("/api/nodes", new { hostname = "first", ip_address = "127.0.0.1", port }, Ct);
         using var never = await cluster.Host.Client.PostAsJsonAsync("/api/nodes", new { hostname = "gpu-2", ip_address = "10.9.9.8" }, Ct);
         var (first, second) = ((await made.Content.ReadFromJsonAsync<JsonElement>(Ct)).Id(), (await never.Content.ReadFromJsonAsync<JsonElement>(Ct)).Id());
         using var cordoned = await cluster.Host.Client.PostAsJsonAsync($"/api/nodes/{first}/maintenance", new { enabled = true }, Ct);
 
-        await using var agent = await cluster.AgentAsync();
+        var token = await cluster.TokenAsync(); // which opens the listener
+        await using var agent = await NodeAgent.StartAsync(cluster.Join, token, time: cluster.Clock, port: port);
         var joined = await cluster.StatusAsync("gpu-1", "maintenance");
         await Deadline.UntilAsync(() => cluster.NodeAsync("gpu-1"), node => node?.Text("agent_version") is not null);
         var other = await cluster.StatusAsync("gpu-2", "unknown");
@@ -200,6 +194,32 @@ public sealed class RemoteNodeTests
 
         (joined, other, removed.StatusCode).ShouldBe((first, second, HttpStatusCode.OK));
         cluster.Host.Services.GetRequiredService<ClusterBook>().Members.Keys.ShouldBe([agent.Uid]);
+    }
+
+    [Theory]
+    [InlineData("the name of another")]
+    [InlineData("the address of another")]
+    public async Task Member_that_tells_what_another_is_known_by_does_not_get_what_was_set_for_that(string lie)
+    {
+        await using var cluster = await TestCluster.StartAsync(configuration: s_quick);
+        await using var victim = await cluster.AgentAsync("victim");
+        await cluster.StatusAsync("victim", "online");
+        // as it was before the victim joined, and will be once its record is deleted
+        await using (var db = await cluster.Host.Services.GetRequiredService<Database>().OpenAsync(Ct))
+            await db.Nodes.Where(node => node.Hostname == "victim").ExecuteUpdateAsync(set => set.SetProperty(n => n.Port, 1).SetProperty(n => n.Hostname, "before"), Ct);
+        using var made = await cluster.Host.Client.PostAsJsonAsync(
+            "/api/nodes", new { hostname = "wanted", ip_address = "127.0.0.1", port = lie.Contains("address", StringComparison.Ordinal) ? victim.Url.Port : 9000 }, Ct);
+        var byHand = (await made.Content.ReadFromJsonAsync<JsonElement>(Ct)).Id();
+        var liar = cluster.CertificateOf(Guid.NewGuid().ToString("N"));
+        using var client = cluster.Client(liar);
+
+        using var beat = await client.PostAsJsonAsync("/cluster/heartbeat", lie.Contains("name", StringComparison.Ordinal)
+            ? new { hostname = "wanted", port = 1, agent_version = "0.1.0" } : new { hostname = "liar", port = victim.Url.Port, agent_version = "0.1.0" }, Ct);
+        var answer = await beat.Content.ReadFromJsonAsync<JsonElement>(Ct);
+
+        answer.GetProperty("node_id").GetInt32().ShouldNotBe(byHand);
+        var record = await cluster.Host.Client.JsonAsync($"/api/nodes/{byHand}");
+        (record.Text("hostname"), record.Text("status"), record.GetProperty("registered_by_hand").GetBoolean()).ShouldBe(("wanted", "unknown", true));
     }
 
     [Fact]
@@ -321,6 +341,16 @@ public sealed class RemoteNodeTests
     [InlineData(1, 5, 1, 0.8)]
     public void Interval_grows_with_the_fleet_and_is_staggered(double interval, int nodes, double random, double expected) =>
         Heartbeats.Next(TimeSpan.FromSeconds(interval), nodes, random).TotalSeconds.ShouldBe(expected, 0.001);
+
+    // a node that has not been heard yet has its models still: they are not unknown
+    private static Task<HttpStatusCode> ServedAsync(TestCluster cluster) => Deadline.UntilAsync(
+        async () =>
+        {
+            using var answer = await cluster.Host.Client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("demo/tiny-chat", maxTokens: 2), Ct);
+            answer.StatusCode.ShouldBeOneOf(HttpStatusCode.OK, HttpStatusCode.ServiceUnavailable);
+            return answer.StatusCode;
+        },
+        status => status == HttpStatusCode.OK);
 
     private static ClusterAuthority Authority(TestCluster cluster) => cluster.Host.Services.GetRequiredService<Lazy<ClusterAuthority>>().Value;
 

@@ -122,6 +122,9 @@ internal sealed class QuietNode : INode
     public Task<PortReply> CheckPortAsync(PortRequest request, CancellationToken cancellationToken) => Task.FromResult(new PortReply { Available = true });
 
     public Task<AccessReply> AccessAsync(AccessRequest request, CancellationToken cancellationToken) => Task.FromResult(new AccessReply());
-
-    public Task ChangedAsync(CancellationToken cancellationToken) => Task.Delay(Timeout.Infinite, cancellationToken);
+    public async IAsyncEnumerable<ReportUpdate> WatchAsync(WatchRequest request, [System.Runtime.CompilerServices.EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        yield return new ReportUpdate { Sequence = 1, Report = _handle.LastReport };
+        await Task.Delay(Timeout.Infinite, cancellationToken);
+    }
 }

@@ -22,6 +22,9 @@ public sealed class EngineCountersTests
             vllm:num_requests_running{engine="0",model_name="org/model"} 3.0
             vllm:num_requests_waiting{engine="0",model_name="org/model"} 0.0
             vllm:num_requests_waiting_by_reason{engine="0",reason="capacity"} 9.0
+            vllm:kv_cache_usage_perc{engine="0"} 0.25
+            vllm:kv_cache_usage_perc{engine="1"} 0.75
+            vllm:gpu_cache_usage_perc{engine="0"} 0.9
             vllm:request_prefill_time_seconds_sum{engine="0"} 1.5
             vllm:request_prefill_time_seconds_count{engine="0"} 7.0
             vllm:time_to_first_token_seconds_sum{engine="0"} 99.0
@@ -34,6 +37,7 @@ public sealed class EngineCountersTests
             Requests = 9,
             RequestsRunning = 3,
             RequestsWaiting = 0,
+            KvCacheUsage = 0.5,
             PrefillSeconds = 1.5,
             DecodeSeconds = null,
         });

@@ -63,7 +63,7 @@ public sealed class MutationTests
         await walk.ShouldTellAsync("POST", "/api/admin/purge", new() { ["targets"] = new JsonArray("metrics") }, ChangeKind.Nodes);
         await walk.ShouldTellAsync("POST", "/api/admin/purge", new() { ["targets"] = new JsonArray("deployments") }, ChangeKind.Deployments);
         var elsewhere = await host.Services.GetRequiredService<NodeService>().EnsureAsync(
-            new NodeSeen("another", "another", System.Net.IPAddress.Loopback, TestPorts.Free()), Ct);
+            new NodeSeen("another", "another", System.Net.IPAddress.Loopback, TestPorts.Free()), isProved: false, Ct);
         await walk.ShouldTellAsync("DELETE", $"/api/nodes/{elsewhere}", null, ChangeKind.Nodes);
         await walk.ShouldNotTellAsync("POST", "/api/deployments/start", Start(80));
         await walk.ShouldNotTellAsync("POST", "/api/deployments/987/pin", new() { ["pinned"] = true });

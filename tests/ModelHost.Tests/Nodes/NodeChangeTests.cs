@@ -169,12 +169,13 @@ public sealed class NodeChangeTests
     }
 
     [Theory]
-    [InlineData("gpu-7", "10.0.0.9", 9009, true)] // by name
-    [InlineData("other", "10.0.0.7", 9007, true)] // by address and port
-    [InlineData("gpu-8", "10.0.0.7", 9007, true)] // the address says more than the name of another record
-    [InlineData("other", "10.0.0.7", 9009, false)]
-    [InlineData("other", "10.0.0.9", 9007, false)]
-    public async Task A_node_that_is_heard_takes_the_record_over_that_was_made_for_it_by_hand(string hostname, string address, int port, bool isTaken)
+    [InlineData("other", "10.0.0.7", 9007, true, true)]
+    [InlineData("gpu-8", "10.0.0.7", 9007, true, true)] // a name says nothing
+    [InlineData("gpu-7", "10.0.0.7", 9007, false, false)] // it did not prove to be there
+    [InlineData("gpu-7", "10.0.0.9", 9009, true, false)]
+    [InlineData("other", "10.0.0.7", 9009, true, false)]
+    [InlineData("other", "10.0.0.9", 9007, true, false)]
+    public async Task A_node_that_proves_to_be_there_takes_the_record_over_that_was_made_for_it_by_hand(string hostname, string address, int port, bool isProved, bool isTaken)
     {
         await using var host = await ControlPlane.StartAsync(configure: ScriptedNode.WithoutLocalNode);
         var nodes = host.Services.GetRequiredService<NodeService>();
@@ -184,8 +185,8 @@ public sealed class NodeChangeTests
         (await nodes.ListRemoteAsync(Ct)).ShouldBeEmpty("nobody has proved to be these");
 
         var seen = new NodeSeen(Guid.NewGuid().ToString("N"), hostname, IPAddress.Parse(address), port);
-        var id = await nodes.EnsureAsync(seen, Ct);
-        var another = await nodes.EnsureAsync(seen with { Uid = Guid.NewGuid().ToString("N") }, Ct);
+        var id = await nodes.EnsureAsync(seen, isProved, Ct);
+        var another = await nodes.EnsureAsync(seen with { Uid = Guid.NewGuid().ToString("N") }, isProved, Ct);
 
         (id == made).ShouldBe(isTaken);
         another.ShouldNotBe(id, "a node is taken over once");

@@ -1,6 +1,8 @@
 using System.Net;
 using System.Net.Sockets;
 using System.Text;
+using Microsoft.AspNetCore.Builder;
+using ModelHost.Agent.Reports;
 using ModelHost.Agent.Service;
 using ModelHost.Cluster;
 using ModelHost.Core.Deployments;
@@ -183,36 +185,71 @@ public abstract class NodeContractTests
     }
 
     [Fact]
-    public async Task No_change_after_the_question_is_missed()
+    public async Task Watching_begins_with_a_whole_report_and_what_it_tells_makes_the_report_of_now()
     {
         await using var node = await StartAsync();
         var request = Request(s_forever);
-        for (var i = 0; i < 3; i++)
+        using var watching = CancellationTokenSource.CreateLinkedTokenSource(Ct);
+        await using var updates = node.Link.WatchAsync(new WatchRequest { IntervalSeconds = 1 }, watching.Token).GetAsyncEnumerator(watching.Token);
+        var first = await NextAsync(updates);
+        var (parts, sequence) = (new ReportParts(first.Report), 1);
+        async Task<NodeReport> UntilAsync(Func<NodeReport, bool> holds)
         {
-            using var asking = CancellationTokenSource.CreateLinkedTokenSource(Ct);
-            var changed = node.Link.ChangedAsync(asking.Token);
-            await ReportAsync(node.Link);
-            if (i == 0)
-                await node.Link.StartAsync(request, Ct);
-            else
-                await node.Link.StartAsync(Request(s_forever, ($"V{i}", "x")), Ct);
-
-            await changed.WaitAsync(TimeSpan.FromSeconds(30), Ct);
+            while (!holds(parts.Whole()))
+            {
+                var update = await NextAsync(updates);
+                update.Sequence.ShouldBe(++sequence);
+                if (update.Report is { } whole)
+                    parts = new ReportParts(whole);
+                else
+                    parts.Apply(update);
+            }
+            return parts.Whole();
         }
-        foreach (var engine in (await ReportAsync(node.Link)).Engines)
-            await EndAsync(node.Link, engine.RunId);
+
+        await node.Link.StartAsync(request, Ct);
+        var ready = await UntilAsync(report => report.Engines.Any(engine => engine.Phase == EnginePhase.Ready));
+        var asked = await ReportAsync(node.Link);
+        await node.Link.StopAsync(new StopRequest { RunId = request.RunId }, Ct);
+        var gone = await UntilAsync(report => report.Engines.Count == 0);
+        await watching.CancelAsync();
+
+        (first.Sequence, first.Report.NodeId, first.Report.Engines.Count).ShouldBe((1, "node", 0));
+        var engine = ready.Engines.ShouldHaveSingleItem();
+        (engine.RunId, engine.LaunchSpec, engine.EngineUrl, engine.EngineKey).ShouldBe((request.RunId, request.LaunchSpec, asked.Engines[0].EngineUrl, asked.Engines[0].EngineKey));
+        (gone.NodeId, gone.Hostname, string.Join(' ', gone.Runtimes)).ShouldBe((asked.NodeId, asked.Hostname, "process"));
+        await Should.ThrowAsync<OperationCanceledException>(async () =>
+        {
+            while (await updates.MoveNextAsync())
+            {
+                // what was on its way
+            }
+        });
     }
 
     [Fact]
-    public async Task Waiting_for_a_change_ends_with_its_token_and_does_not_fail()
+    public async Task Watching_tells_at_once_what_happens_and_in_its_interval_that_the_node_is_there()
     {
         await using var node = await StartAsync();
-        using var asking = CancellationTokenSource.CreateLinkedTokenSource(Ct);
+        await using var seldom = node.Link.WatchAsync(new WatchRequest { IntervalSeconds = 300 }, Ct).GetAsyncEnumerator(Ct);
+        await using var often = node.Link.WatchAsync(new WatchRequest { IntervalSeconds = 1 }, Ct).GetAsyncEnumerator(Ct);
+        (await NextAsync(seldom)).Report.ShouldNotBeNull();
+        for (var i = 0; i < 3; i++)
+            (await NextAsync(often)).Sequence.ShouldBe(i + 1);
 
-        var changed = node.Link.ChangedAsync(asking.Token);
-        await asking.CancelAsync();
+        var request = Request(s_forever);
+        await node.Link.StartAsync(request, Ct);
+        while ((await NextAsync(seldom)) is var update && !(update.Report?.Engines ?? update.Engines).Any(engine => engine.RunId == request.RunId))
+        {
+            // what else came up at the beginning
+        }
+        await EndAsync(node.Link, request.RunId);
+    }
 
-        await changed.WaitAsync(TimeSpan.FromSeconds(30), Ct);
+    private static async Task<ReportUpdate> NextAsync(IAsyncEnumerator<ReportUpdate> updates)
+    {
+        (await updates.MoveNextAsync().AsTask().WaitAsync(TimeSpan.FromSeconds(30), Ct)).ShouldBeTrue();
+        return updates.Current;
     }
 
     private async Task<Asked> StartAsync()
@@ -223,6 +260,24 @@ public abstract class NodeContractTests
         asked.Ends.Add(local);
         asked.Ends.Add(new Surroundings(surroundings));
         return asked;
+    }
+
+    /// <summary>Through a client, HTTP/2 and a service.</summary>
+    private protected static async Task<Asked> OverTheWireAsync(Action<WebApplication> map)
+    {
+        var server = await EchoServer.StartAsync(map: map);
+        var client = new RpcClient(server.Address, new RpcClientOptions { MaxMessageBytes = NodeMethods.MaxMessageBytes });
+        var remote = new RemoteNode(client, run => $"https://node/engines/{run}");
+        return new Asked(remote) { Ends = { new Client(remote), server } };
+    }
+
+    private sealed class Client(RemoteNode remote) : IAsyncDisposable
+    {
+        public ValueTask DisposeAsync()
+        {
+            remote.Dispose();
+            return ValueTask.CompletedTask;
+        }
     }
 
     private static async Task EndAsync(INode node, string run)
@@ -282,20 +337,21 @@ public sealed class RemoteNodeContractTests : NodeContractTests
         known.ShouldBe(service.Methods.Select(method => $"/{service.FullName}/{method.Name} {method.InputType.ClrType.Name} {method.OutputType.ClrType.Name}"), ignoreOrder: true);
     }
 
-    private protected override async Task<Asked> AskedAsync(INode node)
-    {
-        var server = await EchoServer.StartAsync(map: app => app.MapNode(node));
-        var client = new RpcClient(server.Address, new RpcClientOptions { MaxMessageBytes = NodeMethods.MaxMessageBytes });
-        var remote = new RemoteNode(client, run => $"https://node/engines/{run}");
-        return new Asked(remote) { Ends = { new Client(remote), server } };
-    }
+    private protected override Task<Asked> AskedAsync(INode node) => OverTheWireAsync(app => app.MapNode(node));
+}
 
-    private sealed class Client(RemoteNode remote) : IAsyncDisposable
+/// <summary>The same node behind an agent of the version before, which can only be asked for whole reports.</summary>
+public sealed class OldAgentContractTests : NodeContractTests
+{
+    private protected override Task<Asked> AskedAsync(INode node) => OverTheWireAsync(app =>
     {
-        public ValueTask DisposeAsync()
+        app.Use((context, next) =>
         {
-            remote.Dispose();
-            return ValueTask.CompletedTask;
-        }
-    }
+            if (context.Request.Path != "/modelhost.node.v1.Node/Watch")
+                return next(context);
+            (context.Response.ContentType, context.Response.Headers["grpc-status"]) = ("application/grpc", $"{(int)RpcCode.Unimplemented}");
+            return Task.CompletedTask;
+        });
+        app.MapNode(node);
+    });
 }

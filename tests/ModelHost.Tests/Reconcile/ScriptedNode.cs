@@ -4,6 +4,7 @@ using Microsoft.Extensions.DependencyInjection.Extensions;
 using Microsoft.Extensions.Logging;
 using ModelHost.Access;
 using ModelHost.Agent;
+using ModelHost.Agent.Reports;
 using ModelHost.Data;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Events;
@@ -29,8 +30,8 @@ internal sealed class ScriptedNode : INode, IAsyncDisposable
     /// <summary>Its id in the API.</summary>
     public int Id { get; private set; }
 
-    /// <summary>How often it was asked for a report.</summary>
-    public int Reports => Volatile.Read(ref _reports);
+    /// <summary>Passes over it that have ended.</summary>
+    public int Passes => _handle!.Passes;
 
     /// <summary>What it was asked to do, in order.</summary>
     public IReadOnlyList<string> Asked => [.. _asked];
@@ -69,11 +70,13 @@ internal sealed class ScriptedNode : INode, IAsyncDisposable
     /// <summary>Lets it be looked at, and waits until that has been done.</summary>
     public async Task PassAsync()
     {
-        // one that has begun already may have read what was stored before
-        for (var before = Reports; Reports < before + 2;)
+        // what has been read already may be what was there before, and so may that of a pass that has begun
+        var read = Volatile.Read(ref _reports);
+        await Deadline.UntilAsync(() => IsSilent || Volatile.Read(ref _reports) >= read + 2);
+        for (var before = Passes; Passes < before + 2;)
         {
             _handle!.Wake();
-            await Deadline.UntilAsync(() => Reports > before);
+            await Deadline.UntilAsync(() => Passes > before);
         }
     }
 
@@ -117,14 +120,20 @@ internal sealed class ScriptedNode : INode, IAsyncDisposable
             throw new IOException("silent");
     }
 
-    public Task<NodeReport> ReportAsync(ReportRequest request, CancellationToken cancellationToken)
+    public Task<NodeReport> ReportAsync(ReportRequest request, CancellationToken cancellationToken) => Task.FromResult(Report());
+
+    // looked at often, so that what a test changes is told at once
+    public IAsyncEnumerable<ReportUpdate> WatchAsync(WatchRequest request, CancellationToken cancellationToken) =>
+        ReportUpdates.ReadAsync(Report, token => Task.Delay(20, token), request, TimeProvider.System, cancellationToken);
+
+    private NodeReport Report()
     {
         Interlocked.Increment(ref _reports);
         if (IsSilent)
             throw new IOException("silent");
         var report = new NodeReport { NodeId = "scripted", Hostname = "scripted", Runtimes = { "process" } };
         report.Engines.Add(_engines.Values.Select(engine => engine.Clone()));
-        return Task.FromResult(report);
+        return report;
     }
 
     public Task<LogsReply> LogsAsync(LogsRequest request, CancellationToken cancellationToken) =>
@@ -145,8 +154,6 @@ internal sealed class ScriptedNode : INode, IAsyncDisposable
     public Task<PortReply> CheckPortAsync(PortRequest request, CancellationToken cancellationToken) => Task.FromResult(new PortReply { Available = true });
 
     public Task<AccessReply> AccessAsync(AccessRequest request, CancellationToken cancellationToken) => Task.FromResult(new AccessReply());
-
-    public Task ChangedAsync(CancellationToken cancellationToken) => Task.Delay(Timeout.Infinite, cancellationToken);
 
     public async ValueTask DisposeAsync()
     {

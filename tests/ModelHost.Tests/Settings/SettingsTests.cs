@@ -334,12 +334,12 @@ public sealed class SettingsTests
     {
         await using var host = await StartAsync("Settings:NodesSyncIntervalSeconds=300", "Settings:DeploymentsSyncIntervalSeconds=300", "Settings:ExpiryCheckIntervalSeconds=600");
         await using var node = await ScriptedNode.LinkAsync(host, Ct);
-        await Deadline.UntilAsync(() => node.Reports > 0);
+        await NodeStatusAsync(host, "online");
 
         await PutAsync(host, """{"deployments_sync_interval_seconds":1}""");
 
-        var before = node.Reports;
-        await Deadline.UntilAsync(() => node.Reports >= before + 3, Deadline.Allowed(30).TotalSeconds, "three more looks");
+        var before = node.Passes;
+        await Deadline.UntilAsync(() => node.Passes >= before + 3, Deadline.Allowed(30).TotalSeconds, "three more looks");
     }
 
     [Fact]
@@ -376,12 +376,12 @@ public sealed class SettingsTests
         await NodeStatusAsync(host, "online");
         node.IsSilent = true;
         var registry = host.Services.GetRequiredService<Features.Nodes.NodeRegistry>();
-        var before = node.Reports;
+        var before = node.Passes;
 
         await Deadline.UntilAsync(() =>
         {
             registry.Wake(node.Id);
-            return node.Reports >= before + 5;
+            return node.Passes >= before + 5;
         });
 
         await NodeStatusAsync(host, "degraded");

@@ -161,6 +161,15 @@ internal sealed record DeploymentRead
     public int? RequestsRunning { get; init; }
     public int? RequestsWaiting { get; init; }
 
+    /// <summary>Share of the engine's KV cache in use, 0 to 1.</summary>
+    public double? KvCacheUsage { get; init; }
+
+    /// <summary>When the engine's counters were read.</summary>
+    public DateTimeOffset? MetricsReadAt { get; init; }
+
+    /// <summary>Why they could not be read again since; null: they are of the last attempt.</summary>
+    public string? MetricsStale { get; init; }
+
     /// <summary>Progress of the image pull, 0 to 100 in tenths, while starting; never moves back within a pull.</summary>
     public double? PullPercent { get; init; }
 

@@ -19,7 +19,7 @@ internal sealed class Node
     /// <summary>The agent's port; null: the node is inside the control plane.</summary>
     public int? Port { get; set; }
 
-    /// <summary>Whether a person gave its name and address, and nothing has been heard of it; a node that joins from there or under that name takes the record over.</summary>
+    /// <summary>Whether a person gave its name and address, and nothing has been heard of it; the node that proves to be there takes the record over.</summary>
     public bool IsByHand { get; set; }
 
     public DateTimeOffset CreatedAt { get; set; }

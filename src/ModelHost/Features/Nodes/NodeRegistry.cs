@@ -13,7 +13,9 @@ internal sealed class NodeHandle(int id, INode link, LiveSettings settings, stri
 {
     // requests for a pass that come in together are one
     private readonly Channel<bool> _wake = Channel.CreateBounded<bool>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
+    private readonly Channel<bool> _again = Channel.CreateBounded<bool>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
     private volatile Heartbeat? _beat;
+    private int _passes;
     private volatile Cordon _cordon = Cordon.None;
     private volatile State _state = new(null, FrozenDictionary<string, Engine>.Empty, null);
 
@@ -35,14 +37,15 @@ internal sealed class NodeHandle(int id, INode link, LiveSettings settings, stri
     /// <summary>When it said that.</summary>
     public DateTimeOffset? ReportedAt => _state.At;
 
-    /// <summary>Looks at its deployments that failed since; more calls than one in an interval are one look.</summary>
+    /// <summary>Attempts to hear it that failed since; more than one in an interval are one.</summary>
     public int Failures => _state.Silence.Count;
 
     /// <summary>Whether it has been silent so long that nothing is known of its deployments any more.</summary>
     public bool IsUnreachable => Failures >= settings.Current.DeploymentFailureThreshold;
 
-    /// <summary>Whether it has been silent so long that something is wrong with the node.</summary>
-    public bool IsCritical => _state.NodeSilence.Count >= settings.Current.NodeFailureThreshold;
+    /// <summary>Whether it has been silent so long that something is wrong with the node: it does not answer, or gives no sign of life by itself.</summary>
+    public bool IsCritical(DateTimeOffset now) => _state.NodeSilence.Count >= settings.Current.NodeFailureThreshold
+        || _beat is { } beat && now > beat.DueBy(settings.Current.NodeFailureThreshold);
 
     /// <summary>What of it takes no new deployments, as it was stored when it was looked at last.</summary>
     public Cordon Cordon
@@ -64,7 +67,7 @@ internal sealed class NodeHandle(int id, INode link, LiveSettings settings, stri
     /// <summary>Why the latest call failed; null: it did not.</summary>
     public string? Reason => _state.Reason;
 
-    /// <summary>Counts a call that failed.</summary>
+    /// <summary>Counts an attempt to hear it that failed.</summary>
     public void Silent(DateTimeOffset at, string reason) => _state = _state with
     {
         Reason = reason,
@@ -75,13 +78,25 @@ internal sealed class NodeHandle(int id, INode link, LiveSettings settings, stri
     /// <summary>Takes a sign of life of a node that sends some.</summary>
     /// <param name="at">When it came.</param>
     /// <param name="next">How long until the next is due.</param>
-    public void Beat(DateTimeOffset at, TimeSpan next) => _beat = new Heartbeat(at, at + next + Heartbeats.Grace);
+    public void Beat(DateTimeOffset at, TimeSpan next)
+    {
+        var wasMissed = IsBeatMissed(at);
+        _beat = new Heartbeat(at, next);
+        // one that comes back is not waited for
+        if (Failures > 0)
+            _again.Writer.TryWrite(true);
+        if (wasMissed)
+            Wake();
+    }
 
     /// <summary>When it last gave a sign of life; null: it sends none.</summary>
     public DateTimeOffset? BeatAt => _beat?.At;
 
     /// <summary>Whether a sign of life that was due has not come.</summary>
-    public bool IsBeatMissed(DateTimeOffset now) => _beat is { } beat && now > beat.DueBy;
+    public bool IsBeatMissed(DateTimeOffset now) => now > BeatDueBy;
+
+    /// <summary>When the next sign of life is missed unless it has come; null: it sends none.</summary>
+    public DateTimeOffset? BeatDueBy => _beat?.DueBy(1);
 
     /// <summary>Asks for a pass soon.</summary>
     public void Wake() => _wake.Writer.TryWrite(true);
@@ -89,7 +104,19 @@ internal sealed class NodeHandle(int id, INode link, LiveSettings settings, stri
     /// <summary>Waits until a pass is asked for.</summary>
     public async Task WokenAsync(CancellationToken cancellationToken) => await _wake.Reader.ReadAsync(cancellationToken);
 
-    private sealed record Heartbeat(DateTimeOffset At, DateTimeOffset DueBy);
+    /// <summary>Waits until there is a reason to try again to hear it.</summary>
+    public async Task AgainAsync(CancellationToken cancellationToken) => await _again.Reader.ReadAsync(cancellationToken);
+
+    /// <summary>Passes over it that have ended since it was linked.</summary>
+    public int Passes => Volatile.Read(ref _passes);
+
+    /// <summary>Counts a pass.</summary>
+    public void Passed() => Interlocked.Increment(ref _passes);
+
+    private sealed record Heartbeat(DateTimeOffset At, TimeSpan Next)
+    {
+        public DateTimeOffset DueBy(int beats) => At + (beats * Next) + Heartbeats.Grace;
+    }
 
     private sealed record State(
         NodeReport? Report, FrozenDictionary<string, Engine> Engines, DateTimeOffset? At, Silence Silence = default, Silence NodeSilence = default,

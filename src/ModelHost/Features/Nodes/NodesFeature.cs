@@ -91,12 +91,22 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Chan
     /// <summary>Finds or makes the record of the node in this process.</summary>
     /// <returns>Its id.</returns>
     public Task<int> EnsureLocalAsync(string uid, CancellationToken cancellationToken) =>
-        EnsureAsync(uid, Dns.GetHostName(), "127.0.0.1", null, cancellationToken);
+        EnsureAsync(uid, Dns.GetHostName(), "127.0.0.1", null, isProved: false, cancellationToken);
 
     /// <summary>Finds or makes the record of a node on another machine, and notes where it is now.</summary>
+    /// <param name="node">The node.</param>
+    /// <param name="isProved">Whether it has proved that it is where it says: then a record made by hand for that address is its.</param>
+    /// <param name="cancellationToken">Gives up.</param>
     /// <returns>Its id.</returns>
-    public Task<int> EnsureAsync(NodeSeen node, CancellationToken cancellationToken) =>
-        EnsureAsync(node.Uid, node.Hostname, node.Address.ToString(), node.Port, cancellationToken);
+    public Task<int> EnsureAsync(NodeSeen node, bool isProved, CancellationToken cancellationToken) =>
+        EnsureAsync(node.Uid, node.Hostname, node.Address.ToString(), node.Port, isProved, cancellationToken);
+
+    /// <summary>Whether a record was made by hand for the address of a node that has none of its own.</summary>
+    public async Task<bool> IsByHandAsync(NodeSeen node, CancellationToken cancellationToken)
+    {
+        await using var db = await database.OpenAsync(cancellationToken);
+        return !await db.Nodes.AnyAsync(n => n.Uid == node.Uid, cancellationToken) && await ByHand(db, node.Address.ToString(), node.Port).AnyAsync(cancellationToken);
+    }
 
     /// <summary>The nodes on other machines, where they were when they last spoke.</summary>
     public async Task<IReadOnlyList<(int Id, NodeSeen Node)>> ListRemoteAsync(CancellationToken cancellationToken)
@@ -107,16 +117,16 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Chan
             .Select(row => (row.Id, new NodeSeen(row.Uid, row.Hostname, IPAddress.Parse(row.IpAddress), row.Port!.Value)))];
     }
 
-    private async Task<int> EnsureAsync(string uid, string hostname, string address, int? port, CancellationToken cancellationToken)
+    private static IQueryable<Node> ByHand(ModelHostDbContext db, string address, int? port) =>
+        db.Nodes.Where(n => n.IsByHand && n.IpAddress == address && n.Port == port).OrderBy(n => n.Id);
+
+    private async Task<int> EnsureAsync(string uid, string hostname, string address, int? port, bool isProved, CancellationToken cancellationToken)
     {
         await using var db = await database.OpenAsync(cancellationToken);
         var row = await db.Nodes.FirstOrDefaultAsync(n => n.Uid == uid, cancellationToken);
-        if (row is null)
-        {
-            // one that was registered by hand and has not been heard of is this node, with all that was set for it
-            row = await db.Nodes.Where(n => n.IsByHand && ((n.IpAddress == address && n.Port == port) || n.Hostname == hostname))
-                .OrderByDescending(n => n.IpAddress == address && n.Port == port).ThenBy(n => n.Id).FirstOrDefaultAsync(cancellationToken);
-        }
+        // a name is only told; who is at the address that a person gave is that node, with all that was set for it
+        if (row is null && isProved)
+            row = await ByHand(db, address, port).FirstOrDefaultAsync(cancellationToken);
         if (row is null)
         {
             row = new Node
@@ -168,7 +178,7 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Chan
     {
         not null when node.Cordon.CoversAll(node.Gpus) => "maintenance",
         null or { LastReport: null, Failures: 0 } => "unknown",
-        { IsCritical: true } => "critical",
+        _ when node.IsCritical(now) => "critical",
         { Failures: > 0 } => "degraded",
         _ when node.IsBeatMissed(now) => "degraded",
         { LastReport.Runtimes.Count: 0 } => "no-runtime",
@@ -189,7 +199,7 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Chan
             IpAddress = row.IpAddress,
             Port = row.Port,
             Status = isWhole ? "maintenance" : Status(node, time.GetUtcNow()),
-            StatusDetail = node?.Reason ?? (node is not null && node.IsBeatMissed(time.GetUtcNow()) ? "Its heartbeat does not come." : null),
+            StatusDetail = node?.Reason ?? (node is not null && node.IsBeatMissed(time.GetUtcNow()) ? $"No heartbeat of it has come since {node.BeatAt:u}." : null),
             Maintenance = isWhole,
             PartialMaintenance = !isWhole && cordon.Gpus(gpus).Count > 0,
             MaintenanceGpus = cordon.Gpus(gpus),
