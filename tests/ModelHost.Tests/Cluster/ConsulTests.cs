@@ -33,7 +33,8 @@ public sealed class ConsulTests
         (await cluster.DiscoveredAsync("gpu-1"))!.Value.Text("status").ShouldBe("joined");
 
         consul.Register("rack-3", "192.0.2.1", agent.Url.Port, "modelhost-node-1", serviceAddress: "127.0.0.1");
-        var node = await Deadline.UntilAsync(() => cluster.NodeAsync("gpu-1"), found => found is not null, what: "the node to be registered");
+        // registered, and looked at
+        var node = await Deadline.UntilAsync(() => cluster.NodeAsync("gpu-1"), found => found?.GetProperty("status").GetString() is "online" or "degraded", what: "the node to be registered");
         var id = await cluster.Host.Client.StartModelAsync(Api.StartRequest(node!.Value.Id()));
         await cluster.Host.Client.StatusAsync(id, "running");
         await cluster.Host.Client.StopModelAsync(id);
