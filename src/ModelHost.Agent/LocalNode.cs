@@ -1,11 +1,11 @@
 using System.Collections.Concurrent;
-using System.Diagnostics.CodeAnalysis;
 using System.Net;
 using System.Net.Sockets;
 using System.Security.Cryptography;
 using Microsoft.Extensions.Logging;
 using ModelHost.Agent.Engines;
 using ModelHost.Agent.Gpus;
+using ModelHost.Agent.Proxy;
 using ModelHost.Agent.Runtimes;
 using ModelHost.Core.Backends;
 using ModelHost.Core.Deployments;
@@ -55,11 +55,11 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     private TaskCompletionSource _changed = NewSignal();
 
     /// <summary>Makes the node; nothing runs before <see cref="OpenAsync"/>.</summary>
-    public LocalNode(NodeIdentity identity, NodeOptions options, TimeProvider time, ILoggerFactory loggers)
+    public LocalNode(NodeIdentity identity, NodeOptions options, TimeProvider time, ILoggerFactory loggers, NodeProxy? proxy = null)
     {
         ArgumentNullException.ThrowIfNull(identity);
         ArgumentNullException.ThrowIfNull(options);
-        (_identity, _options, _time) = (identity, options, time);
+        (_identity, _options, _time, _proxy) = (identity, options, time, proxy);
         _logger = loggers.CreateLogger<LocalNode>();
         var cache = options.HuggingFaceCache.Length > 0 ? options.HuggingFaceCache : Path.Combine(identity.DataFolder, "models", "huggingface");
         _docker = new DockerClient(new Uri(options.DockerHost));
@@ -83,7 +83,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     {
         var scans = _runtimes.Select(runtime => ScanAsync(runtime, _shutdown.Token)).ToArray();
         _loops = Task.WhenAll(
-            [_gpus.RunAsync(SignalChange, _shutdown.Token), _disk.RunAsync(_shutdown.Token), _system.RunAsync(_shutdown.Token), _processes.RunAsync(_shutdown.Token), EnforceLeasesAsync(), .. _runtimes.Select((runtime, i) => ScanForeverAsync(runtime, scans[i]))]);
+            [_gpus.RunAsync(SignalChange, _shutdown.Token), _disk.RunAsync(_shutdown.Token), _system.RunAsync(_shutdown.Token), _processes.RunAsync(_shutdown.Token), EnforceLeasesAsync(), KeepPortsAsync(), .. _runtimes.Select((runtime, i) => ScanForeverAsync(runtime, scans[i]))]);
         // a first request to start something should find the GPUs; a card that wakes slowly must not hold up everything else
         await Task.WhenAll(
             Task.WhenAny(Task.WhenAll(scans), Task.Delay(OpenDeadline, _time, cancellationToken)),
@@ -142,6 +142,8 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         if (LaunchSpec.FromJson(request.LaunchSpec) is null || Lease.FromJson(request.Lease) is not { } lease)
             throw new ArgumentException("the launch spec or the lease is of an unknown version", nameof(request));
         Watched(request.RunId)?.Update(request.LaunchSpec, lease);
+        if (request.Draining)
+            Drain(request.RunId);
         return Task.FromResult(new UpdateReply());
     }
 
@@ -157,7 +159,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
 
     /// <summary>Where the engine of a run listens on this machine; null: none that is ready.</summary>
     public string? EngineUrl(string runId) =>
-        Watched(runId)?.Snapshot() is { Phase: EnginePhase.Ready } engine ? engine.EngineUrl.TrimEnd('/') : null;
+        Watched(runId)?.Peek() is { Phase: EnginePhase.Ready } engine ? engine.EngineUrl.TrimEnd('/') : null;
 
     private EngineSupervisor? Watched(string runId)
     {
@@ -188,6 +190,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         }
         foreach (var engine in report.Engines)
             engine.Processes = _processes.Current.GetValueOrDefault(engine.RunId);
+        ReportPorts(report);
         return Task.FromResult(report);
     }
 
@@ -250,98 +253,6 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         _shutdown.Dispose();
     }
 
-    private async Task ScanForeverAsync(IEngineRuntime runtime, Task first)
-    {
-        await first;
-        while (!_shutdown.IsCancellationRequested)
-        {
-            await Task.Delay(ScanPeriod, _time, _shutdown.Token);
-            await ScanAsync(runtime, _shutdown.Token);
-        }
-    }
-
-    /// <summary>Asks a runtime for its engines, and takes over those that nobody watches.</summary>
-    private async Task ScanAsync(IEngineRuntime runtime, CancellationToken cancellationToken)
-    {
-        using var deadline = new CancellationTokenSource(ScanDeadline, _time);
-        using var linked = CancellationTokenSource.CreateLinkedTokenSource(deadline.Token, cancellationToken);
-        try
-        {
-            HashSet<string> watched;
-            lock (_lock)
-                watched = [.. _engines.Keys];
-            // what was watched before and is not afterwards has gone in between: it must not come back
-            var instances = await runtime.ListAsync(watched, linked.Token);
-            lock (_lock)
-            {
-                foreach (var instance in instances.Where(instance => !_engines.ContainsKey(instance.RunId)))
-                {
-                    if (IsOurs(instance, out var recipe))
-                        Adopt(runtime, recipe, instance);
-                }
-                foreach (var record in _kept.Values.Where(record => record.Runtime == runtime.Name).ToArray())
-                    TakeUp(runtime, record);
-            }
-            if (!_answering.GetValueOrDefault(runtime.Name))
-                LogRuntimeAnswers(runtime.Name);
-            SetAnswering(runtime, true);
-        }
-        catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
-        {
-        }
-#pragma warning disable CA1031 // the one catch-all of the loop: whatever it is, what runs on this runtime is not known now, and is asked again
-        catch (Exception e)
-#pragma warning restore CA1031
-        {
-            if (_answering.GetValueOrDefault(runtime.Name, true))
-                LogRuntimeSilent(runtime.Name, deadline.IsCancellationRequested ? $"no answer within {ScanDeadline.TotalSeconds:0} s" : e.Message);
-            SetAnswering(runtime, false);
-        }
-    }
-
-    private static bool IsOurs(EngineInstance instance, [NotNullWhen(true)] out BackendRecipe? recipe)
-    {
-        recipe = LaunchSpec.FromJson(instance.SpecJson) is { } spec ? BackendCatalogue.BuiltIn.GetValueOrDefault(spec.Backend) : null;
-        // the ids name files; labels can be written by anybody who may start containers
-        return recipe is not null && Guid.TryParse(instance.RunId, out _) && Guid.TryParse(instance.DeploymentUid, out _);
-    }
-
-    private void Adopt(IEngineRuntime runtime, BackendRecipe recipe, EngineInstance instance)
-    {
-        _kept.Remove(instance.RunId, out var record);
-        LogAdopted(instance.RunId, instance.DeploymentUid, runtime.Name);
-        Track(EngineSupervisor.Adopt(_context, runtime, recipe, instance, record));
-        if (record is not null && instance.IsEnded && record.BootId != _records.BootId)
-            Relaunch(runtime, recipe, record);
-    }
-
-    /// <summary>Goes on with a run that was wanted when the machine went down, as another one; the control plane takes it over from the report.</summary>
-    private void Relaunch(IEngineRuntime runtime, BackendRecipe recipe, RunRecord record)
-    {
-        if (record.Ending != RunEnding.None || record.Lease.ExpiresAt <= _time.GetUtcNow() || LaunchSpec.FromJson(record.Spec) is not { } spec)
-            return;
-        var next = Guid.NewGuid().ToString("N");
-        LogRelaunched(record.RunId, next, record.DeploymentUid);
-        Watched(record.RunId)?.Stop();
-        Launch(runtime, recipe, spec, record.DeploymentUid, next, record.Lease, record.LatestVersion, _records.Open(record.Environment));
-    }
-
-    /// <summary>Goes on with a run that left no engine behind: one that was being prepared, or whose lease ended it.</summary>
-    private void TakeUp(IEngineRuntime runtime, RunRecord record)
-    {
-        _kept.Remove(record.RunId);
-        var spec = LaunchSpec.FromJson(record.Spec);
-        var recipe = BackendCatalogue.BuiltIn.GetValueOrDefault(spec?.Backend ?? "");
-        if (recipe is null || _engines.ContainsKey(record.RunId))
-            return;
-        if (record.Ending == RunEnding.Expired)
-            Track(EngineSupervisor.Recall(_context, runtime, recipe, record));
-        else if (record is { Ending: RunEnding.None, StartedAt: null })
-            Launch(runtime, recipe, spec!, record.DeploymentUid, record.RunId, record.Lease, record.LatestVersion, _records.Open(record.Environment));
-        else
-            _records.Delete(record.RunId); // it is gone, and whoever wants another is the control plane
-    }
-
     private async Task EnforceLeasesAsync()
     {
         while (!_shutdown.IsCancellationRequested)
@@ -353,14 +264,6 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
                     engine.ExpireIfDue(_time.GetUtcNow());
             }
         }
-    }
-
-    private void SetAnswering(IEngineRuntime runtime, bool answers)
-    {
-        var changed = !_answering.TryGetValue(runtime.Name, out var before) || before != answers;
-        _answering[runtime.Name] = answers;
-        if (changed)
-            SignalChange();
     }
 
     private void Track(EngineSupervisor engine)
@@ -375,7 +278,11 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         if (!engine.IsGone)
             return;
         lock (_lock)
+        {
             _engines.Remove(engine.RunId);
+            _draining.Remove(engine.RunId);
+        }
+        SignalChange(); // its public port is free now
         await engine.DisposeAsync();
     }
 
@@ -440,16 +347,4 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     }
 
     private static TaskCompletionSource NewSignal() => new(TaskCreationOptions.RunContinuationsAsynchronously);
-
-    [LoggerMessage(2201, LogLevel.Information, "Run {RunId} of deployment {DeploymentUid} was found on {Runtime} and is watched again.")]
-    private partial void LogAdopted(string runId, string deploymentUid, string runtime);
-
-    [LoggerMessage(2204, LogLevel.Information, "Run {RunId} of deployment {DeploymentUid} ended with the machine; run {NextRunId} goes on for it.")]
-    private partial void LogRelaunched(string runId, string nextRunId, string deploymentUid);
-
-    [LoggerMessage(2202, LogLevel.Information, "Runtime {Runtime} answers.")]
-    private partial void LogRuntimeAnswers(string runtime);
-
-    [LoggerMessage(2203, LogLevel.Warning, "Runtime {Runtime} does not answer: {Reason}")]
-    private partial void LogRuntimeSilent(string runtime, string reason);
 }

@@ -92,8 +92,42 @@ public sealed class NodeOptions
     [Range(64 * 1024, long.MaxValue)]
     public long LogBytes { get; set; } = 64L * 1024 * 1024;
 
+    /// <summary>
+    /// IP address on which the public ports of deployments are listened on. Default <c>127.0.0.1</c>, this machine alone; <c>0.0.0.0</c> or <c>::</c> is
+    /// every address, in cleartext; empty: nowhere.
+    /// </summary>
+    [AddressText]
+    public string DirectListen { get; set; } = "127.0.0.1";
+
+    /// <summary>Who may use the public ports. Default <see cref="DirectAccessMode.Keys"/>.</summary>
+    [EnumDataType(typeof(DirectAccessMode))]
+    public DirectAccessMode DirectAccess { get; set; } = DirectAccessMode.Keys;
+
+    /// <summary>How long the end of the process waits for requests under way on the public ports. Default 30 s, up to 1 h.</summary>
+    [Range(typeof(TimeSpan), "00:00:00", "01:00:00")]
+    public TimeSpan DrainTimeout { get; set; } = TimeSpan.FromSeconds(30);
+
     /// <summary><see cref="ModelFolders"/>, one by one.</summary>
     internal IReadOnlyList<string> AllowedModelFolders => ModelFolderListAttribute.Split(ModelFolders);
+}
+
+/// <summary>Who may send requests to the public ports of deployments.</summary>
+public enum DirectAccessMode
+{
+    /// <summary>
+    /// Who may send them to the gateway: API keys within their limits. Until a permanent one exists also programs on this machine, where the ports are
+    /// reached from it alone, and the admin key.
+    /// </summary>
+    Keys,
+    /// <summary>Everybody who reaches them.</summary>
+    Open,
+}
+
+/// <summary>Lets through an IP address, and nothing.</summary>
+[AttributeUsage(AttributeTargets.Property)]
+internal sealed class AddressTextAttribute() : ValidationAttribute("this is no IP address such as 127.0.0.1 or 0.0.0.0")
+{
+    public override bool IsValid(object? value) => value is null or "" || (value is string text && System.Net.IPAddress.TryParse(text, out _));
 }
 
 /// <summary>Lets through what names a repository, and nothing.</summary>

@@ -34,4 +34,7 @@ public interface INode
 
     /// <summary>Whether something on the node could listen on a port now, on any address; ports outside of 1 to 65535 make no sense.</summary>
     Task<PortReply> CheckPortAsync(PortRequest request, CancellationToken cancellationToken);
+
+    /// <summary>Replaces what the node knows of who may ask its engines directly. It keeps this on its disk, so that it goes on alone.</summary>
+    Task<AccessReply> AccessAsync(AccessRequest request, CancellationToken cancellationToken);
 }

@@ -176,6 +176,8 @@ internal static class Fleet
 
         public Task<PortReply> CheckPortAsync(PortRequest request, CancellationToken cancellationToken) => Task.FromResult(new PortReply { Available = true });
 
+        public Task<AccessReply> AccessAsync(AccessRequest request, CancellationToken cancellationToken) => Task.FromResult(new AccessReply());
+
         public Task ChangedAsync(CancellationToken cancellationToken) =>
             Task.Delay(Timeout.InfiniteTimeSpan, cancellationToken).ContinueWith(_ => { }, CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
     }

@@ -46,11 +46,14 @@ public sealed class TestNode : IDisposable
     /// <summary>Loopback ports for engines.</summary>
     public (int First, int Last) Ports { get; }
 
+    /// <summary>Where the public ports of deployments are listened on. Default: nowhere, since many tests use the same ones side by side.</summary>
+    public string DirectListen { get; set; } = "";
+
     /// <summary>The node's settings as <c>Section:Key=value</c>.</summary>
     public string[] Configuration =>
     [
         $"Node:DockerHost={DockerHost}", $"Node:NvidiaSmi={NvidiaSmi}", $"Node:EnginePortFirst={Ports.First}", $"Node:EnginePortLast={Ports.Last}",
-        "Node:ProcessRuntime=true", "Node:StopGrace=00:00:10", "Node:MetricsInterval=00:00:01", "Releases:Url=",
+        "Node:ProcessRuntime=true", "Node:StopGrace=00:00:10", "Node:MetricsInterval=00:00:01", "Releases:Url=", $"Node:DirectListen={DirectListen}",
     ];
 
     /// <summary>Lets <c>nvidia-smi</c> play a card or a driver in trouble, as that script lists them; empty: all is well again.</summary>

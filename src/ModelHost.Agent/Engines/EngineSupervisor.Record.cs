@@ -2,6 +2,7 @@ using Microsoft.Extensions.Logging;
 using ModelHost.Agent.Runtimes;
 using ModelHost.Core.Deployments;
 using ModelHost.Core.Engines;
+using ModelHost.Protocol;
 
 namespace ModelHost.Agent.Engines;
 
@@ -9,6 +10,16 @@ namespace ModelHost.Agent.Engines;
 internal sealed partial class EngineSupervisor
 {
     private RunRecord _record;
+
+    /// <summary>Where an engine listens that has a loopback port.</summary>
+    public static string UrlOf(int port) => $"http://127.0.0.1:{port}";
+
+    /// <summary>What is known now, for who does not report it: its last counters are not told by that.</summary>
+    public Engine Peek()
+    {
+        lock (_lock)
+            return _engine.Clone();
+    }
 
     private static RunRecord RecordOf(SupervisorContext context, IEngineRuntime runtime, EngineLaunch launch) => new()
     {
@@ -84,6 +95,11 @@ internal sealed partial class EngineSupervisor
         }
         _context.Changed();
     }
+
+    /// <summary>Notes where the engine is, so that its public port is served again before its runtime has been asked.</summary>
+    private RunRecord Placed(RunRecord record, EngineInstance instance) =>
+        record.EnginePort == instance.EnginePort && (_context.Records.OpenOne(record.EngineKey) ?? "") == instance.EngineKey ? record
+            : record with { EnginePort = instance.EnginePort, EngineKey = _context.Records.Seal(instance.EngineKey) };
 
     /// <summary>Keeps what a line tells of the engine's memory.</summary>
     private void ReadMemory(string line)

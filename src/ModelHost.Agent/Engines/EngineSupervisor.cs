@@ -52,7 +52,7 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
         var engine = new Engine { DeploymentUid = record.DeploymentUid, RunId = record.RunId, Runtime = runtime.Name };
         (_context, _logger, _runtime, _recipe, _engine, _record, EnginePort) = (context, context.Logger, runtime, recipe, engine, record, port);
         Show(record);
-        engine.EngineUrl = $"http://127.0.0.1:{port}";
+        engine.EngineUrl = UrlOf(port);
         engine.EngineKey = key;
         _redactor = new Redactor([.. secrets, key]);
         _log = new RunLog(context.LogPath(engine.DeploymentUid, engine.RunId), context.Options.LogBytes, _redactor, context.Time);
@@ -417,7 +417,7 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
     {
         _instance = instance;
         var now = _context.Time.GetUtcNow();
-        Keep(record => record.StartedAt is null ? record with { StartedAt = now } : record);
+        Keep(record => Placed(record with { StartedAt = record.StartedAt ?? now }, instance));
         Change(engine =>
         {
             (engine.Phase, engine.Detail) = (EnginePhase.Loading, "");

@@ -26,6 +26,12 @@ internal sealed record RunRecord
     /// <summary>The boot of the machine in which the engine was started.</summary>
     public string BootId { get; init; } = "";
     public DateTimeOffset? StartedAt { get; init; }
+
+    /// <summary>Loopback port of the engine; null: it has not been started.</summary>
+    public int? EnginePort { get; init; }
+
+    /// <summary>Key of the run, sealed as <see cref="Environment"/> is.</summary>
+    public string? EngineKey { get; init; }
     public DateTimeOffset? ReadyAt { get; init; }
 
     /// <summary>Bytes of GPU memory by what they are for, as the engine told; null: it has not.</summary>
@@ -49,7 +55,6 @@ internal enum RunEnding
 /// <summary>The records of a node: a file each in the data folder's <c>runs</c>, for its owner's eyes only.</summary>
 internal sealed class RunRecords
 {
-    private const UnixFileMode OwnerOnly = UnixFileMode.UserRead | UnixFileMode.UserWrite;
     private const int TagBytes = 16, NonceBytes = 12, KeyBytes = 32;
     private const string BootIdFile = "/proc/sys/kernel/random/boot_id";
 
@@ -77,15 +82,7 @@ internal sealed class RunRecords
     {
         lock (_lock)
         {
-            Directory.CreateDirectory(_folder, OwnerOnly | UnixFileMode.UserExecute);
-            var path = PathOf(record.RunId);
-            var options = new FileStreamOptions { Mode = FileMode.Create, Access = FileAccess.Write, UnixCreateMode = OwnerOnly };
-            using (var file = new FileStream(path + ".new", options))
-            {
-                JsonSerializer.Serialize(file, record, RunRecordJson.Default.RunRecord);
-                file.Flush(flushToDisk: true);
-            }
-            File.Move(path + ".new", path, overwrite: true);
+            WholeFile.Write(PathOf(record.RunId), file => JsonSerializer.Serialize(file, record, RunRecordJson.Default.RunRecord));
         }
     }
 
@@ -131,6 +128,12 @@ internal sealed class RunRecords
         }
     }
 
+    /// <summary>Seals one value.</summary>
+    public string? Seal(string value) => value.Length == 0 ? null : Seal(new Dictionary<string, string> { [""] = value });
+
+    /// <summary>The value back; null: there is none, or it was sealed with another key.</summary>
+    public string? OpenOne(string? sealedValue) => Open(sealedValue).GetValueOrDefault("");
+
     private static RunRecord? Read(string path)
     {
         try
@@ -148,14 +151,8 @@ internal sealed class RunRecords
         var path = Path.Combine(folder, "run-records.key");
         if (File.Exists(path) && File.ReadAllBytes(path) is { Length: KeyBytes } known)
             return known;
-        Directory.CreateDirectory(folder, OwnerOnly | UnixFileMode.UserExecute);
         var made = RandomNumberGenerator.GetBytes(KeyBytes);
-        using (var file = new FileStream(path + ".new", new FileStreamOptions { Mode = FileMode.Create, Access = FileAccess.Write, UnixCreateMode = OwnerOnly }))
-        {
-            file.Write(made);
-            file.Flush(flushToDisk: true);
-        }
-        File.Move(path + ".new", path, overwrite: true);
+        WholeFile.Write(path, file => file.Write(made));
         return made;
     }
 

@@ -43,17 +43,7 @@ internal sealed record ProcessSidecar
     }
 
     /// <summary>Writes the sidecar whole or not at all.</summary>
-    public void Write(string path)
-    {
-        var temporary = path + ".new";
-        var options = new FileStreamOptions { Mode = FileMode.Create, Access = FileAccess.Write, UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite };
-        using (var file = new FileStream(temporary, options))
-        {
-            JsonSerializer.Serialize(file, this, ProcessSidecarJson.Default.ProcessSidecar);
-            file.Flush(flushToDisk: true);
-        }
-        File.Move(temporary, path, overwrite: true);
-    }
+    public void Write(string path) => WholeFile.Write(path, file => JsonSerializer.Serialize(file, this, ProcessSidecarJson.Default.ProcessSidecar));
 }
 
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower)]

@@ -39,6 +39,9 @@ public static class NodeMethods
     /// <summary><see cref="INode.CheckPortAsync"/>.</summary>
     public static RpcMethod<PortRequest, PortReply> CheckPort { get; } = Method("CheckPort", PortRequest.Parser, PortReply.Parser);
 
+    /// <summary><see cref="INode.AccessAsync"/>.</summary>
+    public static RpcMethod<AccessRequest, AccessReply> Access { get; } = Method("Access", AccessRequest.Parser, AccessReply.Parser);
+
     private static RpcMethod<TRequest, TResponse> Method<TRequest, TResponse>(string name, MessageParser<TRequest> requests, MessageParser<TResponse> responses)
         where TRequest : class, IMessage<TRequest>
         where TResponse : class, IMessage<TResponse> => new(Service, name, requests, responses);

@@ -1,4 +1,5 @@
 using Microsoft.Extensions.Options;
+using ModelHost.Agent.Http;
 using ModelHost.Common;
 using ModelHost.Features.ApiKeys;
 
@@ -11,8 +12,6 @@ namespace ModelHost.Access;
 internal sealed class AccessGate(
     RequestDelegate next, IOptions<AccessOptions> access, AdminKey adminKey, ApiKeyRing keys, LoopbackGuard guard, TimeProvider time)
 {
-    private const string Bearer = "Bearer ";
-    private const string AnthropicKey = "X-Api-Key";
     private readonly bool _isOpen = access.Value.TrustedLan;
 
     private enum Verdict
@@ -25,7 +24,7 @@ internal sealed class AccessGate(
     public Task InvokeAsync(HttpContext context)
     {
         var rule = context.GetEndpoint()?.Metadata.GetMetadata<AccessRule>() ?? AccessRule.Admin;
-        if (rule == AccessRule.AdminSocket && LoopbackGuard.IsFromForeignPage(context.Request))
+        if (rule == AccessRule.AdminSocket && LocalRequest.IsFromForeignPage(context.Request))
         {
             return Problems.WriteAsync(context, StatusCodes.Status403Forbidden, "access.foreign_origin",
                 "Pages of another origin are not served here. Behind a proxy, --trusted-proxies lets ModelHost know its own origin.");
@@ -42,7 +41,7 @@ internal sealed class AccessGate(
     {
         if (rule == AccessRule.Public)
             return Verdict.Allowed;
-        var given = Credential(context.Request.Headers, rule, out var isGiven, out var header);
+        var given = Credential.Read(context.Request.Headers, takesAnthropicKey: rule == AccessRule.Inference, out var isGiven, out var header);
         var now = time.GetUtcNow();
         var key = rule.IsAdmin && rule != AccessRule.KeyMaking ? null : keys.Find(given, now, header);
         if (key is not null && (rule == AccessRule.KeyMaking ? !key.Row.IsTemporary : key.Grant.Roles.HasFlag(rule.Role)))
@@ -59,31 +58,13 @@ internal sealed class AccessGate(
         return adminKey.Matches(given.ToString()) ? Verdict.Allowed : key is null ? Verdict.NoKey : Verdict.NoRole;
     }
 
-    /// <summary>The one credential of a request; empty: none, or none that can be read. And the header that it is all of, if there is one.</summary>
-    private static ReadOnlySpan<char> Credential(IHeaderDictionary headers, AccessRule rule, out bool isGiven, out string? whole)
-    {
-        whole = null;
-        var bearer = headers.Authorization;
-        var anthropic = rule == AccessRule.Inference ? headers[AnthropicKey] : default;
-        isGiven = bearer.Count + anthropic.Count > 0;
-        var second = anthropic is [{ } text] ? text.AsSpan().Trim() : default;
-        if (bearer.Count == 0)
-            return second;
-        if (bearer is not [{ } header] || !header.StartsWith(Bearer, StringComparison.OrdinalIgnoreCase))
-            return default;
-        var first = header.AsSpan(Bearer.Length).Trim();
-        whole = anthropic.Count == 0 ? header : null;
-        // with two different ones it would be in doubt whose request it is
-        return anthropic.Count == 0 || first.SequenceEqual(second) ? first : default;
-    }
-
     private Task RefuseAsync(HttpContext context)
     {
         context.Response.Headers.WWWAuthenticate = "Bearer";
         var headers = context.Request.Headers;
         return context.IsOpenAiRoute()
             ? OpenAiErrors.WriteAsync(context, StatusCodes.Status401Unauthorized,
-                OpenAiErrors.InvalidApiKey(hasKey: headers.Authorization.Count + headers[AnthropicKey].Count > 0, keys.IsClosed))
+                OpenAiErrors.InvalidApiKey(hasKey: headers.Authorization.Count + headers[Credential.AnthropicKey].Count > 0, keys.IsClosed))
             : Problems.WriteAsync(context, StatusCodes.Status401Unauthorized, "access.key_needed",
                 "This needs the admin key as 'Authorization: Bearer KEY'; it stands in the file admin-key of the data folder. Without a key only "
                 + "programs on the same machine are served, and no proxy, foreign web page or other host name in between.");

@@ -53,7 +53,7 @@ internal static class AccessFeature
             access => access.TrustedProxies.Split(',', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries)
                 .All(text => System.Net.IPAddress.TryParse(text, out _) || System.Net.IPNetwork.TryParse(text, out _)),
             "Access:TrustedProxies is no list of addresses or networks such as 127.0.0.1,10.0.0.0/8.");
-        return services.AddSingleton<AdminKey>().AddSingleton<LoopbackGuard>();
+        return services.AddSingleton<AdminKey>().AddSingleton<LoopbackGuard>().AddSingleton<NodeAccess>();
     }
 
     /// <summary>Applies the rules to every request, with or without a route; after routing.</summary>

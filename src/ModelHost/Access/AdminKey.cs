@@ -31,6 +31,9 @@ internal sealed class AdminKey
         folder.WriteSecret(HashFile, Convert.ToHexStringLower(_hash));
     }
 
+    /// <summary>Its SHA-256, by which nodes know it.</summary>
+    public ReadOnlySpan<byte> Hashed => _hash;
+
     /// <summary>Whether this is the key; takes the same time for every wrong one.</summary>
     public bool Matches(string key) => CryptographicOperations.FixedTimeEquals(Hash(key), _hash);
 

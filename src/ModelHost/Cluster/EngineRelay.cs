@@ -1,5 +1,6 @@
 using System.Net;
 using ModelHost.Agent;
+using ModelHost.Agent.Http;
 using Yarp.ReverseProxy.Forwarder;
 
 namespace ModelHost.Cluster;
@@ -20,17 +21,7 @@ internal sealed class EngineRelay(LocalNode node, IHttpForwarder forwarder) : ID
 
     private static readonly HttpTransformer s_path = new PathOnly();
 
-    private readonly HttpMessageInvoker _engines = new(new SocketsHttpHandler
-    {
-        UseProxy = false,
-        AllowAutoRedirect = false,
-        UseCookies = false,
-        AutomaticDecompression = DecompressionMethods.None,
-        ActivityHeadersPropagator = null,
-        ConnectTimeout = TimeSpan.FromSeconds(5),
-        // vLLM closes idle connections after 5 s
-        PooledConnectionIdleTimeout = TimeSpan.FromSeconds(3),
-    });
+    private readonly HttpMessageInvoker _engines = EngineHttp.Invoker(new SocketsHttpHandler(), EngineHttp.ConnectTimeout);
 
     /// <summary>Forwards a request to the engine of a run.</summary>
     public async Task ForwardAsync(HttpContext context, string run, string path)

@@ -15,6 +15,8 @@ internal sealed class RefusedNode(string reason) : INode
 
     public Task<PortReply> CheckPortAsync(PortRequest request, CancellationToken cancellationToken) => RefuseAsync<PortReply>();
 
+    public Task<AccessReply> AccessAsync(AccessRequest request, CancellationToken cancellationToken) => RefuseAsync<AccessReply>();
+
     public Task<NodeReport> ReportAsync(ReportRequest request, CancellationToken cancellationToken) => RefuseAsync<NodeReport>();
 
     public Task<LogsReply> LogsAsync(LogsRequest request, CancellationToken cancellationToken) => RefuseAsync<LogsReply>();

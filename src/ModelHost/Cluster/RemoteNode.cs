@@ -45,6 +45,8 @@ internal sealed class RemoteNode(RpcClient client, Func<string, string> engineUr
 
     public Task<PortReply> CheckPortAsync(PortRequest request, CancellationToken cancellationToken) => AskAsync(NodeMethods.CheckPort, request, cancellationToken);
 
+    public Task<AccessReply> AccessAsync(AccessRequest request, CancellationToken cancellationToken) => AskAsync(NodeMethods.Access, request, cancellationToken);
+
     public Task ChangedAsync(CancellationToken cancellationToken)
     {
         var listening = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);

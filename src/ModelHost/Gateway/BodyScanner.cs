@@ -1,4 +1,4 @@
-using ModelHost.Common;
+using ModelHost.Agent.Http;
 
 namespace ModelHost.Gateway;
 

@@ -2,15 +2,12 @@ using System.Collections.Concurrent;
 using System.Globalization;
 using System.Net;
 using System.Runtime.CompilerServices;
-using System.Text;
-using Microsoft.AspNetCore.Http.Features;
 using Microsoft.Extensions.ObjectPool;
 using Microsoft.Extensions.Options;
-using Microsoft.Extensions.Primitives;
 using Microsoft.Net.Http.Headers;
 using ModelHost.Access;
+using ModelHost.Agent.Http;
 using ModelHost.Cluster;
-using ModelHost.Common;
 using ModelHost.Core.Routing;
 using ModelHost.Features.Settings;
 using ModelHost.Features.Usage;
@@ -25,9 +22,6 @@ namespace ModelHost.Gateway;
 /// </summary>
 internal sealed partial class EngineForwarder : IDisposable
 {
-    // vLLM closes idle connections after 5 s: one that is reused later may be closing
-    private static readonly TimeSpan IdleTimeout = TimeSpan.FromSeconds(3);
-
     private readonly RouteSource _routes;
     private readonly IHttpForwarder _forwarder;
     private readonly GatewayOptions _options;
@@ -54,12 +48,7 @@ internal sealed partial class EngineForwarder : IDisposable
     {
         (_routes, _forwarder, _options, _settings, _meters) = (routes, forwarder, options.Value, settings, meters);
         (_usage, _drain, _time, _logger) = (usage, drain, time, logger);
-        var handler = links.Handler();
-        handler.AutomaticDecompression = DecompressionMethods.None;
-        handler.ActivityHeadersPropagator = null;
-        handler.ConnectTimeout = _options.ConnectTimeout;
-        handler.PooledConnectionIdleTimeout = IdleTimeout;
-        _engines = new HttpMessageInvoker(handler);
+        _engines = EngineHttp.Invoker(links.Handler(), _options.ConnectTimeout);
     }
 
     /// <summary>Forwards a request to the engine that serves its model, or answers why not.</summary>
@@ -261,10 +250,6 @@ internal sealed partial class EngineForwarder : IDisposable
     /// <summary>What goes to the engine and what comes back: only headers that either side has a use for.</summary>
     private sealed class ToEngine(ModelRoute route, EngineForwarder forwarder) : HttpTransformer
     {
-        private static readonly string[] RequestHeaders = ["Accept", "User-Agent", RequestId.Header, "traceparent", "tracestate"];
-        private static readonly string[] ContentHeaders = ["Content-Type", "Content-Encoding"];
-        private static readonly string[] AnswerHeaders = [RequestId.Header, "Retry-After", "Cache-Control", "traceparent"];
-        private static readonly string[] AnswerContentHeaders = ["Content-Type", "Content-Length", "Content-Encoding", "Content-Disposition"];
         private readonly string? _authorization = route.EngineKey is { Length: > 0 } key ? $"Bearer {key}" : null;
         // by the engine's own path for a route: few, whatever the requests write, and without a query, which has no meaning there
         private readonly ConcurrentDictionary<string, Uri> _urls = new();
@@ -279,29 +264,11 @@ internal sealed partial class EngineForwarder : IDisposable
             HttpContext httpContext, HttpRequestMessage proxyRequest, string destinationPrefix, CancellationToken cancellationToken)
         {
             var call = ((RequestBody)httpContext.Request.Body).Call!;
-            var headers = httpContext.Request.Headers;
-            foreach (var name in RequestHeaders)
-                Add(proxyRequest.Headers, name, headers[name]);
+            EngineHttp.CopyRequest(httpContext.Request.Headers, proxyRequest, _authorization);
             if (proxyRequest.Content is { } content)
-            {
-                foreach (var name in ContentHeaders)
-                    Add(content.Headers, name, headers[name]);
                 content.Headers.ContentLength = call.Body.KnownLength ?? (call.Body.MayGrow ? null : httpContext.Request.ContentLength);
-            }
             proxyRequest.RequestUri = _urls.GetOrAdd(call.Kind.EnginePath, static (path, url) => new Uri(url + path), Url);
-            if (_authorization is not null)
-                proxyRequest.Headers.TryAddWithoutValidation("Authorization", _authorization);
             return ValueTask.CompletedTask;
-        }
-
-        // what is not ASCII can be sent by neither side here, and says nothing that the other needs
-        private static void Add(System.Net.Http.Headers.HttpHeaders to, string name, StringValues values)
-        {
-            foreach (var value in values)
-            {
-                if (value is not null && Ascii.IsValid(value))
-                    to.TryAddWithoutValidation(name, value);
-            }
         }
 
         public override ValueTask<bool> TransformResponseAsync(
@@ -310,40 +277,16 @@ internal sealed partial class EngineForwarder : IDisposable
             if (proxyResponse is null)
                 return ValueTask.FromResult(true);
             var call = ((RequestBody)httpContext.Request.Body).Call!;
-            var headers = httpContext.Response.Headers;
-            Copy(proxyResponse.Headers, AnswerHeaders, headers);
-            Copy(proxyResponse.Content.Headers, AnswerContentHeaders, headers);
-            // the engine's name for it, else the client's, else ours: for a person who looks for it in a log
-            if (!headers.ContainsKey(RequestId.Header))
-                headers[RequestId.Header] = RequestId.Of(httpContext);
-            var type = proxyResponse.Content.Headers.ContentType?.MediaType;
-            call.IsStream = "text/event-stream".Equals(type, StringComparison.OrdinalIgnoreCase);
+            call.IsStream = EngineHttp.CopyAnswer(proxyResponse, httpContext);
             if (call.IsStream)
             {
                 call.Silence = forwarder._deadlines.Get();
                 if (!call.Body.Streams)
                     call.Deadline!.CancelAfter(forwarder._options.FirstByteTimeout); // a stream after all: it may go on
-                headers.ContentLength = null;
-                headers.CacheControl = "no-cache";
-                headers["X-Accel-Buffering"] = "no"; // nginx in front of us must not hold events back
-                httpContext.Features.Get<IHttpResponseBodyFeature>()?.DisableBuffering();
             }
-            if (call.IsStream || "application/json".Equals(type, StringComparison.OrdinalIgnoreCase))
+            if (call.IsStream || "application/json".Equals(proxyResponse.Content.Headers.ContentType?.MediaType, StringComparison.OrdinalIgnoreCase))
                 proxyResponse.Content = new MeteredContent(proxyResponse.Content, call, forwarder._options.ActivityTimeout);
             return ValueTask.FromResult(true);
-        }
-
-        private static void Copy(System.Net.Http.Headers.HttpHeaders from, string[] names, IHeaderDictionary to)
-        {
-            var all = from.NonValidated;
-            foreach (var name in names)
-            {
-                if (!all.TryGetValues(name, out var values))
-                    continue;
-                StringValues value = values.Count == 1 ? values.ToString() : new StringValues([.. values]);
-                if (Ascii.IsValid(value.ToString()))
-                    to[name] = value;
-            }
         }
     }
 }

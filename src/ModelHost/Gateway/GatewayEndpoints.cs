@@ -5,6 +5,7 @@ using Microsoft.AspNetCore.Http.Metadata;
 using Microsoft.Extensions.Options;
 using Microsoft.OpenApi;
 using ModelHost.Access;
+using ModelHost.Agent.Http;
 using ModelHost.Common;
 using ModelHost.Core.Routing;
 
@@ -41,27 +42,27 @@ internal static class GatewayEndpoints
         void Map<TRequest>(GatewayRoute route, string name, string summary) where TRequest : notnull =>
             MapForwarded<TRequest>(group, forward, route, name, summary);
 
-        Map<ChatCompletionRequest>(new("/chat/completions", AnswerShape.Chat), "CreateChatCompletion", "Create a chat completion, streamed if asked for.");
-        Map<CompletionRequest>(new("/completions", AnswerShape.Completion), "CreateCompletion", "Create a text completion, streamed if asked for.");
-        Map<EmbeddingRequest>(new("/embeddings"), "CreateEmbedding", "Create embeddings.");
-        Map<ResponsesRequest>(new("/responses", AnswerShape.Responses), "CreateResponse", "Create a response in OpenAI's newer form, streamed if asked for.");
-        Map<MessagesRequest>(new("/messages", AnswerShape.Messages), "CreateMessage", "Create a message in Anthropic's form, streamed if asked for.");
-        Map<MessagesRequest>(new("/messages/count_tokens"), "CountMessageTokens", "Count the tokens of a request for a message.");
-        Map<RerankRequest>(new("/rerank"), "Rerank", "Order documents by how well they match a query.");
-        Map<ScoreRequest>(new("/score"), "Score", "Score pairs of texts.");
-        Map<EmbeddingRequest>(new("/classify", "/classify", BodyKind.Json, AnswerShape.Other), "Classify", "Classify texts.");
-        Map<EmbeddingRequest>(new("/pooling", "/pooling", BodyKind.Json, AnswerShape.Other), "Pool", "Read a model's hidden states.");
-        Map<TokenizeRequest>(new("/tokenize", "/tokenize", BodyKind.Json, AnswerShape.Other), "Tokenize", "Split a text into the tokens of a model; LocalAI's content is taken for prompt.");
-        Map<DetokenizeRequest>(new("/detokenize", "/detokenize", BodyKind.Json, AnswerShape.Other), "Detokenize", "Put tokens of a model together to a text.");
-        Map<SpeechRequest>(new("/audio/speech"), "CreateSpeech", "Speak a text.");
-        Map<FileForm>(new("/audio/transcriptions", AnswerShape.Chat, BodyKind.Multipart), "CreateTranscription", "Write down speech.");
-        Map<FileForm>(new("/audio/translations", AnswerShape.Chat, BodyKind.Multipart), "CreateTranslation", "Translate speech.");
-        Map<ImageRequest>(new("/images/generations"), "CreateImage", "Create images.");
-        Map<FileForm>(new("/images/edits", AnswerShape.Other, BodyKind.Multipart), "EditImage", "Change images.");
-        Map<FileForm>(new("/images/variations", AnswerShape.Other, BodyKind.Multipart), "VaryImage", "Create variations of an image.");
+        Map<ChatCompletionRequest>(GatewayRoutes.ChatCompletions, "CreateChatCompletion", "Create a chat completion, streamed if asked for.");
+        Map<CompletionRequest>(GatewayRoutes.Completions, "CreateCompletion", "Create a text completion, streamed if asked for.");
+        Map<EmbeddingRequest>(GatewayRoutes.Embeddings, "CreateEmbedding", "Create embeddings.");
+        Map<ResponsesRequest>(GatewayRoutes.Responses, "CreateResponse", "Create a response in OpenAI's newer form, streamed if asked for.");
+        Map<MessagesRequest>(GatewayRoutes.Messages, "CreateMessage", "Create a message in Anthropic's form, streamed if asked for.");
+        Map<MessagesRequest>(GatewayRoutes.MessageTokens, "CountMessageTokens", "Count the tokens of a request for a message.");
+        Map<RerankRequest>(GatewayRoutes.Rerank, "Rerank", "Order documents by how well they match a query.");
+        Map<ScoreRequest>(GatewayRoutes.Score, "Score", "Score pairs of texts.");
+        Map<EmbeddingRequest>(GatewayRoutes.Classify, "Classify", "Classify texts.");
+        Map<EmbeddingRequest>(GatewayRoutes.Pooling, "Pool", "Read a model's hidden states.");
+        Map<TokenizeRequest>(GatewayRoutes.Tokenize, "Tokenize", "Split a text into the tokens of a model; LocalAI's content is taken for prompt.");
+        Map<DetokenizeRequest>(GatewayRoutes.Detokenize, "Detokenize", "Put tokens of a model together to a text.");
+        Map<SpeechRequest>(GatewayRoutes.Speech, "CreateSpeech", "Speak a text.");
+        Map<FileForm>(GatewayRoutes.Transcriptions, "CreateTranscription", "Write down speech.");
+        Map<FileForm>(GatewayRoutes.Translations, "CreateTranslation", "Translate speech.");
+        Map<ImageRequest>(GatewayRoutes.ImageGenerations, "CreateImage", "Create images.");
+        Map<FileForm>(GatewayRoutes.ImageEdits, "EditImage", "Change images.");
+        Map<FileForm>(GatewayRoutes.ImageVariations, "VaryImage", "Create variations of an image.");
         MapForwarded<SpeechRequest>(
             routes.MapGroup("").WithTags("OpenAI").ForInference().WithMetadata(OpenAiRoute.Instance, new BodyLimit(limit)), forward,
-            new("/tts", "/v1/audio/speech", BodyKind.Json, AnswerShape.Other), "TextToSpeech", "Speak a text, as LocalAI's clients ask.");
+            GatewayRoutes.TextToSpeech, "TextToSpeech", "Speak a text, as LocalAI's clients ask.");
         group.MapGet("/models", Models).WithName("ListModels").WithSummary("List the models that can be asked for.");
         group.MapGet("/models/{**model}", Model).WithName("GetModel").WithSummary("Read one of the models that can be asked for.")
             .Produces<ModelCard>().Produces<OpenAiErrorBody>(StatusCodes.Status403Forbidden).Produces<OpenAiErrorBody>(StatusCodes.Status404NotFound);

@@ -1,4 +1,5 @@
 using System.ComponentModel.DataAnnotations;
+using ModelHost.Core.Routing;
 
 namespace ModelHost.Gateway;
 
@@ -10,7 +11,7 @@ public sealed class GatewayOptions
 
     /// <summary>Largest request body in bytes. Default 256 MiB.</summary>
     [Range(1024, long.MaxValue)]
-    public long MaxRequestBytes { get; set; } = 256L * 1024 * 1024;
+    public long MaxRequestBytes { get; set; } = GatewayRoutes.DefaultMaxRequestBytes;
 
     /// <summary>Bytes of a body within which <c>model</c> must come. Default 64 MiB.</summary>
     [Range(1024, 256 * 1024 * 1024)]

@@ -1,3 +1,4 @@
+using ModelHost.Agent.Http;
 using ModelHost.Common;
 using ModelHost.Features.Settings;
 

@@ -1,7 +1,7 @@
 using System.Runtime.InteropServices;
 using System.Text;
 using Microsoft.Net.Http.Headers;
-using ModelHost.Common;
+using ModelHost.Agent.Http;
 
 namespace ModelHost.Gateway;
 

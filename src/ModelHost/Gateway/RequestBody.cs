@@ -1,7 +1,7 @@
 using System.Buffers;
 using System.Text;
 using System.Text.Json;
-using ModelHost.Common;
+using ModelHost.Agent.Http;
 using ModelHost.Gateway.Metering;
 
 namespace ModelHost.Gateway;

@@ -1,4 +1,5 @@
 using ModelHost.Core.Routing;
+using ModelHost.Protocol;
 
 namespace ModelHost.Gateway;
 
@@ -17,6 +18,9 @@ internal sealed class RouteSource
 
     /// <summary>The requests under way on the routes of this table and of those before it.</summary>
     public RequestsUnderWay Requests { get; } = new();
+
+    /// <summary>How many requests are under way on a deployment: those of the gateway, and those that its node saw come by the public port when it last reported.</summary>
+    public int UnderWay(string deploymentUid, Engine? engine) => Requests.Count(deploymentUid) + (engine?.DirectRequests ?? 0);
 
     /// <summary>Whether a node has published its routes since the start.</summary>
     public bool Knows(int nodeId)

@@ -3,6 +3,7 @@ using System.Net.Security;
 using System.Security.Cryptography.X509Certificates;
 using Microsoft.AspNetCore.Server.Kestrel.Core;
 using Microsoft.AspNetCore.Server.Kestrel.Https;
+using Microsoft.Extensions.Options;
 using ModelHost.Agent;
 using ModelHost.Agent.Service;
 using ModelHost.Cluster;
@@ -49,6 +50,9 @@ internal sealed record NodeSettings
 /// <summary>Builds the agent of a node.</summary>
 internal static class NodeHost
 {
+    // from the end of the last direct requests to that of the process
+    private static readonly TimeSpan Settling = TimeSpan.FromSeconds(5);
+
     /// <summary>Opens the membership of the data folder; without one, or with a token that was not used for it, joins.</summary>
     /// <exception cref="ClusterException">The node is no member, and does not become one.</exception>
     public static async Task<Membership> MembershipAsync(NodeSettings settings, DataFolder folder, TimeProvider time, CancellationToken cancellationToken)
@@ -72,11 +76,15 @@ internal static class NodeHost
         ServeHost.AddSources(builder, folder, settings.LogJson ? new() { ["Log:Json"] = "true" } : [], settings.Configuration);
         ServeHost.AddLogging(builder);
         builder.Services.AddSingleton(time);
-        builder.Services.AddHttpForwarder().AddSingleton<EngineRelay>();
+        builder.Services.AddSingleton<EngineRelay>();
         ServeHost.AddLocalNode(builder.Services, new NodeIdentity(membership.ClusterId, folder.NodeId, folder.Path));
         builder.Services.AddHostedService<NodeService>();
         AddAgent(builder, settings.Listen, membership, settings.NodeName);
         var app = builder.Build();
+        var hosting = app.Services.GetRequiredService<IOptions<HostOptions>>().Value;
+        var atLeast = app.Services.GetRequiredService<IOptions<NodeOptions>>().Value.DrainTimeout + Settling;
+        if (hosting.ShutdownTimeout < atLeast)
+            hosting.ShutdownTimeout = atLeast;
         MapAgent(app, membership, app.Services.GetRequiredService<LocalNode>());
         var relay = app.Services.GetRequiredService<EngineRelay>();
         app.Map("/engines/{run}/{**path}", (HttpContext context, string run, string path) => relay.ForwardAsync(context, run, path));

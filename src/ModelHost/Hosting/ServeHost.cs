@@ -4,6 +4,7 @@ using Microsoft.AspNetCore.DataProtection;
 using Microsoft.Extensions.Options;
 using ModelHost.Access;
 using ModelHost.Agent;
+using ModelHost.Agent.Proxy;
 using ModelHost.Cluster;
 using ModelHost.Common;
 using ModelHost.Data;
@@ -56,13 +57,16 @@ internal static partial class ServeHost
         app.Services.GetService<IStartupValidator>()?.Validate(); // all of it at once, before the first option is read
         // not earlier: the host reads its own options while it is built, and an option that is wrong would hide the others
         app.Services.GetRequiredService<IOptions<HostOptions>>().Value.ShutdownTimeout =
-            app.Services.GetRequiredService<IOptions<GatewayOptions>>().Value.DrainTimeout + ShutdownDeadline;
+            Longer(app.Services.GetRequiredService<IOptions<GatewayOptions>>().Value.DrainTimeout, app.Services.GetRequiredService<IOptions<NodeOptions>>().Value.DrainTimeout)
+            + ShutdownDeadline;
         app.Services.GetRequiredService<AdminKey>(); // made at first start, not at the first request
         if (app.Services.GetRequiredService<IOptions<AccessOptions>>().Value.TrustedLan)
             LogTrustedLan(app.Logger);
         Map(app);
         return app;
     }
+
+    private static TimeSpan Longer(TimeSpan a, TimeSpan b) => a > b ? a : b;
 
     /// <summary>Reads the configuration of a role: built-in values, the file of the data folder, the environment, switches, settings; the last counts.</summary>
     public static void AddSources(WebApplicationBuilder builder, DataFolder folder, Dictionary<string, string?> switches, IEnumerable<string> settings)
@@ -120,8 +124,12 @@ internal static partial class ServeHost
         services.AddCheckedOptions<NodeOptions>(NodeOptions.Section)
             .Validate(node => node.EnginePortFirst <= node.EnginePortLast, "Node:EnginePortFirst is above Node:EnginePortLast.")
             .Validate(node => Uri.TryCreate(node.DockerHost, UriKind.Absolute, out _), "Node:DockerHost is no address such as unix:///var/run/docker.sock.");
+        services.AddHttpForwarder().AddMetrics();
+        services.AddSingleton(provider => ActivatorUtilities.CreateInstance<NodeProxy>(provider, identity, provider.GetRequiredService<IOptions<NodeOptions>>().Value));
         services.AddSingleton(provider => new LocalNode(
-            identity, provider.GetRequiredService<IOptions<NodeOptions>>().Value, provider.GetRequiredService<TimeProvider>(), provider.GetRequiredService<ILoggerFactory>()));
+            identity, provider.GetRequiredService<IOptions<NodeOptions>>().Value, provider.GetRequiredService<TimeProvider>(), provider.GetRequiredService<ILoggerFactory>(),
+            provider.GetRequiredService<NodeProxy>()));
+        services.AddHostedService(provider => new NodeProxyService(provider.GetRequiredService<NodeProxy>(), provider.GetService<LocalNode>()));
     }
 
     private static void Map(WebApplication app)

@@ -102,6 +102,7 @@ internal sealed class StateGauges
         meter.CreateObservableGauge("hw.gpu.memory.limit", () => Gpus(gpu => gpu.HasMemoryTotalBytes ? gpu.MemoryTotalBytes : null), "By", "GPU memory in all.");
         meter.CreateObservableGauge("hw.gpu.utilization", () => Gpus(gpu => gpu.HasUtilizationPercent ? gpu.UtilizationPercent / 100.0 : null), "1", "Share of time in which the GPU was busy.");
         meter.CreateObservableGauge("modelhost.engine.memory", Engines, "By", "Memory of engines: weights and kv_cache on GPUs as they told, rss of their processes.");
+        meter.CreateObservableGauge("modelhost.direct.active_requests", DirectRequests, "{request}", "Requests under way that came by the public ports of deployments, as nodes reported last.");
         meter.CreateObservableCounter("process.cpu.time", () => Process().TotalProcessorTime.TotalSeconds, "s", "CPU time of this process.");
         meter.CreateObservableGauge("process.memory.usage", () => Process().WorkingSet64, "By", "Physical memory of this process.");
         meter.CreateObservableGauge("process.thread.count", () => Process().Threads.Count, "{thread}", "Threads of this process.");
@@ -148,6 +149,16 @@ internal sealed class StateGauges
                 yield return Of(part, bytes);
             if (engine.Processes is { } usage)
                 yield return Of("rss", usage.RssBytes);
+        }
+    }
+
+    private IEnumerable<Measurement<int>> DirectRequests()
+    {
+        foreach (var engine in _nodes.All.SelectMany(node => node.Report?.Engines ?? []).Where(engine => engine is { HasDirectRequests: true, Phase: EnginePhase.Ready })
+            .DistinctBy(engine => engine.DeploymentUid))
+        {
+            if (LaunchSpec.FromJson(engine.LaunchSpec) is { } spec)
+                yield return new Measurement<int>(engine.DirectRequests, new TagList { { "model", spec.PublicName }, { "deployment", spec.DeploymentId } });
         }
     }
 

@@ -1,4 +1,5 @@
 using Microsoft.EntityFrameworkCore;
+using ModelHost.Access;
 using ModelHost.Core.Deployments;
 using ModelHost.Core.Nodes;
 using ModelHost.Data;
@@ -16,7 +17,7 @@ namespace ModelHost.Reconcile;
 /// missed event costs one period; a lost answer is asked for again.
 /// </summary>
 internal sealed partial class NodeActor(
-    NodeHandle node, Database database, EnvironmentVault vault, LifecyclePolicySource policies, RouteSource routes, ChangeFeed feed, LiveSettings settings,
+    NodeHandle node, Database database, EnvironmentVault vault, LifecyclePolicySource policies, RouteSource routes, ChangeFeed feed, LiveSettings settings, NodeAccess access,
     TimeProvider time, Random random, ILogger<NodeActor> logger)
 {
     private readonly Adoption _adoption = new(node, database, vault, time, logger);
@@ -43,6 +44,7 @@ internal sealed partial class NodeActor(
             // asked for before the report is read: a change in between is not missed
             var changed = node.Link.ChangedAsync(waiting.Token);
             var adjusted = settings.ChangedAsync(waiting.Token);
+            var rekeyed = access.ChangedAsync(waiting.Token);
             try
             {
                 await PassAsync(cancellationToken);
@@ -58,7 +60,7 @@ internal sealed partial class NodeActor(
             {
                 LogPassFailed(e, node.Id, ++failures);
             }
-            await Task.WhenAny(changed, adjusted, node.WokenAsync(waiting.Token), Task.Delay(Pause(failures) * share, time, waiting.Token));
+            await Task.WhenAny(changed, adjusted, rekeyed, node.WokenAsync(waiting.Token), Task.Delay(Pause(failures) * share, time, waiting.Token));
             share = 1;
             await waiting.CancelAsync();
             // a pull reports many times a second
@@ -86,6 +88,7 @@ internal sealed partial class NodeActor(
             _isAnnounced = true;
         }
         await HearAsync(cancellationToken);
+        await TellAccessAsync(cancellationToken);
         await TellOfNodeAsync(cancellationToken);
         var mark = routes.Mark();
         var rows = await UnsettledAsync(cancellationToken);
@@ -153,6 +156,14 @@ internal sealed partial class NodeActor(
             node.Silent(time.GetUtcNow(), e.Message);
             LogSilent(node.Id, node.Failures, e.Message);
         }
+    }
+
+    /// <summary>Tells the node who may ask its engines directly, whenever it says that it knows something else: it was cut off, is new, or has lost it.</summary>
+    private async Task TellAccessAsync(CancellationToken cancellationToken)
+    {
+        var current = access.Current;
+        if (node.Failures == 0 && node.Report is { HasAccessVersion: true } report && report.AccessVersion != current.Version)
+            await AskAsync(NodeAction.None, null, token => node.Link.AccessAsync(current, token), cancellationToken);
     }
 
     private async Task TellOfNodeAsync(CancellationToken cancellationToken)
@@ -312,7 +323,14 @@ internal sealed partial class NodeActor(
             }, cancellationToken);
         }
         else if (step.Action == NodeAction.Stop && IsWaitedFor(row, node.Engine(step.RunId)))
+        {
             _isDraining = true;
+            if (IsOpenDirectly(node.Engine(step.RunId)))
+            {
+                var request = new UpdateRequest { RunId = step.RunId, LaunchSpec = row.Spec, Lease = row.ReadLease().ToJson(), Draining = true };
+                await AskAsync(step.Action, row.Id, token => node.Link.UpdateAsync(request, token), cancellationToken);
+            }
+        }
         else if (step.Action == NodeAction.Stop)
             await AskAsync(step.Action, row.Id, token => node.Link.StopAsync(new StopRequest { RunId = step.RunId }, token), cancellationToken);
         else if (row.Wanted == WantedState.Running && node is { IsUnreachable: false } && node.Engine(row.RunId) is { } engine && IsOutdated(row, engine))
@@ -325,7 +343,10 @@ internal sealed partial class NodeActor(
     /// <summary>Whether an engine is to end when it has answered what is under way; its route is out of the table, so that nothing is added.</summary>
     private bool IsWaitedFor(Deployment row, Engine? engine) =>
         engine is { Phase: EnginePhase.Ready } && DeploymentDrains.Detail(row, time.GetUtcNow()) is not null
-        && (routes.Requests.Count(row.Uid) > 0 || engine.Metrics is { } metrics && metrics.RequestsRunning + metrics.RequestsWaiting > 0);
+        && (routes.UnderWay(row.Uid, engine) > 0 || IsOpenDirectly(engine) || engine.Metrics is { } metrics && metrics.RequestsRunning + metrics.RequestsWaiting > 0);
+
+    /// <summary>Whether its public port takes new requests, as far as the node has said.</summary>
+    private static bool IsOpenDirectly(Engine? engine) => engine is { HasDirectRequests: true, Draining: false };
 
     /// <summary>Whether the node has yet to acknowledge what is stored.</summary>
     private static bool IsOutdated(Deployment row, Engine engine) =>

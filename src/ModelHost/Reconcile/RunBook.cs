@@ -86,6 +86,7 @@ internal static class RunBook
     private static string? Detail(Deployment row, DeploymentStep step, Engine? engine, DateTimeOffset now) => row.Status switch
     {
         DeploymentStatus.Starting when step.NewRun || row.BeginsAt > now => "waiting to start again",
+        DeploymentStatus.Running when engine is { DirectError.Length: > 0 } => engine.DirectError,
         DeploymentStatus.Stopping when engine is { Phase: EnginePhase.Ready } => DeploymentDrains.Detail(row, now),
         DeploymentStatus.Starting or DeploymentStatus.Loading when engine is { Detail.Length: > 0 } => engine.Detail,
         _ => null,

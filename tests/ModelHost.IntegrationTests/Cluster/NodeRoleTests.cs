@@ -1,5 +1,8 @@
 using System.Net;
 using System.Net.Http.Json;
+using System.Net.Sockets;
+using System.Text.Json;
+using System.Text.Json.Nodes;
 using ModelHost.Agent.Runtimes;
 using ModelHost.TestKit;
 
@@ -62,6 +65,79 @@ public sealed class NodeRoleTests : IDisposable
         EnginePid().ShouldBe(engine);
         agent.Output.ShouldContain(line => line.Contains("its engines go on", StringComparison.Ordinal));
         string.Join('\n', agent.Output.Concat(host.Output)).ShouldNotContain("mh_join_");
+    }
+
+    /// <summary>Over a planned restart of the agent, and while the control plane is gone, the public port of an engine goes on; the engine notices nothing.</summary>
+    [Fact]
+    public async Task Public_port_is_back_within_a_second_of_the_agents_start_and_needs_no_control_plane()
+    {
+        _node.DirectListen = "127.0.0.1";
+        var (clusterPort, port) = (TestPorts.Free(), TestPorts.Free());
+        await using var host = await ServeAsync(TestPorts.Free(), $"Cluster:Listen=127.0.0.1:{clusterPort}", "--no-local-node");
+        using var client = new HttpClient { BaseAddress = host.Url };
+        using var direct = new HttpClient { BaseAddress = new Uri($"http://127.0.0.1:{port}") };
+        await using var agent = NodeProcess("--join", $"127.0.0.1:{clusterPort}", "--token", await TokenAsync(host.Url), "--listen", "127.0.0.1:0");
+        await agent.ListeningAsync();
+        var id = await client.StartModelAsync(Api.StartRequest(await OnlineAsync(client), port, change: request => request["env_vars"] =
+            new JsonArray(new JsonObject { ["key"] = "VLLM_SIM_ITL_MS", ["value"] = "20" }, new JsonObject { ["key"] = "VLLM_SIM_OUTPUT_TOKENS", ["value"] = "100000" })));
+        await client.StatusAsync(id, "running");
+        direct.DefaultRequestHeaders.Authorization = new("Bearer", await KeyAsync(client));
+        await DirectlyServedAsync(direct);
+        var engine = EnginePid();
+
+        using var stream = await ChatAsync(direct, tokens: 100);
+        await using var watch = PortWatch.Start(port);
+        (await agent.StopAsync()).ShouldBe(0);
+        (await stream.Content.ReadAsStringAsync(Ct)).TrimEnd().ShouldEndWith("[DONE]", customMessage: "a stream under way is finished");
+        var began = TimeProvider.System.GetTimestamp();
+        await using var again = NodeProcess("--listen", "127.0.0.1:0");
+        var allowed = Deadline.Allowed(1);
+        await watch.BackAsync();
+        var took = TimeProvider.System.GetElapsedTime(began);
+        TestContext.Current.TestOutputHelper!.WriteLine($"listens {took.TotalMilliseconds:0} ms after the start of the process; nobody listened for {watch.Gap.TotalMilliseconds:0} ms");
+        using (var first = await ChatAsync(direct, tokens: 2))
+            first.StatusCode.ShouldBe(HttpStatusCode.OK, "its engine is known from before");
+        took.ShouldBeLessThan(allowed);
+        EnginePid().ShouldBe(engine);
+
+        await host.KillAsync();
+        using (var alone = await ChatAsync(direct, tokens: 2))
+            alone.StatusCode.ShouldBe(HttpStatusCode.OK);
+        await again.KillAsync();
+        await using var third = NodeProcess("--listen", "127.0.0.1:0");
+        await DirectlyServedAsync(direct);
+        direct.DefaultRequestHeaders.Authorization = null;
+        using (var keyless = await ChatAsync(direct, tokens: 2))
+            keyless.StatusCode.ShouldBe(HttpStatusCode.Unauthorized);
+        EnginePid().ShouldBe(engine);
+    }
+
+    /// <summary>As of an agent, of the local node of <c>serve</c>.</summary>
+    [Fact]
+    public async Task Public_port_of_the_local_node_is_back_within_a_second_of_the_start_of_serve()
+    {
+        _controlPlane.DirectListen = "127.0.0.1";
+        var (port, own) = (TestPorts.Free(), TestPorts.Free());
+        using var direct = new HttpClient { BaseAddress = new Uri($"http://127.0.0.1:{port}") };
+        await using (var first = await ServeAsync(own))
+        {
+            using var client = new HttpClient { BaseAddress = first.Url };
+            await client.StatusAsync(await client.StartModelAsync(Api.StartRequest(await client.NodeAsync("process"), port)), "running");
+            await DirectlyServedAsync(direct);
+            (await first.StopAsync()).ShouldBe(0);
+        }
+
+        await using var watch = PortWatch.Start(port);
+        var began = TimeProvider.System.GetTimestamp();
+        var starting = ServeAsync(own);
+        var allowed = Deadline.Allowed(1);
+        await watch.BackAsync();
+        var took = TimeProvider.System.GetElapsedTime(began);
+        TestContext.Current.TestOutputHelper!.WriteLine($"listens {took.TotalMilliseconds:0} ms after the start of the process");
+        using (var answer = await ChatAsync(direct, tokens: 2))
+            answer.StatusCode.ShouldBe(HttpStatusCode.OK);
+        took.ShouldBeLessThan(allowed);
+        await using var second = await starting;
     }
 
     [Theory]
@@ -139,10 +215,89 @@ public sealed class NodeRoleTests : IDisposable
         },
         status => status == HttpStatusCode.OK);
 
+    private static async Task<string> KeyAsync(HttpClient client)
+    {
+        using var made = await client.PostAsJsonAsync("/api/api-keys", new { label = "tests" }, Ct);
+        return (await made.Content.ReadFromJsonAsync<JsonElement>(Ct)).GetProperty("key").GetString()!;
+    }
+
+    private static async Task<HttpResponseMessage> ChatAsync(HttpClient client, int tokens)
+    {
+        using var request = new HttpRequestMessage(HttpMethod.Post, "/v1/chat/completions") { Content = JsonContent.Create(Api.Chat("demo/tiny-chat", stream: true, maxTokens: tokens)) };
+        return await client.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, Ct);
+    }
+
+    private static Task<HttpStatusCode?> DirectlyServedAsync(HttpClient client) => Deadline.UntilAsync<HttpStatusCode?>(
+        async () =>
+        {
+            try
+            {
+                using var answer = await ChatAsync(client, tokens: 2);
+                return answer.StatusCode;
+            }
+            catch (HttpRequestException)
+            {
+                return null;
+            }
+        },
+        status => status == HttpStatusCode.OK, what: "the public port to serve");
+
     private int EnginePid()
     {
         var sidecar = ProcessSidecar.Read(Directory.GetFiles(Path.Combine(_node.Data, "engines"), "*.json").ShouldHaveSingleItem()).ShouldNotBeNull();
         sidecar.IsAlive.ShouldBeTrue();
         return sidecar.Pid.ShouldNotBeNull();
+    }
+
+    /// <summary>Connects to a port again and again, and notes since when nobody listens.</summary>
+    private sealed class PortWatch : IAsyncDisposable
+    {
+        private readonly CancellationTokenSource _ended = new();
+        private readonly TaskCompletionSource _back = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        private Task _watching = Task.CompletedTask;
+
+        /// <summary>How long nobody listened.</summary>
+        public TimeSpan Gap { get; private set; }
+
+        public static PortWatch Start(int port)
+        {
+            var watch = new PortWatch();
+            watch._watching = watch.WatchAsync(port);
+            return watch;
+        }
+
+        /// <summary>Waits until somebody listens again.</summary>
+        public Task BackAsync() => _back.Task.WaitAsync(TimeSpan.FromSeconds(60), Ct);
+
+        public async ValueTask DisposeAsync()
+        {
+            await _ended.CancelAsync();
+            await _watching;
+            _ended.Dispose();
+        }
+
+        private async Task WatchAsync(int port)
+        {
+            long? lost = null;
+            while (!_ended.IsCancellationRequested)
+            {
+                using var socket = new Socket(SocketType.Stream, ProtocolType.Tcp);
+                try
+                {
+                    await socket.ConnectAsync(IPAddress.Loopback, port);
+                    if (lost is { } since)
+                    {
+                        Gap = TimeProvider.System.GetElapsedTime(since);
+                        _back.TrySetResult();
+                        return;
+                    }
+                }
+                catch (SocketException)
+                {
+                    lost ??= TimeProvider.System.GetTimestamp();
+                }
+                await Task.Delay(5, _ended.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+            }
+        }
     }
 }

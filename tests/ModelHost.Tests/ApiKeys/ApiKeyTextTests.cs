@@ -1,4 +1,4 @@
-using ModelHost.Features.ApiKeys;
+using ModelHost.Core.Access;
 
 namespace ModelHost.Tests.ApiKeys;
 

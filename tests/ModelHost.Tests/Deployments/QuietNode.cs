@@ -121,5 +121,7 @@ internal sealed class QuietNode : INode
 
     public Task<PortReply> CheckPortAsync(PortRequest request, CancellationToken cancellationToken) => Task.FromResult(new PortReply { Available = true });
 
+    public Task<AccessReply> AccessAsync(AccessRequest request, CancellationToken cancellationToken) => Task.FromResult(new AccessReply());
+
     public Task ChangedAsync(CancellationToken cancellationToken) => Task.Delay(Timeout.Infinite, cancellationToken);
 }

@@ -5,7 +5,7 @@ using System.Text;
 using System.Text.Json;
 using Microsoft.AspNetCore.Http;
 using Microsoft.Extensions.DependencyInjection;
-using ModelHost.Common;
+using ModelHost.Agent.Http;
 using ModelHost.Core.Deployments;
 using ModelHost.Core.Routing;
 using ModelHost.Gateway;

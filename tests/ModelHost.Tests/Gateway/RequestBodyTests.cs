@@ -1,6 +1,6 @@
 using System.Text;
 using System.Text.Json;
-using ModelHost.Common;
+using ModelHost.Agent.Http;
 using ModelHost.Gateway;
 
 namespace ModelHost.Tests.Gateway;

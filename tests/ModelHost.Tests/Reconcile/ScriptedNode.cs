@@ -2,6 +2,7 @@ using System.Collections.Concurrent;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.DependencyInjection.Extensions;
 using Microsoft.Extensions.Logging;
+using ModelHost.Access;
 using ModelHost.Agent;
 using ModelHost.Data;
 using ModelHost.Features.Deployments;
@@ -60,8 +61,8 @@ internal sealed class ScriptedNode : INode, IAsyncDisposable
         node._handle = handle;
         node._actor = new NodeActor(
             handle, services.GetRequiredService<Database>(), services.GetRequiredService<EnvironmentVault>(), services.GetRequiredService<LifecyclePolicySource>(),
-            services.GetRequiredService<RouteSource>(), services.GetRequiredService<ChangeFeed>(), services.GetRequiredService<LiveSettings>(), TimeProvider.System,
-            Random.Shared, services.GetRequiredService<ILogger<NodeActor>>()).RunAsync(node._ended.Token);
+            services.GetRequiredService<RouteSource>(), services.GetRequiredService<ChangeFeed>(), services.GetRequiredService<LiveSettings>(),
+            services.GetRequiredService<NodeAccess>(), TimeProvider.System, Random.Shared, services.GetRequiredService<ILogger<NodeActor>>()).RunAsync(node._ended.Token);
         return node;
     }
 
@@ -142,6 +143,8 @@ internal sealed class ScriptedNode : INode, IAsyncDisposable
     public Task<EnvironmentReply> EnvironmentAsync(EnvironmentRequest request, CancellationToken cancellationToken) => Task.FromResult(new EnvironmentReply());
 
     public Task<PortReply> CheckPortAsync(PortRequest request, CancellationToken cancellationToken) => Task.FromResult(new PortReply { Available = true });
+
+    public Task<AccessReply> AccessAsync(AccessRequest request, CancellationToken cancellationToken) => Task.FromResult(new AccessReply());
 
     public Task ChangedAsync(CancellationToken cancellationToken) => Task.Delay(Timeout.Infinite, cancellationToken);
 

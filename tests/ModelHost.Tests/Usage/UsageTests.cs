@@ -5,6 +5,7 @@ using System.Text.Json;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Routing;
 using Microsoft.Extensions.DependencyInjection;
+using ModelHost.Core.Routing;
 using ModelHost.Features.Usage;
 using ModelHost.Gateway;
 using ModelHost.TestKit;

@@ -1,8 +1,5 @@
-using System.Collections.Frozen;
 using System.Collections.Immutable;
 using System.Runtime.CompilerServices;
-using System.Runtime.InteropServices;
-using System.Security.Cryptography;
 using System.Text.Json;
 using ModelHost.Access;
 using ModelHost.Core.Access;
@@ -16,13 +13,26 @@ namespace ModelHost.Features.ApiKeys;
 /// </summary>
 internal sealed class ApiKeyRing(KeyHasher hasher)
 {
-    private volatile Snapshot _snapshot = new(ImmutableSortedDictionary<int, KnownKey>.Empty, FrozenDictionary<ulong, KnownKey[]>.Empty, IsClosed: true);
+    private volatile Snapshot _snapshot = new(ImmutableSortedDictionary<int, KnownKey>.Empty, new([], []), IsClosed: true);
 
     /// <summary>Whether inference needs an API key: a permanent one exists. One that has ended counts, so that time opens nothing.</summary>
     public bool IsClosed => _snapshot.IsClosed;
 
     /// <summary>All keys by id, those that have ended among them.</summary>
     public ImmutableSortedDictionary<int, KnownKey> Keys => _snapshot.Keys;
+
+    /// <summary>The keys and whether one is needed, at one moment.</summary>
+    public (ImmutableSortedDictionary<int, KnownKey> Keys, bool IsClosed) Current
+    {
+        get
+        {
+            var snapshot = _snapshot;
+            return (snapshot.Keys, snapshot.IsClosed);
+        }
+    }
+
+    /// <summary>Completes when the keys change after this call: ask first, then read <see cref="Keys"/>.</summary>
+    public Task ChangedAsync(CancellationToken cancellationToken) => _snapshot.Replaced.Task.WaitAsync(cancellationToken);
 
     /// <summary>The key that a text is; null: none, or it has ended.</summary>
     /// <param name="text">The text.</param>
@@ -36,28 +46,11 @@ internal sealed class ApiKeyRing(KeyHasher hasher)
         var snapshot = _snapshot;
         if (header is null || !snapshot.ByHeader.TryGetValue(header, out var key))
         {
-            key = Search(snapshot, text);
+            key = snapshot.ByHash.Find(text);
             if (key is not null && header is not null)
                 snapshot.ByHeader.AddOrUpdate(header, key);
         }
         return key is null || key.Grant.HasEnded(now) ? null : key;
-    }
-
-    private KnownKey? Search(Snapshot snapshot, ReadOnlySpan<char> text)
-    {
-        if (!ApiKeyText.IsWellFormed(text))
-            return null;
-        Span<byte> hash = stackalloc byte[KeyHasher.Length];
-        hasher.Hash(text, hash);
-        // what the time of the lookup tells is about a hash that nobody without the pepper can make
-        if (!snapshot.ByHash.TryGetValue(Short(hash), out var candidates))
-            return null;
-        foreach (var key in candidates)
-        {
-            if (CryptographicOperations.FixedTimeEquals(key.Hash, hash))
-                return key;
-        }
-        return null;
     }
 
     /// <summary>Takes other keys in place of all there are. A key whose maker is not among them is none.</summary>
@@ -76,19 +69,21 @@ internal sealed class ApiKeyRing(KeyHasher hasher)
             }
             keys[row.Id] = new KnownKey(row, grant, before.GetValueOrDefault(row.Id)?.LastUse ?? new LastUse(row.LastUsedAt));
         }
+        var replaced = _snapshot;
         _snapshot = new Snapshot(
             keys.ToImmutable(),
-            keys.Values.GroupBy(key => Short(key.Hash)).ToFrozenDictionary(group => group.Key, group => group.ToArray()),
+            new HashedKeys<KnownKey>(hasher.Pepper, keys.Values.Select(key => (key.Hash, key))),
             IsClosed: keys.Values.Any(key => !key.Row.IsTemporary));
+        replaced.Replaced.TrySetResult();
     }
-
-    private static ulong Short(ReadOnlySpan<byte> hash) => MemoryMarshal.Read<ulong>(hash);
 
     private static string[]? Names(string? json) => json is null ? null : JsonSerializer.Deserialize<string[]>(json);
 
-    private sealed record Snapshot(ImmutableSortedDictionary<int, KnownKey> Keys, FrozenDictionary<ulong, KnownKey[]> ByHash, bool IsClosed)
+    private sealed record Snapshot(ImmutableSortedDictionary<int, KnownKey> Keys, HashedKeys<KnownKey> ByHash, bool IsClosed)
     {
         public ConditionalWeakTable<string, KnownKey> ByHeader { get; } = [];
+
+        public TaskCompletionSource Replaced { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
     }
 }
 

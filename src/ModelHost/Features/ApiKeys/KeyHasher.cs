@@ -1,5 +1,5 @@
 using System.Security.Cryptography;
-using System.Text;
+using ModelHost.Core.Access;
 using ModelHost.Hosting;
 
 namespace ModelHost.Features.ApiKeys;
@@ -30,26 +30,17 @@ internal sealed class KeyHasher
             throw new DataFolderException($"{folder.File(File)} does not hold {2 * PepperBytes} hexadecimal digits; put it back from a backup, or take it away and make all API keys anew");
     }
 
-    /// <summary>Length of a hash in bytes.</summary>
-    public const int Length = HMACSHA256.HashSizeInBytes;
+    /// <summary>The secret, for the nodes: they check keys as this server does.</summary>
+    public byte[] Pepper => _pepper;
 
     /// <summary>Whether the pepper was made just now, so that no key made before can match.</summary>
     public bool IsNew { get; }
 
-    /// <summary>Hashes a key.</summary>
-    /// <param name="key">A text of at most <see cref="ApiKeyText.MaxLength"/> ASCII characters.</param>
-    /// <param name="hash">Takes <see cref="Length"/> bytes.</param>
-    public void Hash(ReadOnlySpan<char> key, Span<byte> hash)
-    {
-        Span<byte> bytes = stackalloc byte[ApiKeyText.MaxLength];
-        HMACSHA256.HashData(_pepper, bytes[..Encoding.ASCII.GetBytes(key, bytes)], hash);
-    }
-
     /// <summary>The hash of a key as it is stored, in hexadecimal.</summary>
     public string Hash(string key)
     {
-        Span<byte> hash = stackalloc byte[Length];
-        Hash(key, hash);
+        Span<byte> hash = stackalloc byte[KeyHash.Length];
+        KeyHash.Compute(_pepper, key, hash);
         return Convert.ToHexStringLower(hash);
     }
 }

@@ -51,9 +51,12 @@ internal sealed class BackendMonitor(DeploymentReads deployments, NodeRegistry n
             [.. serving.Where(one => one.Status is DeploymentStatus.Running or DeploymentStatus.PausedRam).Select(one => new LoadedModel(one.Spec.PublicName, one.Spec.Backend))]);
     }
 
-    /// <summary>Whether calls are under way at a deployment, of the gateway or, as its engine counted last, of anybody.</summary>
-    public bool IsBusy(ServingDeployment deployment) =>
-        routes.Requests.Count(deployment.Uid) > 0 || Engine(deployment)?.Metrics is { } metrics && metrics.RequestsRunning + metrics.RequestsWaiting > 0;
+    /// <summary>Whether calls are under way at a deployment, of the gateway or by its public port or, as its engine counted last, of anybody.</summary>
+    public bool IsBusy(ServingDeployment deployment)
+    {
+        var engine = Engine(deployment);
+        return routes.UnderWay(deployment.Uid, engine) > 0 || engine?.Metrics is { } metrics && metrics.RequestsRunning + metrics.RequestsWaiting > 0;
+    }
 
     private static Failure NotLoaded(string model) => new(FailureKind.NotFound, "backend.not_loaded", $"backend {model} is not currently loaded");
 

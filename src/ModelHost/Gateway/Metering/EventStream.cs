@@ -1,7 +1,7 @@
 using System.Buffers;
 using System.Runtime.CompilerServices;
 using System.Text.Json;
-using ModelHost.Common;
+using ModelHost.Agent.Http;
 
 namespace ModelHost.Gateway.Metering;
 

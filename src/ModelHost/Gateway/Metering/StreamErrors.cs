@@ -1,6 +1,7 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
-using ModelHost.Common;
+using ModelHost.Agent.Http;
+using ModelHost.Core.Routing;
 
 namespace ModelHost.Gateway.Metering;
 

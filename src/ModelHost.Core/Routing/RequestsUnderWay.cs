@@ -1,21 +1,24 @@
 using System.Collections.Concurrent;
 
-namespace ModelHost.Gateway;
+namespace ModelHost.Core.Routing;
 
 /// <summary>The requests under way by deployment.</summary>
-internal sealed class RequestsUnderWay
+public sealed class RequestsUnderWay
 {
     private readonly ConcurrentDictionary<string, RequestCounter> _counters = new();
 
     /// <summary>The counter of a deployment.</summary>
     public RequestCounter Of(string deploymentUid) => _counters.GetOrAdd(deploymentUid, static _ => new RequestCounter());
 
+    /// <summary>How many are under way on all of them.</summary>
+    public int Total => _counters.Values.Sum(counter => counter.Count);
+
     /// <summary>How many are under way on a deployment now. Once its route has been taken from the table, none is added to them.</summary>
     public int Count(string deploymentUid) => _counters.TryGetValue(deploymentUid, out var counter) ? counter.Count : 0;
 }
 
 /// <summary>Counts the requests of one deployment.</summary>
-internal sealed class RequestCounter
+public sealed class RequestCounter
 {
     private int _count;
 

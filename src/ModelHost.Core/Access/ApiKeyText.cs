@@ -4,14 +4,14 @@ using System.Numerics;
 using System.Security.Cryptography;
 using System.Text;
 
-namespace ModelHost.Features.ApiKeys;
+namespace ModelHost.Core.Access;
 
 /// <summary>
 /// How API keys are written: <c>mh_sk_</c> or <c>mh_tmp_</c>, 160 random bits and a checksum of all that, both in lower-case hexadecimal.
 /// The checksum (CRC-32C) is no secret: it tells a key that was cut or mistyped from one that is not known, and lets scanners of
 /// source code find keys without asking anybody.
 /// </summary>
-internal static class ApiKeyText
+public static class ApiKeyText
 {
     private const string Permanent = "mh_sk_", Temporary = "mh_tmp_";
     private const int RandomBytes = 20, RandomDigits = 2 * RandomBytes, ChecksumDigits = 8, ShownDigits = 6;

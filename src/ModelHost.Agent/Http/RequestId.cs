@@ -1,9 +1,10 @@
 using System.Text;
+using Microsoft.AspNetCore.Http;
 
-namespace ModelHost.Common;
+namespace ModelHost.Agent.Http;
 
 /// <summary>What a request of <c>/v1</c> is called in answers and logs.</summary>
-internal static class RequestId
+public static class RequestId
 {
     /// <summary>The header that tells it.</summary>
     public const string Header = "X-Request-Id";
