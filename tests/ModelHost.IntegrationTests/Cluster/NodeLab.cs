@@ -73,7 +73,7 @@ internal sealed class LabNode(string name, string address) : IAsyncDisposable
     public string Address => address;
 
     /// <summary>Its data folder and ports.</summary>
-    public TestNode Surroundings { get; } = new();
+    public TestNode Surroundings { get; } = new() { DirectListen = "0.0.0.0" };
 
     private string DockerHost => $"unix://{_engine}/docker.sock";
 

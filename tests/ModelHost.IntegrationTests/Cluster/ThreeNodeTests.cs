@@ -40,16 +40,22 @@ public sealed class ThreeNodeTests(RealDockerFixture docker) : IDisposable
         using var gateway = new HttpClient { BaseAddress = first.Url, DefaultRequestHeaders = { Authorization = new AuthenticationHeaderValue("Bearer", key) } };
         var engines = await Task.WhenAll(lab.Nodes.Select(node => node.ContainersAsync()));
         engines.ShouldAllBe(engine => engine.Length == 1);
+        await using (var early = Traffic.Direct(lab.Nodes[0], Port, key, "demo/lab-1"))
+            await Deadline.UntilAsync(() => Task.FromResult(early), static asked => asked.Served > 0, what: "the key to be known on the node");
+        await using var direct = Traffic.Direct(lab.Nodes[0], Port, key, "demo/lab-1");
         await using var third = Traffic.Through(gateway, "demo/lab-3");
-        await Deadline.UntilAsync(() => third.Served > 0, what: "traffic");
+        await Deadline.UntilAsync(() => direct.Served > 0 && third.Served > 0, what: "traffic");
 
         // a short cut: the node is missed, and nothing more
         await NodeLab.CutAsync(lab.Nodes[0]);
+        var served = direct.Served;
         await Task.Delay(TimeSpan.FromSeconds(10), Ct);
         await NodeLab.JoinAsync(lab.Nodes[0]);
         await AllRightAsync(client, gateway, deployments, "the node that was cut off for 10 s");
+        direct.Served.ShouldBeGreaterThan(served);
 
         // a long one, and meanwhile the agent of another node is killed
+        var stream = Traffic.DirectStreamAsync(lab.Nodes[0], Port, key, "demo/lab-1", tokens: 600);
         await NodeLab.CutAsync(lab.Nodes[0]);
         var cut = Stopwatch.StartNew();
         await StatusAsync(client, "gpu-1", DegradedWithin, "degraded");
@@ -61,17 +67,23 @@ public sealed class ThreeNodeTests(RealDockerFixture docker) : IDisposable
         await ServedAsync(gateway, 2, RightWithin);
         await StatusAsync(client, "gpu-1", 60, "critical");
         await client.ReachAsync(deployments[0], "unreachable");
+        served = direct.Served;
         await Task.Delay(TimeSpan.FromSeconds(Math.Max(0, 120 - cut.Elapsed.TotalSeconds)), Ct);
+        direct.Served.ShouldBeGreaterThan(served);
         await NodeLab.JoinAsync(lab.Nodes[0]);
         await AllRightAsync(client, gateway, deployments, "the node that was cut off for two minutes");
         third.Failures.ShouldBeEmpty("what happens to other nodes touches this one's model not at all");
         await third.EndAsync();
 
         // the control plane
+        served = direct.Served;
         await first.KillAsync();
+        await Deadline.UntilAsync(() => direct.Served > served, what: "direct traffic without a control plane");
         await using var second = await ServeAsync();
         await AllRightAsync(client, gateway, deployments, "the control plane that was killed");
 
+        (await stream).TrimEnd().ShouldEndWith("data: [DONE]");
+        direct.Failures.ShouldBeEmpty("who asks a node directly notices nothing of all that");
         (await Task.WhenAll(lab.Nodes.Select(node => node.ContainersAsync()))).ShouldBe(engines);
         (await client.JsonAsync("/api/deployments")).EnumerateArray().Select(deployment => deployment.GetProperty("id").GetInt32()).Order().ShouldBe(deployments.Order());
         foreach (var id in deployments)

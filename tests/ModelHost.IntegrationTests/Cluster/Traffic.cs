@@ -25,6 +25,8 @@ internal sealed class Traffic : IAsyncDisposable
     /// <summary>What came instead of such an answer: a status, 000 for no answer, or an error.</summary>
     public IReadOnlyList<string> Failures => [.. _outcomes.Where(outcome => outcome != "200")];
 
+    public override string ToString() => string.Join(' ', _outcomes);
+
     /// <summary>Through the gateway.</summary>
     public static Traffic Through(HttpClient gateway, string model) => new(traffic => Task.Run(async () =>
     {
@@ -52,7 +54,7 @@ internal sealed class Traffic : IAsyncDisposable
     {
         var process = Curl(node, $$"""
             while :; do
-                curl -s -o /dev/null -m 10 -w '%{http_code}\n' -H 'Authorization: Bearer {{key}}' -H 'Content-Type: application/json' \
+                curl --noproxy '*' -s -o /dev/null -m 10 -w '%{http_code}\n' -H 'Authorization: Bearer {{key}}' -H 'Content-Type: application/json' \
                     -d '{{Api.Chat(model, maxTokens: 2).ToJsonString()}}' http://{{node.Address}}:{{port}}/v1/chat/completions
                 sleep 0.2
             done
@@ -69,7 +71,7 @@ internal sealed class Traffic : IAsyncDisposable
     public static async Task<string> DirectStreamAsync(LabNode node, int port, string key, string model, int tokens)
     {
         using var process = Curl(node, $"""
-            exec curl -s -N -m 300 -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \
+            exec curl --noproxy '*' -s -N -m 300 -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \
                 -d '{Api.Chat(model, stream: true, maxTokens: tokens).ToJsonString()}' http://{node.Address}:{port}/v1/chat/completions
             """);
         return await process.StandardOutput.ReadToEndAsync();
