@@ -79,7 +79,9 @@ internal static class GatewayBenchmark
             string Cell(Func<Reading, double> read) => string.Create(CultureInfo.InvariantCulture,
                 $"{Median(readings[peer].Select(read)):0.##} | {Median(readings[peer].Zip(readings[peers.Reference], (mine, its) => read(mine) / read(its))):0.00}");
         }
-        Console.WriteLine();
+        Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"\nThe remote node, of the local one: {OfLocal(figure):0.00}{(cpu ? $", CPU {OfLocal(row => row.CpuMicroseconds):0.00}" : "")}\n"));
+
+        double OfLocal(Func<Reading, double> read) => Median(readings[peers.Remote].Zip(readings[peers.Gateway], (remote, local) => read(remote) / read(local)));
     }
 
     private static double Median(IEnumerable<double> values)

@@ -6,10 +6,10 @@ namespace ModelHost.Benchmarks;
 /// <summary>Something that answers chat requests, and what it costs.</summary>
 /// <param name="name">Name in the tables.</param>
 /// <param name="url">Where it listens.</param>
-/// <param name="process">Its process; null: its cost is not measured.</param>
+/// <param name="processes">Its processes; none: its cost is not measured.</param>
 /// <param name="startedIn">Time from its start to its first answer.</param>
 /// <param name="withChildren">Whether the processes it started are its cost too: workers are, engines are not.</param>
-internal sealed class Peer(string name, Uri url, Process? process, TimeSpan startedIn, bool withChildren = true) : IDisposable
+internal sealed class Peer(string name, Uri url, IReadOnlyList<Process> processes, TimeSpan startedIn, bool withChildren = true) : IDisposable
 {
     private const int TicksPerSecond = 100; // sysconf(_SC_CLK_TCK) on every Linux that .NET runs on
 
@@ -29,15 +29,16 @@ internal sealed class Peer(string name, Uri url, Process? process, TimeSpan star
     /// <summary>Ends what was started for it.</summary>
     public void Dispose()
     {
-        if (process is null)
-            return;
-        if (!process.HasExited)
-            process.Kill(entireProcessTree: true);
-        process.WaitForExit();
-        process.Dispose();
+        foreach (var process in processes)
+        {
+            if (!process.HasExited)
+                process.Kill(entireProcessTree: true);
+            process.WaitForExit();
+            process.Dispose();
+        }
     }
 
-    private IEnumerable<int> Tree() => process is null ? [] : [process.Id, .. withChildren ? Children(process.Id) : []];
+    private IEnumerable<int> Tree() => processes.SelectMany(process => (int[])[process.Id, .. withChildren ? Children(process.Id) : []]);
 
     private static IEnumerable<int> Children(int pid) =>
         Directory.EnumerateDirectories($"/proc/{pid}/task").SelectMany(task => File.ReadAllText(Path.Combine(task, "children")).Split(' ', StringSplitOptions.RemoveEmptyEntries))

@@ -8,12 +8,14 @@ using ModelHost.TestKit;
 
 namespace ModelHost.Benchmarks;
 
-/// <summary>One simulated engine, and everything that can stand before it.</summary>
+/// <summary>One simulated engine, and everything that can stand before it; and its like on a remote node, behind a control plane of its own.</summary>
 internal sealed class Peers : IAsyncDisposable
 {
     private readonly TestNode _node;
     private readonly List<Peer> _all = [];
     private readonly ModelHostProcess _host;
+    private readonly Dictionary<string, string> _keys = [];
+    private RemotePeer? _remote;
 
     private Peers(TestNode node, ModelHostProcess host) => (_node, _host) = (node, host);
 
@@ -26,14 +28,14 @@ internal sealed class Peers : IAsyncDisposable
     /// <summary>What the gateway is measured against.</summary>
     public Peer Reference => _all.First(peer => peer.Name == "bare YARP");
 
-    /// <summary>Key of the engine's run, which everything but the gateway passes on to it.</summary>
+    /// <summary>The gateway with its engine behind an agent.</summary>
+    public Peer Remote => _all.First(peer => peer.Name == RemotePeer.Name);
+
+    /// <summary>Key of the engine's run, which everything but the gateways passes on to it.</summary>
     private string EngineKey { get; set; } = "";
 
-    /// <summary>A permanent API key of the gateway, which is closed without one, and counts what is used under it.</summary>
-    private string GatewayKey { get; set; } = "";
-
-    /// <summary>The key that a peer is asked with.</summary>
-    public string Key(Peer peer) => peer.Name == "ModelHost" ? GatewayKey : EngineKey;
+    /// <summary>The key that a peer is asked with: of a gateway a permanent API key, without which it is closed and under which it counts what is used.</summary>
+    public string Key(Peer peer) => _keys.GetValueOrDefault(peer.Name, EngineKey);
 
     /// <summary>Starts the engine under ModelHost, and the peers in front of it.</summary>
     /// <param name="millisecondsPerToken">How long the engine takes for a token.</param>
@@ -47,21 +49,15 @@ internal sealed class Peers : IAsyncDisposable
         try
         {
             using var client = new HttpClient { BaseAddress = host.Url };
-            var request = Api.StartRequest(await client.NodeAsync("process"), model: "bench/chat", change: r =>
-            {
-                r["extra_args"] = new JsonArray("--disable-uvicorn-access-log", "--max-num-seqs", "4096");
-                r["env_vars"] = new JsonArray(
-                    new JsonObject { ["key"] = "VLLM_SIM_MODEL_MAX_LEN", ["value"] = "1000000" },
-                    new JsonObject { ["key"] = "VLLM_SIM_ITL_MS", ["value"] = $"{millisecondsPerToken}" });
-            });
-            await client.StatusAsync(await client.StartModelAsync(request), "running");
+            peers._keys["ModelHost"] = await ServeModelAsync(client, await client.NodeAsync("process"), millisecondsPerToken);
             using var sidecar = JsonDocument.Parse(await File.ReadAllBytesAsync(Directory.GetFiles(Path.Combine(node.Data, "engines"), "*.json").Single()));
             peers.EngineKey = Libc.Environment(sidecar.RootElement.GetProperty("pid").GetInt32())["VLLM_API_KEY"];
-            using var made = await client.PostAsJsonAsync("/api/api-keys", new { label = "benchmark" });
-            peers.GatewayKey = (await made.EnsureSuccessStatusCode().Content.ReadFromJsonAsync<JsonElement>()).GetProperty("key").GetString()!;
             var engine = $"http://127.0.0.1:{sidecar.RootElement.GetProperty("engine_port").GetInt32()}";
-            peers._all.Add(new Peer("direct", new Uri(engine), null, default));
-            peers._all.Add(new Peer("ModelHost", host.Url, Process.GetProcessById(host.Id), startedIn, withChildren: false));
+            peers._all.Add(new Peer("direct", new Uri(engine), [], default));
+            peers._all.Add(new Peer("ModelHost", host.Url, [Process.GetProcessById(host.Id)], startedIn, withChildren: false));
+            peers._remote = await RemotePeer.StartAsync(millisecondsPerToken);
+            peers._keys[RemotePeer.Name] = peers._remote.Key;
+            peers._all.Add(peers._remote.Peer);
             await peers.AddAsync("bare YARP", port => (Path.Combine(AppContext.BaseDirectory, "ModelHost.Benchmarks"), ["bare-yarp", engine, port]));
             await peers.AddAsync("nginx", port => ("nginx", ["-p", node.Data, "-c", peers.NginxConfiguration(engine, port)]));
             await peers.AddAsync("HAProxy", port => ("haproxy", ["-db", "-q", "-f", peers.HaproxyConfiguration(engine, port)]));
@@ -76,8 +72,10 @@ internal sealed class Peers : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
-        foreach (var peer in _all.Where(peer => peer.Name != "ModelHost"))
+        foreach (var peer in _all.Where(peer => !_keys.ContainsKey(peer.Name)))
             peer.Dispose();
+        if (_remote is not null)
+            await _remote.DisposeAsync();
         await _host.DisposeAsync();
         _node.Dispose();
     }
@@ -98,10 +96,26 @@ internal sealed class Peers : IAsyncDisposable
             return;
         }
         var url = new Uri($"http://127.0.0.1:{port}");
-        _all.Add(new Peer(name, url, process, await AnsweredAsync(url, clock)));
+        _all.Add(new Peer(name, url, [process], await AnsweredAsync(url, clock)));
     }
 
-    private static async Task<TimeSpan> AnsweredAsync(Uri url, Stopwatch clock)
+    /// <summary>Starts the engine on a node, and waits until it is served.</summary>
+    /// <returns>A permanent API key.</returns>
+    internal static async Task<string> ServeModelAsync(HttpClient client, int node, int millisecondsPerToken)
+    {
+        var request = Api.StartRequest(node, model: "bench/chat", change: r =>
+        {
+            r["extra_args"] = new JsonArray("--disable-uvicorn-access-log", "--max-num-seqs", "4096");
+            r["env_vars"] = new JsonArray(
+                new JsonObject { ["key"] = "VLLM_SIM_MODEL_MAX_LEN", ["value"] = "1000000" },
+                new JsonObject { ["key"] = "VLLM_SIM_ITL_MS", ["value"] = $"{millisecondsPerToken}" });
+        });
+        await client.StatusAsync(await client.StartModelAsync(request), "running");
+        using var made = await client.PostAsJsonAsync("/api/api-keys", new { label = "benchmark" });
+        return (await made.EnsureSuccessStatusCode().Content.ReadFromJsonAsync<JsonElement>()).GetProperty("key").GetString()!;
+    }
+
+    internal static async Task<TimeSpan> AnsweredAsync(Uri url, Stopwatch clock)
     {
         using var client = new HttpClient();
         await Deadline.UntilAsync(async () =>

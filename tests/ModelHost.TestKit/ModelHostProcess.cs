@@ -37,6 +37,9 @@ public sealed partial class ModelHostProcess : IAsyncDisposable
     /// <summary>Starts it in a network namespace of its own, where it may listen on every address and nobody reaches it.</summary>
     public static ModelHostProcess StartUnreachable(params string[] arguments) => StartProgram("unshare", ["--map-root-user", "--net", Executable, .. arguments]);
 
+    /// <summary>Starts it on a node that <c>tests/bench/node-lab</c> has made.</summary>
+    public static ModelHostProcess StartOn(string node, params string[] arguments) => StartProgram("nsenter", [$"--net=/run/netns/{node}", "--", Executable, .. arguments]);
+
     private static ModelHostProcess StartProgram(string program, string[] arguments) => new(Process.Start(new ProcessStartInfo(program, arguments)
     {
         RedirectStandardOutput = true,

@@ -9,6 +9,7 @@ using ModelHost.Access;
 using ModelHost.Agent;
 using ModelHost.Agent.Runtimes;
 using ModelHost.Cluster;
+using ModelHost.Cluster.Discovery;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Events;
 using ModelHost.Features.Releases;
@@ -29,6 +30,7 @@ internal static partial class CommandLine
     {
         [nameof(AccessOptions)] = AccessOptions.Section,
         [nameof(ClusterOptions)] = ClusterOptions.Section,
+        [nameof(ConsulOptions)] = ConsulOptions.Section,
         [nameof(EventOptions)] = EventOptions.Section,
         [nameof(GatewayOptions)] = GatewayOptions.Section,
         [nameof(ListenerOptions)] = ListenerOptions.Section,
@@ -117,7 +119,7 @@ internal static partial class CommandLine
             var section = token.Split('=')[0].Split(':');
             if (section.Length == 1 || !token.Contains('=', StringComparison.Ordinal))
                 result.AddError($"'{token}' is neither an option nor a setting of the form Section:Key=value.");
-            else if (!sections.Contains(section[0], StringComparer.OrdinalIgnoreCase))
+            else if (!sections.Any(known => token.StartsWith(known + ':', StringComparison.OrdinalIgnoreCase)))
                 result.AddError($"'{token}': there is no section '{section[0]}', only {string.Join(", ", sections)}.");
         }
     }

@@ -18,6 +18,9 @@ internal sealed record ClusterMember
     /// <summary>Certificates that were signed earlier count no more.</summary>
     public required DateTimeOffset ValidFrom { get; init; }
 
+    /// <summary>When it was last given a further certificate; null: never.</summary>
+    public DateTimeOffset? RenewedAt { get; init; }
+
     /// <summary>Since when none of its certificates counts; null: they do.</summary>
     public DateTimeOffset? RevokedAt { get; init; }
 }

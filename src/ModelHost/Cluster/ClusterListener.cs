@@ -7,6 +7,7 @@ using Microsoft.AspNetCore.Hosting.Server.Features;
 using Microsoft.AspNetCore.Server.Kestrel.Core;
 using Microsoft.AspNetCore.Server.Kestrel.Https;
 using Microsoft.Extensions.Options;
+using ModelHost.Cluster.Discovery;
 using ModelHost.Common;
 using ModelHost.Core;
 using ModelHost.Data;
@@ -20,9 +21,12 @@ namespace ModelHost.Cluster;
 /// last request of the control plane.
 /// </summary>
 internal sealed partial class ClusterListener(
-    IOptions<ClusterOptions> options, Lazy<ClusterAuthority> authority, ClusterBook book, Database database, DataFolder folder, TimeProvider time,
+    IOptions<ClusterOptions> options, Lazy<ClusterAuthority> authority, ClusterBook book, RefusedBeats refused, Database database, DataFolder folder, TimeProvider time,
     IServiceProvider services, ILoggerFactory loggers) : IHostedService, IAsyncDisposable
 {
+    /// <summary>How long a node may have been off and still come back by itself.</summary>
+    public static readonly TimeSpan RenewalGrace = TimeSpan.FromDays(30);
+
     private const long MaxBody = 64 * 1024;
     private readonly SemaphoreSlim _one = new(1);
     private readonly ILogger _logger = loggers.CreateLogger<ClusterListener>();
@@ -153,8 +157,9 @@ internal sealed partial class ClusterListener(
         if (rule == ClusterRule.Anybody)
             return next(context);
         var shown = context.Connection.ClientCertificate;
-        var fault = authority.Value.Trust.Check(shown, out var name, rule.Grace)
-            ?? (name.Role == ClusterRole.Node ? book.Fault(name.NodeId, shown!) : "the certificate is not that of a node");
+        var fault = authority.Value.Trust.Check(shown, out var name, rule.Grace) ?? (name.Role == ClusterRole.Node ? null : "the certificate is not that of a node");
+        if (fault is null && (fault = book.Fault(name.NodeId, shown!)) is not null)
+            refused.Note(name.NodeId, context.Connection.RemoteIpAddress);
         if (fault is null)
         {
             context.Features.Set(name);
@@ -177,9 +182,6 @@ internal sealed partial class ClusterListener(
     /// <summary>Who may use a route of this listener; one without a rule is there for nobody.</summary>
     internal sealed class ClusterRule
     {
-        // how long a node may have been off and still come back by itself
-        private static readonly TimeSpan RenewalGrace = TimeSpan.FromDays(30);
-
         private ClusterRule(TimeSpan grace) => Grace = grace;
 
         /// <summary>Who reaches the port.</summary>

@@ -1,5 +1,6 @@
 using System.Diagnostics.CodeAnalysis;
 using System.Formats.Asn1;
+using System.Runtime.CompilerServices;
 using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
 using System.Text.RegularExpressions;
@@ -84,6 +85,9 @@ internal sealed class ClusterTrust(X509Certificate2 authority, string clusterId,
 {
     private const string ClientAuthentication = "1.3.6.1.5.5.7.3.2", ServerAuthentication = "1.3.6.1.5.5.7.3.1";
 
+    // a chain takes a millisecond of a processor to verify, and a connection shows the same certificate with each of its requests: only the time is another
+    private readonly ConditionalWeakTable<X509Certificate2, ClusterName> _verified = [];
+
     /// <summary>Checks a certificate.</summary>
     /// <param name="certificate">What the other side showed; null: nothing.</param>
     /// <param name="name">Whom it proves it to be.</param>
@@ -100,6 +104,11 @@ internal sealed class ClusterTrust(X509Certificate2 authority, string clusterId,
             return $"the certificate is not valid before {from:u}, and here it is {now:u}";
         if (now > to + grace)
             return $"the certificate ran out at {to:u}, and here it is {now:u}";
+        if (_verified.TryGetValue(shown, out var known))
+        {
+            name = known;
+            return null;
+        }
         using var chain = new X509Chain();
         chain.ChainPolicy.TrustMode = X509ChainTrustMode.CustomRootTrust;
         chain.ChainPolicy.CustomTrustStore.Add(authority);
@@ -113,6 +122,7 @@ internal sealed class ClusterTrust(X509Certificate2 authority, string clusterId,
         if (ClusterName.Read(shown) is not { } told || told.ClusterId != clusterId)
             return "the certificate does not name a member of this cluster";
         name = told;
+        _verified.AddOrUpdate(shown, told);
         return null;
     }
 

@@ -52,7 +52,7 @@ internal sealed partial class ClusterService(
             // one that the book has lost comes back into it
             book.Write(name.NodeId, member => member is null
                 ? new ClusterMember { Name = name.NodeId, KeyHash = keyHash, JoinedAt = time.GetUtcNow(), ValidFrom = DateTimeOffset.UnixEpoch }
-                : member with { KeyHash = keyHash });
+                : member with { KeyHash = keyHash, RenewedAt = time.GetUtcNow() });
             return new MemberAnswer(folder.ClusterId, certificate.ExportCertificatePem());
         }
     }
@@ -71,10 +71,10 @@ internal sealed partial class ClusterService(
     }
 
     /// <summary>Ends the certificates of a node; what runs on it runs on, and it is not spoken to any more.</summary>
-    public async Task RevokeAsync(string nodeId, CancellationToken cancellationToken)
+    public async Task RevokeAsync(string nodeId, string name, CancellationToken cancellationToken)
     {
         var now = time.GetUtcNow();
-        book.Write(nodeId, member => (member ?? new ClusterMember { Name = nodeId, KeyHash = "", JoinedAt = now, ValidFrom = now }) with { RevokedAt = now });
+        book.Write(nodeId, member => (member ?? new ClusterMember { Name = name, KeyHash = "", JoinedAt = now, ValidFrom = now }) with { RevokedAt = now });
         LogRevoked(nodeId);
         await links.ReconnectAsync(nodeId, cancellationToken);
     }
@@ -92,7 +92,7 @@ internal sealed partial class ClusterService(
         if (row.Port is null)
             return new Failure(FailureKind.Conflict, "node.local", "This is the node in the control plane itself. Start the control plane with --no-local-node to be without it.");
         if (revoke && !row.IsByHand)
-            await RevokeAsync(row.Uid, cancellationToken);
+            await RevokeAsync(row.Uid, row.Hostname, cancellationToken);
         var deployments = 0;
         await links.RemoveAsync(row.Uid, async () =>
         {

@@ -60,6 +60,9 @@ internal sealed class NodeLinks(
         return (handle.Id, next);
     }
 
+    /// <summary>Whether a node that is known was last at an address and port.</summary>
+    public bool IsAt(string address, int port) => IPAddress.TryParse(address, out var at) && _seen.Values.Any(node => node.Port == port && node.Address.Equals(at));
+
     /// <summary>Ends the connections to a node; it has to prove anew who it is.</summary>
     public Task ReconnectAsync(string uid, CancellationToken cancellationToken) => OneByOneAsync(async () =>
     {

@@ -186,7 +186,7 @@ public sealed class JoinTests
         string uid;
         await using (var agent = await NodeAgent.StartAsync(cluster.Join, first, surroundings, time: cluster.Clock))
             uid = agent.Uid;
-        await cluster.Service.RevokeAsync(uid, Ct);
+        await cluster.Service.RevokeAsync(uid, "gpu-1", Ct);
 
         await using (var same = await NodeAgent.StartAsync(cluster.Join, first, surroundings, time: cluster.Clock))
             await Should.ThrowAsync<ClusterException>(same.RenewAsync);
@@ -316,7 +316,7 @@ public sealed class JoinTests
         using var byMember = grandchild.CopyWithPrivateKey(key);
         using var controlPlane = Authority(cluster).ControlPlane();
         using var revoked = cluster.CertificateOf(Guid.NewGuid().ToString("N"));
-        await cluster.Service.RevokeAsync(ClusterName.Read(revoked)!.NodeId, Ct);
+        await cluster.Service.RevokeAsync(ClusterName.Read(revoked)!.NodeId, "gpu-1", Ct);
         foreach (var (what, shown) in ((string, X509Certificate2?)[])
             [("none", null), ("of another cluster", foreigner.Certificate), ("self-signed", selfSigned), ("signed by a member", byMember), ("of a control plane", controlPlane), ("revoked", revoked)])
         {
@@ -343,7 +343,7 @@ public sealed class JoinTests
         {
             await using var agent = await cluster.AgentAsync();
             (certificate, uid) = (agent.Certificate, agent.Uid);
-            await cluster.Service.RevokeAsync(uid, Ct);
+            await cluster.Service.RevokeAsync(uid, "gpu-1", Ct);
         }
         Microsoft.Data.Sqlite.SqliteConnection.ClearAllPools(); // they keep the files that are gone
         foreach (var file in Directory.GetFiles(surroundings.Data, "modelhost.db*"))

@@ -134,7 +134,7 @@ public sealed class RemoteNodeTests
         var id = await cluster.Host.Client.StartModelAsync(Api.StartRequest(node));
         await cluster.Host.Client.StatusAsync(id, "running");
 
-        await cluster.Service.RevokeAsync(agent.Uid, Ct);
+        await cluster.Service.RevokeAsync(agent.Uid, "gpu-1", Ct);
         await cluster.StatusAsync("gpu-1", "critical");
         await cluster.Host.Client.StatusAsync(id, "unreachable");
         using var removed = await cluster.Host.Client.DeleteAsync(new Uri($"/api/nodes/{node}?revoke=true", UriKind.Relative), Ct);

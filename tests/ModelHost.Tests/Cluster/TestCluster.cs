@@ -54,6 +54,19 @@ internal sealed class TestCluster : IAsyncDisposable
         return found.Length == 0 ? null : found.ShouldHaveSingleItem();
     }
 
+    /// <summary>The machines that are not registered.</summary>
+    public async Task<JsonElement[]> DiscoveredAsync() => [.. (await Host.Client.JsonAsync("/api/nodes/discovered")).GetProperty("nodes").EnumerateArray()];
+
+    /// <summary>The one of them with a name; null: there is none.</summary>
+    public async Task<JsonElement?> DiscoveredAsync(string name)
+    {
+        var found = (await DiscoveredAsync()).Where(node => node.GetProperty("node").GetString() == name).ToArray();
+        return found.Length == 0 ? null : found.ShouldHaveSingleItem();
+    }
+
+    /// <summary>Why Consul cannot be read; null: it can.</summary>
+    public async Task<string?> ConsulErrorAsync() => (await Host.Client.JsonAsync("/api/nodes/discovered")).GetProperty("consul_error").GetString();
+
     /// <summary>Waits until a node has a status.</summary>
     /// <returns>Its id.</returns>
     public async Task<int> StatusAsync(string hostname, string status, double seconds = 60)

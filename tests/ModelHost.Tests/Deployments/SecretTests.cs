@@ -104,6 +104,8 @@ public sealed class SecretTests
         foreach (var read in (string[])["", "/metrics/history", "/ports/check?port=9123"])
             await GetAsync($"/api/nodes/{node}{read}");
         (await client.DeleteAsync(new Uri("/api/nodes/987", UriKind.Relative), Ct)).StatusCode.ShouldBe(HttpStatusCode.NotFound);
+        await GetAsync("/api/nodes/discovered");
+        (await RawAsync("/api/nodes/discovered/987/admit", "")).StatusCode.ShouldBe(HttpStatusCode.NotFound);
         var key = JsonDocument.Parse(await (await RawAsync("/api/api-keys", """{"label":"tests"}""")).Content.ReadAsStringAsync(Ct)).RootElement.Id();
         using (var refused = await RawAsync("/api/api-keys", $$"""{"label":"tests","models":"{{Canary}}"}"""))
             refused.StatusCode.ShouldBe(HttpStatusCode.BadRequest);

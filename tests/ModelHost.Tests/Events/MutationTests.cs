@@ -56,6 +56,10 @@ public sealed class MutationTests
         await walk.ShouldTellAsync("POST", $"/api/nodes/{byHand}/runtime", new() { ["runtime"] = "podman" }, ChangeKind.Nodes);
         await walk.ShouldTellAsync("POST", $"/api/nodes/{byHand}/warm-cache", new() { ["enabled"] = true }, ChangeKind.Nodes);
         await walk.ShouldTellAsync("POST", $"/api/nodes/{byHand}/maintenance", new() { ["enabled"] = true }, ChangeKind.Nodes);
+        var revoked = Guid.NewGuid().ToString("N");
+        await host.Services.GetRequiredService<ClusterService>().RevokeAsync(revoked, "gpu-8", Ct);
+        await walk.ShouldTellAsync("POST", $"/api/nodes/discovered/{revoked}/admit", null, ChangeKind.Nodes);
+        await walk.ShouldNotTellAsync("POST", $"/api/nodes/discovered/{revoked}/admit", null);
         await walk.ShouldNotTellAsync("PATCH", $"/api/nodes/{node.Id}", new() { ["port"] = 9001 });
         await walk.ShouldNotTellAsync("POST", $"/api/nodes/{byHand}/maintenance", new() { ["enabled"] = true, ["gpu_ids"] = new JsonArray(0) });
         await walk.ShouldTellAsync("PUT", "/api/settings/", new() { ["default_port"] = 9001 }, ChangeKind.Settings);
@@ -92,7 +96,7 @@ public sealed class MutationTests
             var (answer, heard) = await SendAsync(method, path, body);
             answer.IsSuccessStatusCode.ShouldBeTrue(await answer.Content.ReadAsStringAsync(Ct));
             heard.ShouldContain(change => change.Kind == kind && (id == null || change.Ids!.Contains(id.Value)), $"{method} {path}");
-            Told.Add($"{method} /{string.Join('/', path.Split('?')[0].Trim('/').Split('/').Select(part => int.TryParse(part, out _) ? "{id:int}" : part))}");
+            Told.Add($"{method} /{string.Join('/', path.Split('?')[0].Trim('/').Split('/').Select(part => int.TryParse(part, out _) ? "{id:int}" : part.Length == 32 ? "{uid}" : part))}");
             return answer.StatusCode == HttpStatusCode.NoContent ? default : await answer.Content.ReadFromJsonAsync<JsonElement>(Ct);
         }
 

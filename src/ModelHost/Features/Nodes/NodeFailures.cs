@@ -24,5 +24,13 @@ internal static class NodeFailures
     public static Failure UnknownGpus(string hostname, IEnumerable<int> unknown, IReadOnlyCollection<int> known) => Failure.Invalid(
         "gpu_ids", $"node {hostname} has no GPU {string.Join(", ", unknown.Order())}; it has {(known.Count == 0 ? "none" : string.Join(", ", known.Order()))}");
 
+    public static Failure NotAMember(string uid) => new(
+        FailureKind.NotFound, "node.not_discovered", $"No node of the id {(uid.Length <= 64 ? uid : uid[..64])} has ever joined this cluster.");
+
+    public static Failure NotRevoked(string name) => new(FailureKind.Conflict, "node.not_revoked", $"The certificates of {name} are not revoked.");
+
+    public static Failure CannotReturn(string name) => new(
+        FailureKind.Conflict, "node.certificate_over", $"The last certificate of {name} ran out too long ago to be renewed. Make a join token for that name to let it join anew.");
+
     public static Failure Full(int most) => new(FailureKind.Conflict, "node.too_many", $"There are {most} nodes registered by hand, and no more are taken.");
 }

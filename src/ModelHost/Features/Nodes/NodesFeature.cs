@@ -29,6 +29,7 @@ internal static class NodesFeature
             .WithSummary("Remove a node, its history and the records of its deployments; what runs goes on, and a live node registers again. With revoke=true its certificates end.")
             .ProducesProblem(StatusCodes.Status404NotFound).ProducesProblem(StatusCodes.Status409Conflict);
         group.MapJoinTokens();
+        group.MapDiscovery();
         group.MapNodeChanges();
         group.MapNodeMonitoring();
         group.MapGet("/{id:int}/gpu-processes", GpuProcesses).WithName("ListGpuProcesses")
