@@ -273,6 +273,8 @@ public sealed class LivenessTests
 
         public IAsyncEnumerable<LogPiece> LogFileAsync(LogsRequest request, CancellationToken cancellationToken) => throw new NotSupportedException();
 
+        public Task<AccessReply> AccessAsync(AccessRequest request, CancellationToken cancellationToken) => Task.FromResult(new AccessReply());
+
         public Task<PortReply> CheckPortAsync(PortRequest request, CancellationToken cancellationToken) => throw new NotSupportedException();
 
         private Channel<ReportUpdate> Stream(int number)
