@@ -40,4 +40,16 @@ public interface INode
 
     /// <summary>Replaces what the node knows of who may ask its engines directly. It keeps this on its disk, so that it goes on alone.</summary>
     Task<AccessReply> AccessAsync(AccessRequest request, CancellationToken cancellationToken);
+
+    /// <summary>Begins to download and install something. How it goes is in the report; asking again with the same id changes nothing.</summary>
+    Task<PullReply> PullAsync(PullRequest request, CancellationToken cancellationToken);
+
+    /// <summary>Begins the end of a pull, and sees to it that one which is still on its way here does not begin.</summary>
+    Task<CancelPullReply> CancelPullAsync(CancelPullRequest request, CancellationToken cancellationToken);
+
+    /// <summary>The models and backends that are installed, and images where asked for.</summary>
+    Task<ArtifactsReply> ArtifactsAsync(ArtifactsRequest request, CancellationToken cancellationToken);
+
+    /// <summary>Removes what a pull installed.</summary>
+    Task<DeleteArtifactReply> DeleteArtifactAsync(DeleteArtifactRequest request, CancellationToken cancellationToken);
 }

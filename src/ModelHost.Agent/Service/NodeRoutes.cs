@@ -29,6 +29,10 @@ public static class NodeRoutes
         Map(group, NodeMethods.Logs, node.LogsAsync);
         Map(group, NodeMethods.CheckPort, node.CheckPortAsync);
         Map(group, NodeMethods.Access, node.AccessAsync);
+        Map(group, NodeMethods.Pull, node.PullAsync);
+        Map(group, NodeMethods.CancelPull, node.CancelPullAsync);
+        Map(group, NodeMethods.Artifacts, node.ArtifactsAsync);
+        Map(group, NodeMethods.DeleteArtifact, node.DeleteArtifactAsync);
         group.MapServerStream(NodeMethods.LogFile, (request, _, cancellationToken) => node.LogFileAsync(request, cancellationToken), NodeMethods.MaxMessageBytes);
         group.MapServerStream(NodeMethods.Watch, (request, context, cancellationToken) => UntilStopAsync(node, request, context, cancellationToken), NodeMethods.MaxMessageBytes);
         group.MapServerStream(NodeMethods.Changed, (_, context, cancellationToken) => ChangedAsync(node, context, cancellationToken), NodeMethods.MaxMessageBytes);

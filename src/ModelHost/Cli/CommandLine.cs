@@ -7,6 +7,7 @@ using System.Text.RegularExpressions;
 using Microsoft.Extensions.Options;
 using ModelHost.Access;
 using ModelHost.Agent;
+using ModelHost.Agent.Downloads;
 using ModelHost.Agent.Runtimes;
 using ModelHost.Cluster;
 using ModelHost.Cluster.Discovery;
@@ -31,6 +32,7 @@ internal static partial class CommandLine
         [nameof(AccessOptions)] = AccessOptions.Section,
         [nameof(ClusterOptions)] = ClusterOptions.Section,
         [nameof(ConsulOptions)] = ConsulOptions.Section,
+        [nameof(DownloadOptions)] = DownloadOptions.Section,
         [nameof(EventOptions)] = EventOptions.Section,
         [nameof(GatewayOptions)] = GatewayOptions.Section,
         [nameof(ListenerOptions)] = ListenerOptions.Section,

@@ -64,6 +64,18 @@ internal sealed class RemoteNode(RpcClient client, Func<string, string> engineUr
 
     public Task<AccessReply> AccessAsync(AccessRequest request, CancellationToken cancellationToken) => AskAsync(NodeMethods.Access, request, cancellationToken);
 
+    public Task<PullReply> PullAsync(PullRequest request, CancellationToken cancellationToken) =>
+        AskAsync(NodeMethods.Pull, request, cancellationToken);
+
+    public Task<CancelPullReply> CancelPullAsync(CancelPullRequest request, CancellationToken cancellationToken) =>
+        AskAsync(NodeMethods.CancelPull, request, cancellationToken);
+
+    public Task<ArtifactsReply> ArtifactsAsync(ArtifactsRequest request, CancellationToken cancellationToken) =>
+        AskAsync(NodeMethods.Artifacts, request, cancellationToken);
+
+    public Task<DeleteArtifactReply> DeleteArtifactAsync(DeleteArtifactRequest request, CancellationToken cancellationToken) =>
+        AskAsync(NodeMethods.DeleteArtifact, request, cancellationToken);
+
     public void Dispose() => client.Dispose();
 
     /// <summary>Asks for a whole report when something has changed, and as often as wanted.</summary>

@@ -4,6 +4,7 @@ using Microsoft.AspNetCore.DataProtection;
 using Microsoft.Extensions.Options;
 using ModelHost.Access;
 using ModelHost.Agent;
+using ModelHost.Agent.Downloads;
 using ModelHost.Agent.Proxy;
 using ModelHost.Cluster;
 using ModelHost.Common;
@@ -50,6 +51,7 @@ internal static partial class ServeHost
             kestrel.Limits.MaxRequestBodySize = MaxBody;
         });
         AddServices(builder.Services, folder);
+        AddDownloads(builder.Services);
         if (!settings.NoLocalNode)
             AddLocalNode(builder.Services, new NodeIdentity(folder.ClusterId, folder.NodeId, folder.Path));
         configure?.Invoke(builder);
@@ -127,9 +129,16 @@ internal static partial class ServeHost
         services.AddHttpForwarder().AddMetrics();
         services.AddSingleton(provider => ActivatorUtilities.CreateInstance<NodeProxy>(provider, identity, provider.GetRequiredService<IOptions<NodeOptions>>().Value));
         services.AddSingleton(provider => new LocalNode(
-            identity, provider.GetRequiredService<IOptions<NodeOptions>>().Value, provider.GetRequiredService<TimeProvider>(), provider.GetRequiredService<ILoggerFactory>(),
-            provider.GetRequiredService<NodeProxy>()));
+            identity, provider.GetRequiredService<IOptions<NodeOptions>>().Value, provider.GetRequiredService<IOptions<DownloadOptions>>().Value,
+            provider.GetRequiredService<TimeProvider>(), provider.GetRequiredService<ILoggerFactory>(), provider.GetRequiredService<NodeProxy>()));
         services.AddHostedService(provider => new NodeProxyService(provider.GetRequiredService<NodeProxy>(), provider.GetService<LocalNode>()));
+    }
+
+    /// <summary>Adds what both roles download with.</summary>
+    public static void AddDownloads(IServiceCollection services)
+    {
+        services.AddCheckedOptions<DownloadOptions>(DownloadOptions.Section);
+        services.AddSingleton(provider => new GuardedHttp(provider.GetRequiredService<IOptions<DownloadOptions>>().Value, provider.GetRequiredService<TimeProvider>()));
     }
 
     private static void Map(WebApplication app)

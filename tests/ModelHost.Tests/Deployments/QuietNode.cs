@@ -122,9 +122,18 @@ internal sealed class QuietNode : INode
     public Task<PortReply> CheckPortAsync(PortRequest request, CancellationToken cancellationToken) => Task.FromResult(new PortReply { Available = true });
 
     public Task<AccessReply> AccessAsync(AccessRequest request, CancellationToken cancellationToken) => Task.FromResult(new AccessReply());
+
     public async IAsyncEnumerable<ReportUpdate> WatchAsync(WatchRequest request, [System.Runtime.CompilerServices.EnumeratorCancellation] CancellationToken cancellationToken)
     {
         yield return new ReportUpdate { Sequence = 1, Report = _handle.LastReport };
         await Task.Delay(Timeout.Infinite, cancellationToken);
     }
+
+    public Task<PullReply> PullAsync(PullRequest request, CancellationToken cancellationToken) => Task.FromResult(new PullReply());
+
+    public Task<CancelPullReply> CancelPullAsync(CancelPullRequest request, CancellationToken cancellationToken) => Task.FromResult(new CancelPullReply());
+
+    public Task<ArtifactsReply> ArtifactsAsync(ArtifactsRequest request, CancellationToken cancellationToken) => Task.FromResult(new ArtifactsReply());
+
+    public Task<DeleteArtifactReply> DeleteArtifactAsync(DeleteArtifactRequest request, CancellationToken cancellationToken) => Task.FromResult(new DeleteArtifactReply());
 }

@@ -155,6 +155,14 @@ internal sealed class ScriptedNode : INode, IAsyncDisposable
 
     public Task<AccessReply> AccessAsync(AccessRequest request, CancellationToken cancellationToken) => Task.FromResult(new AccessReply());
 
+    public Task<PullReply> PullAsync(PullRequest request, CancellationToken cancellationToken) => Task.FromResult(new PullReply());
+
+    public Task<CancelPullReply> CancelPullAsync(CancelPullRequest request, CancellationToken cancellationToken) => Task.FromResult(new CancelPullReply());
+
+    public Task<ArtifactsReply> ArtifactsAsync(ArtifactsRequest request, CancellationToken cancellationToken) => Task.FromResult(new ArtifactsReply());
+
+    public Task<DeleteArtifactReply> DeleteArtifactAsync(DeleteArtifactRequest request, CancellationToken cancellationToken) => Task.FromResult(new DeleteArtifactReply());
+
     public async ValueTask DisposeAsync()
     {
         await _ended.CancelAsync();

@@ -1,0 +1,228 @@
+using System.Net;
+using System.Net.Http.Headers;
+using System.Net.Sockets;
+using System.Security.Authentication;
+
+namespace ModelHost.Agent.Downloads;
+
+/// <summary>
+/// The one way to addresses that somebody else named: galleries, models, registries. It connects to public addresses only, as they are at the moment
+/// of the connection, follows redirects itself and judges each, and gives up servers that stall.
+/// </summary>
+/// <remarks>Proxies of the environment are not used: the address to be judged would be the proxy's.</remarks>
+public sealed class GuardedHttp : IDisposable
+{
+    private static readonly TimeSpan LongestRetryAfter = TimeSpan.FromMinutes(5);
+    private readonly DownloadOptions _options;
+    private readonly IReadOnlyList<IPNetwork> _allowed;
+    private readonly TimeProvider _time;
+    private readonly HttpMessageInvoker _http;
+
+    /// <summary>Makes one; to be kept and shared.</summary>
+    public GuardedHttp(DownloadOptions options, TimeProvider time)
+    {
+        ArgumentNullException.ThrowIfNull(options);
+        (_options, _allowed, _time) = (options, options.Networks, time);
+        _http = new HttpMessageInvoker(new SocketsHttpHandler
+        {
+            UseProxy = false,
+            AllowAutoRedirect = false,
+            UseCookies = false,
+            AutomaticDecompression = DecompressionMethods.None, // lengths and hashes are of what is sent
+            ConnectTimeout = options.ConnectTimeout,
+            PooledConnectionLifetime = TimeSpan.FromMinutes(2), // names may come to lead elsewhere
+            ConnectCallback = (context, cancellationToken) => ConnectAsync(context.DnsEndPoint, cancellationToken),
+        });
+    }
+
+    /// <summary>An address for logs and messages: without its query, which may be a signature.</summary>
+    public static string Display(Uri url)
+    {
+        ArgumentNullException.ThrowIfNull(url);
+        return url.GetComponents(UriComponents.SchemeAndServer | UriComponents.Path, UriFormat.UriEscaped);
+    }
+
+    /// <summary>Gets an address. Statuses from 400 on are failures; others, 304 too, are the caller's to look at.</summary>
+    /// <param name="url">http or https, without login.</param>
+    /// <param name="headers">Sent along to every redirect, but for <c>Authorization</c>, which only the host asked first gets to see.</param>
+    /// <param name="cancellationToken">Ends the request and the reading of its answer.</param>
+    /// <exception cref="DownloadException">It could not be had.</exception>
+    public async Task<GuardedAnswer> GetAsync(Uri url, IReadOnlyDictionary<string, string> headers, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(url);
+        ArgumentNullException.ThrowIfNull(headers);
+        Check(url);
+        var current = url;
+        for (var redirects = 0; ; redirects++)
+        {
+            var answer = await SendAsync(current, headers, Authority(current) == Authority(url), cancellationToken);
+            if ((int)answer.StatusCode is not (301 or 302 or 303 or 307 or 308))
+                return Checked(answer, current, cancellationToken);
+            var location = answer.Headers.Location;
+            answer.Dispose();
+            if (redirects >= _options.MaxRedirects)
+                throw new DownloadException("redirect_refused", $"{Display(url)} redirects more than {_options.MaxRedirects} times");
+            current = Next(current, location);
+        }
+    }
+
+    /// <summary>Gets a document whole.</summary>
+    /// <param name="url">http or https, without login.</param>
+    /// <param name="headers">As for <see cref="GetAsync"/>.</param>
+    /// <param name="maxBytes">The longest taken.</param>
+    /// <param name="cancellationToken">Ends the request.</param>
+    /// <exception cref="DownloadException">It could not be had, or is longer.</exception>
+    public async Task<byte[]> GetBytesAsync(Uri url, IReadOnlyDictionary<string, string> headers, int maxBytes, CancellationToken cancellationToken)
+    {
+        using var answer = await GetAsync(url, headers, cancellationToken);
+        return await answer.ReadAsync(maxBytes, cancellationToken);
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => _http.Dispose();
+
+    private static string Authority(Uri url) => url.GetComponents(UriComponents.SchemeAndServer, UriFormat.UriEscaped);
+
+    private static void Check(Uri url)
+    {
+        if (!url.IsAbsoluteUri || url.Scheme is not ("http" or "https") || url.UserInfo.Length > 0)
+            throw new DownloadException("uri_invalid", "an address to download from is http or https and has no login in it");
+    }
+
+    /// <summary>Where a redirect leads.</summary>
+    internal static Uri Next(Uri from, Uri? location)
+    {
+        if (location is null || !Uri.TryCreate(from, location, out var next) || next.Scheme is not ("http" or "https") || next.UserInfo.Length > 0)
+            throw new DownloadException("redirect_refused", $"{Display(from)} redirects to no http or https address");
+        if (from.Scheme == "https" && next.Scheme == "http")
+            throw new DownloadException("redirect_refused", $"{Display(from)} redirects from https to http ({Display(next)})");
+        return next;
+    }
+
+    private async Task<HttpResponseMessage> SendAsync(Uri url, IReadOnlyDictionary<string, string> headers, bool isFirstHost, CancellationToken cancellationToken)
+    {
+        using var request = new HttpRequestMessage(HttpMethod.Get, url);
+        request.Headers.TryAddWithoutValidation("User-Agent", "modelhost");
+        foreach (var (name, value) in headers)
+        {
+            if (isFirstHost || !name.Equals("Authorization", StringComparison.OrdinalIgnoreCase))
+                request.Headers.TryAddWithoutValidation(name, value);
+        }
+        using var stall = new CancellationTokenSource(_options.ConnectTimeout + _options.StallTimeout, _time);
+        using var either = CancellationTokenSource.CreateLinkedTokenSource(stall.Token, cancellationToken);
+        try
+        {
+            return await _http.SendAsync(request, either.Token);
+        }
+        catch (OperationCanceledException e) when (!cancellationToken.IsCancellationRequested)
+        {
+            throw new DownloadException("timed_out", $"{Display(url)} did not answer in time", isPassing: true, e);
+        }
+        catch (HttpRequestException e) when (e.InnerException is DownloadException refused)
+        {
+            throw refused;
+        }
+        catch (HttpRequestException e)
+        {
+            var reason = e.InnerException is SocketException or AuthenticationException or IOException ? e.InnerException.Message : e.Message;
+            throw new DownloadException("unreachable", $"{Display(url)} cannot be reached: {reason}", isPassing: true, e);
+        }
+    }
+
+    private GuardedAnswer Checked(HttpResponseMessage answer, Uri url, CancellationToken cancellationToken)
+    {
+        cancellationToken.ThrowIfCancellationRequested();
+        var status = (int)answer.StatusCode;
+        if (status is < 400 or 416)
+            return new GuardedAnswer(answer, url, _options.StallTimeout, _time);
+        var wait = answer.Headers.RetryAfter is { } after ? after.Delta ?? after.Date - _time.GetUtcNow() : null;
+        var challenge = status == 401 ? answer.Headers.WwwAuthenticate.FirstOrDefault(header => header.Scheme.Equals("Bearer", StringComparison.OrdinalIgnoreCase))?.Parameter : null;
+        answer.Dispose();
+        throw new DownloadException(
+            status switch { 401 or 403 => "access_denied", 404 or 410 => "not_found", _ => "http_status" },
+            $"{Display(url)} answers {status}", isPassing: status is 408 or 425 or 429 or >= 500)
+        {
+            Challenge = challenge,
+            RetryAfter = wait is { } asked && asked > TimeSpan.Zero ? (asked < LongestRetryAfter ? asked : LongestRetryAfter) : null,
+        };
+    }
+
+    /// <summary>Connects to what a name leads to now: what was looked up before may have been another answer.</summary>
+    private async ValueTask<Stream> ConnectAsync(DnsEndPoint endPoint, CancellationToken cancellationToken)
+    {
+        var addresses = IPAddress.TryParse(endPoint.Host, out var literal) ? [literal] : await Dns.GetHostAddressesAsync(endPoint.Host, cancellationToken);
+        var usable = addresses.Where(IsAllowed).ToArray();
+        if (usable.Length == 0)
+        {
+            throw new DownloadException(
+                "address_refused", $"{endPoint.Host} leads to no public address, and the node does not allow others (Downloads:AllowedNetworks)");
+        }
+        var socket = new Socket(SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
+        try
+        {
+            await socket.ConnectAsync(usable, endPoint.Port, cancellationToken);
+            return new NetworkStream(socket, ownsSocket: true);
+        }
+        catch
+        {
+            socket.Dispose();
+            throw;
+        }
+    }
+
+    private bool IsAllowed(IPAddress address)
+    {
+        var plain = PublicAddress.Plain(address);
+        return PublicAddress.Is(address) || _allowed.Any(network => network.Contains(plain));
+    }
+}
+
+/// <summary>An answer whose body comes as it is read.</summary>
+public sealed class GuardedAnswer : IDisposable
+{
+    private readonly HttpResponseMessage _answer;
+    private readonly TimeSpan _stallTimeout;
+    private readonly TimeProvider _time;
+
+    internal GuardedAnswer(HttpResponseMessage answer, Uri url, TimeSpan stallTimeout, TimeProvider time) =>
+        (_answer, Url, _stallTimeout, _time) = (answer, url, stallTimeout, time);
+
+    /// <summary>Where it came from in the end.</summary>
+    public Uri Url { get; }
+
+    /// <summary>The status: below 400, or 416.</summary>
+    public HttpStatusCode Status => _answer.StatusCode;
+
+    /// <summary>Headers of the answer.</summary>
+    public HttpResponseHeaders Headers => _answer.Headers;
+
+    /// <summary>Headers of the body.</summary>
+    public HttpContentHeaders ContentHeaders => _answer.Content.Headers;
+
+    /// <summary>The body. Reading fails with a <see cref="DownloadException"/> when the server stalls or the connection breaks.</summary>
+    public async Task<Stream> OpenAsync(CancellationToken cancellationToken) =>
+        new StallGuard(await _answer.Content.ReadAsStreamAsync(cancellationToken), GuardedHttp.Display(Url), _stallTimeout, _time);
+
+    /// <summary>The body whole.</summary>
+    /// <exception cref="DownloadException">It is longer than <paramref name="maxBytes"/>, or did not come whole.</exception>
+    public async Task<byte[]> ReadAsync(int maxBytes, CancellationToken cancellationToken)
+    {
+        if (ContentHeaders.ContentLength > maxBytes)
+            throw TooLarge(maxBytes);
+        await using var body = await OpenAsync(cancellationToken);
+        using var whole = new MemoryStream();
+        var buffer = new byte[16 * 1024];
+        for (int read; (read = await body.ReadAsync(buffer, cancellationToken)) > 0;)
+        {
+            if (whole.Length + read > maxBytes)
+                throw TooLarge(maxBytes);
+            whole.Write(buffer, 0, read);
+        }
+        return whole.ToArray();
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => _answer.Dispose();
+
+    private DownloadException TooLarge(int maxBytes) => new("too_large", $"{GuardedHttp.Display(Url)} is longer than {maxBytes} bytes");
+}
