@@ -7,10 +7,12 @@ using System.Text.RegularExpressions;
 using Microsoft.Extensions.Options;
 using ModelHost.Access;
 using ModelHost.Agent;
+using ModelHost.Agent.Downloads;
 using ModelHost.Agent.Runtimes;
 using ModelHost.Cluster;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Events;
+using ModelHost.Features.Galleries;
 using ModelHost.Features.Releases;
 using ModelHost.Features.Settings;
 using ModelHost.Gateway;
@@ -29,7 +31,9 @@ internal static partial class CommandLine
     {
         [nameof(AccessOptions)] = AccessOptions.Section,
         [nameof(ClusterOptions)] = ClusterOptions.Section,
+        [nameof(DownloadOptions)] = DownloadOptions.Section,
         [nameof(EventOptions)] = EventOptions.Section,
+        [nameof(GalleryOptions)] = GalleryOptions.Section,
         [nameof(GatewayOptions)] = GatewayOptions.Section,
         [nameof(ListenerOptions)] = ListenerOptions.Section,
         [nameof(NodeOptions)] = NodeOptions.Section,

@@ -12,6 +12,7 @@ using ModelHost.Features.ApiKeys;
 using ModelHost.Features.Configs;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Events;
+using ModelHost.Features.Galleries;
 using ModelHost.Features.Monitor;
 using ModelHost.Features.Nodes;
 using ModelHost.Features.Releases;
@@ -106,11 +107,13 @@ internal static partial class ServeHost
         services.AddGateway();
         services.AddStores();
         services.AddMonitor();
+        services.AddGalleries();
         services.AddModelHostMetrics();
         services.AddApiDocument();
         services.AddSingleton<ReconcileService>().AddHostedService(provider => provider.GetRequiredService<ReconcileService>());
         services.AddCluster();
         services.AddHostedService<NodeHistoryWriter>(); // behind what brings the database up to date, as the next
+        services.AddJobs(); // as these
         services.AddUsage(); // behind what brings the database up to date
     }
 
@@ -149,6 +152,7 @@ internal static partial class ServeHost
         app.MapGateway();
         app.MapStores();
         app.MapMonitor();
+        app.MapGalleries();
         app.MapEvents();
         var api = app.MapGroup("/api");
         api.MapHealth("GetApiHealth");

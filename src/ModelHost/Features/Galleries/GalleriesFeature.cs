@@ -1,5 +1,6 @@
 using Microsoft.Extensions.Options;
 using ModelHost.Access;
+using ModelHost.Agent.Downloads;
 using ModelHost.Common;
 
 namespace ModelHost.Features.Galleries;
@@ -11,6 +12,8 @@ internal static class GalleriesFeature
     public static IServiceCollection AddGalleries(this IServiceCollection services)
     {
         services.AddCheckedOptions<GalleryOptions>(GalleryOptions.Section);
+        services.AddCheckedOptions<DownloadOptions>(DownloadOptions.Section);
+        services.AddSingleton(provider => new GuardedHttp(provider.GetRequiredService<IOptions<DownloadOptions>>().Value, provider.GetRequiredService<TimeProvider>()));
         services.AddSingleton<IValidateOptions<GalleryOptions>, GalleryOptionsRules>();
         return services.AddSingleton<GallerySources>().AddSingleton<GalleryFetcher>().AddSingleton<GalleryCopies>().AddSingleton<GalleryReader>().AddSingleton<GalleryBook>()
             .AddSingleton<JobBook>();
@@ -32,11 +35,10 @@ internal static class GalleriesFeature
 }
 
 /// <summary>Checks the galleries of the configuration.</summary>
-internal sealed class GalleryOptionsRules(Hosting.DataFolder folder) : IValidateOptions<GalleryOptions>
+internal sealed class GalleryOptionsRules(GallerySources sources) : IValidateOptions<GalleryOptions>
 {
     public ValidateOptionsResult Validate(string? name, GalleryOptions options)
     {
-        var sources = new GallerySources(folder, Options.Create(options));
         var faults = new List<string>();
         foreach (var (key, galleries) in (ReadOnlySpan<(string, List<GallerySource>?)>)[(nameof(options.Models), options.Models), (nameof(options.Backends), options.Backends)])
         {

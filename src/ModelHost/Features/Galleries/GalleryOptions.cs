@@ -14,12 +14,6 @@ public sealed class GalleryOptions
     /// <summary>Galleries of backends. Default: the built-in one.</summary>
     public List<GallerySource>? Backends { get; set; }
 
-    /// <summary>
-    /// Whether galleries, configurations and the control plane's other downloads may come from private, loopback and link-local addresses. Default false: an
-    /// address that somebody names must not lead into the network that this host stands in.
-    /// </summary>
-    public bool AllowPrivateNetworks { get; set; }
-
     /// <summary>How long a gallery that was read is not asked for again. Default 1 h, 1 s to 30 days.</summary>
     [Range(typeof(TimeSpan), "00:00:01", "30.00:00:00")]
     public TimeSpan CacheTime { get; set; } = TimeSpan.FromHours(1);
@@ -42,14 +36,6 @@ public sealed class GalleryOptions
     /// <summary>Bytes of the largest index. Default 32 MiB.</summary>
     [Range(1024, 1024 * 1024 * 1024)]
     public int MaxIndexBytes { get; set; } = 32 * 1024 * 1024;
-
-    /// <summary>Where files of <c>github:</c> addresses are read. Default GitHub's own.</summary>
-    [Url]
-    public string GitHubFiles { get; set; } = "https://raw.githubusercontent.com";
-
-    /// <summary>The Hugging Face hub, or a mirror of it, that is asked whether files are known to be unsafe. Default the hub.</summary>
-    [Url]
-    public string HuggingFace { get; set; } = "https://huggingface.co";
 
     /// <summary>Whether a model is refused whose files' scan cannot be asked for, too. Default false: only what is known to be unsafe is refused.</summary>
     public bool EnforceScan { get; set; }

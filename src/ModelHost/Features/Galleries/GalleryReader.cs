@@ -95,19 +95,19 @@ internal sealed partial class GalleryReader(
     private async Task<GalleryIndex> ReadSourceAsync(string source, Reading? before, CancellationToken stopping)
     {
         if (sources.Resolve(source, out var fault) is not { } place)
-            throw new GalleryException($"{source} {fault}");
+            throw new GalleryException($"{GalleryFetcher.Shown(source)}: {fault}");
         var copy = place.Address is null ? null : copies.Find(source);
         var answer = await fetcher.FetchAsync(source, place, copy?.ETag, stopping);
         if (answer.Content is null && before is { Index: { } index } && before.Source == source)
             return index;
-        var content = answer.Content ?? await copies.ReadAsync(copy!, stopping) ?? throw new GalleryException($"{source} has not changed, and its copy is gone");
+        var content = answer.Content ?? await copies.ReadAsync(copy!, stopping) ?? throw new GalleryException($"{GalleryFetcher.Shown(source)} has not changed, and its copy is gone");
         try
         {
             index = Parse(content);
         }
         catch (GalleryFormatException e)
         {
-            throw new GalleryException($"{source} is no gallery: {e.Message}", e);
+            throw new GalleryException($"{GalleryFetcher.Shown(source)} is no gallery: {e.Message}", e);
         }
         // only what could be read takes the place of what was read before
         if (place.Address is not null && answer.Content is not null)

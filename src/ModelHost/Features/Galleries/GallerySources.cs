@@ -1,3 +1,6 @@
+using Microsoft.Extensions.Options;
+using ModelHost.Agent.Downloads;
+using ModelHost.Core.Artifacts;
 using ModelHost.Hosting;
 
 namespace ModelHost.Features.Galleries;
@@ -9,11 +12,8 @@ namespace ModelHost.Features.Galleries;
 internal sealed record SourcePlace(Uri? Address = null, string? File = null, string? BuiltIn = null);
 
 /// <summary>Understands the addresses of galleries and of the configurations that their entries point to.</summary>
-internal sealed class GallerySources(DataFolder folder, Microsoft.Extensions.Options.IOptions<GalleryOptions> options)
+internal sealed class GallerySources(DataFolder folder, IOptions<DownloadOptions> downloads)
 {
-    private const int MaxLength = 2048;
-    private const string DefaultBranch = "main";
-
     // the rest of the data folder holds keys
     private static readonly string[] Folders = ["galleries", "models"];
 
@@ -26,19 +26,31 @@ internal sealed class GallerySources(DataFolder folder, Microsoft.Extensions.Opt
     public SourcePlace? Resolve(string source, out string? fault)
     {
         fault = null;
-        if (source.Length > MaxLength || source.Any(char.IsControl))
-            fault = $"is longer than {MaxLength} characters, or holds control characters";
-        else if (BuiltInGallery.IsKnown(source))
+        if (BuiltInGallery.IsKnown(source))
             return new SourcePlace(BuiltIn: source);
-        else if (After(source, "github://", "github:") is { } github)
-            return GitHub(github, out fault);
-        else if (After(source, "file://") is { } path)
-            return File(path, out fault);
-        else if (Uri.TryCreate(source, UriKind.Absolute, out var address) && address is { Scheme: "http" or "https", Host.Length: > 0, UserInfo: "" })
-            return new SourcePlace(address);
-        else
-            fault = "is no address of https://, github: or file://, or has a login in it";
-        return null;
+        if (!ArtifactUri.Parse(source).TryGet(out var uri, out var refusal))
+        {
+            fault = refusal.Detail;
+            return null;
+        }
+        switch (uri)
+        {
+            case ArtifactUri.Web web:
+                return new SourcePlace(web.Url);
+            case ArtifactUri.GitHub hub:
+                return new SourcePlace(new Uri($"{downloads.Value.GitHubUrl.TrimEnd('/')}/{hub.Repository}/{hub.Revision}/{Escape(hub.Path)}"));
+            case ArtifactUri.HuggingFace { Path.Length: > 0 } face:
+                return new SourcePlace(new Uri($"{downloads.Value.HuggingFaceUrl.TrimEnd('/')}/{face.Repository}/resolve/{face.Revision}/{Escape(face.Path)}"));
+            case ArtifactUri.Local local:
+                var full = Path.GetFullPath(local.Path, folder.Path);
+                if (Folders.Any(name => full.StartsWith(folder.File(name) + "/", StringComparison.Ordinal)))
+                    return new SourcePlace(File: full);
+                fault = $"a file must lie in one of the folders {string.Join(" and ", Folders)} of the data folder";
+                return null;
+            default:
+                fault = "an address that is read is one of https://, github:, huggingface://OWNER/REPO/PATH or file://";
+                return null;
+        }
     }
 
     /// <summary>The file of a <c>file://</c> address once more, when it is read: links may have been laid in between.</summary>
@@ -49,39 +61,7 @@ internal sealed class GallerySources(DataFolder folder, Microsoft.Extensions.Opt
         return real is not null && Folders.Any(name => Real(folder.File(name)) is { } root && real.StartsWith(root + "/", StringComparison.Ordinal)) ? real : null;
     }
 
-    private SourcePlace? File(string path, out string? fault)
-    {
-        fault = null;
-        // a relative path is one of the folder of galleries
-        var full = Path.GetFullPath(path, folder.File(Folders[0]));
-        if (Folders.Any(name => full.StartsWith(folder.File(name) + "/", StringComparison.Ordinal)))
-            return new SourcePlace(File: full);
-        fault = $"is a file that does not lie in the folders {string.Join(" and ", Folders)} of the data folder";
-        return null;
-    }
-
-    private SourcePlace? GitHub(string path, out string? fault)
-    {
-        fault = null;
-        var (file, branch) = path.LastIndexOf('@') is >= 0 and var at ? (path[..at], path[(at + 1)..]) : (path, DefaultBranch);
-        if (file.Split('/') is { Length: >= 3 } parts && parts.Concat(branch.Split('/')).All(part => part is not ("" or "." or "..")))
-        {
-            var escaped = string.Join('/', parts[..2].Concat(branch.Split('/')).Concat(parts[2..]).Select(Uri.EscapeDataString));
-            return new SourcePlace(new Uri($"{options.Value.GitHubFiles.TrimEnd('/')}/{escaped}"));
-        }
-        fault = "is no github:owner/repository/path@branch";
-        return null;
-    }
-
-    private static string? After(string source, params ReadOnlySpan<string> prefixes)
-    {
-        foreach (var prefix in prefixes)
-        {
-            if (source.StartsWith(prefix, StringComparison.OrdinalIgnoreCase))
-                return source[prefix.Length..];
-        }
-        return null;
-    }
+    private static string Escape(string path) => string.Join('/', path.Split('/').Select(Uri.EscapeDataString));
 
     /// <summary>A path with every link in it followed; null: it is not there.</summary>
     private static string? Real(string path)
