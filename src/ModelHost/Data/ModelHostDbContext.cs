@@ -4,6 +4,7 @@ using Microsoft.EntityFrameworkCore.Storage.ValueConversion;
 using ModelHost.Features.ApiKeys;
 using ModelHost.Features.Configs;
 using ModelHost.Features.Deployments;
+using ModelHost.Features.Galleries;
 using ModelHost.Features.Nodes;
 using ModelHost.Features.Settings;
 using ModelHost.Features.Usage;
@@ -36,6 +37,14 @@ internal abstract class ModelHostDbContext(DbContextOptions options) : DbContext
     public DbSet<UsageRow> Usage => Set<UsageRow>();
 
     public DbSet<Tombstone> Tombstones => Set<Tombstone>();
+
+    public DbSet<Gallery> Galleries => Set<Gallery>();
+
+    public DbSet<Job> Jobs => Set<Job>();
+
+    public DbSet<InstalledModel> InstalledModels => Set<InstalledModel>();
+
+    public DbSet<InstalledBackend> InstalledBackends => Set<InstalledBackend>();
 
     public DbSet<JoinToken> JoinTokens => Set<JoinToken>();
 
@@ -111,6 +120,35 @@ internal abstract class ModelHostDbContext(DbContextOptions options) : DbContext
             key.HasOne<ApiKey>().WithMany().HasForeignKey(k => k.MakerId).OnDelete(DeleteBehavior.Cascade);
             key.Property(k => k.Deployments).HasMaxLength(64 * 1024);
             key.Property(k => k.Models).HasMaxLength(512 * 1024);
+        });
+        modelBuilder.Entity<Gallery>(gallery =>
+        {
+            gallery.HasIndex(g => new { g.Kind, g.Name }).IsUnique();
+            gallery.Property(g => g.Url).HasMaxLength(2048);
+            gallery.Property(g => g.Mirrors).HasMaxLength(64 * 1024);
+            gallery.Property(g => g.Verification).HasMaxLength(64 * 1024);
+        });
+        modelBuilder.Entity<Job>(job =>
+        {
+            job.HasIndex(j => j.Uid).IsUnique();
+            job.Property(j => j.Kind).HasMaxLength(64);
+            job.Property(j => j.Request).HasMaxLength(4 * 1024 * 1024);
+            job.Property(j => j.Status).HasMaxLength(1024 * 1024);
+        });
+        modelBuilder.Entity<InstalledModel>(model =>
+        {
+            model.HasIndex(m => m.NameKey).IsUnique();
+            foreach (var text in (string[])[nameof(InstalledModel.Config), nameof(InstalledModel.Metadata), nameof(InstalledModel.Files), nameof(InstalledModel.Nodes), nameof(InstalledModel.Request), nameof(InstalledModel.Details)])
+                model.Property(text).HasMaxLength(4 * 1024 * 1024);
+        });
+        modelBuilder.Entity<InstalledBackend>(backend =>
+        {
+            backend.HasIndex(b => new { b.NodeId, b.Name }).IsUnique();
+            backend.HasOne<Node>().WithMany().HasForeignKey(b => b.NodeId).OnDelete(DeleteBehavior.Cascade);
+            backend.Property(b => b.Uri).HasMaxLength(2048);
+            backend.Property(b => b.GalleryUrl).HasMaxLength(2048);
+            backend.Property(b => b.Recipe).HasMaxLength(1024 * 1024);
+            backend.Property(b => b.Details).HasMaxLength(4 * 1024 * 1024);
         });
     }
 

@@ -47,6 +47,7 @@ internal static class ApiDocument
     [
         ("OpenAI", "What OpenAI's SDKs call: requests go to the engine that serves their model."),
         ("Backends", "What LocalAI's clients ask about engines."),
+        ("Models", "What can be installed and served, and the jobs that install it."),
         ("Stores", "Vectors with values, found again by what is near them."),
         ("Deployments", "Models that are served: start, watch, stop."),
         ("Nodes", "The machines that run engines, with their GPUs."),

@@ -14,6 +14,7 @@ using ModelHost.Features.ApiKeys;
 using ModelHost.Features.Configs;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Events;
+using ModelHost.Features.Galleries;
 using ModelHost.Features.Monitor;
 using ModelHost.Features.Nodes;
 using ModelHost.Features.Releases;
@@ -112,11 +113,13 @@ internal static partial class ServeHost
         services.AddGateway();
         services.AddStores();
         services.AddMonitor();
+        services.AddGalleries();
         services.AddModelHostMetrics();
         services.AddApiDocument();
         services.AddSingleton<ReconcileService>().AddHostedService(provider => provider.GetRequiredService<ReconcileService>());
         services.AddCluster();
         services.AddHostedService<NodeHistoryWriter>(); // behind what brings the database up to date, as the next
+        services.AddJobs(); // as these
         services.AddUsage(); // behind what brings the database up to date
     }
 
@@ -166,6 +169,7 @@ internal static partial class ServeHost
         app.MapGateway();
         app.MapStores();
         app.MapMonitor();
+        app.MapGalleries();
         app.MapEvents();
         var api = app.MapGroup("/api");
         api.MapHealth("GetApiHealth");
@@ -233,6 +237,7 @@ internal static partial class ServeHost
             ($"{ListenerOptions.Section}:{nameof(ListenerOptions.TlsKey)}", settings.TlsKey),
             ($"{AccessOptions.Section}:{nameof(AccessOptions.TrustedProxies)}", settings.TrustedProxies),
             ($"{ClusterOptions.Section}:{nameof(ClusterOptions.Listen)}", settings.ClusterListen),
+            ($"{GalleryOptions.Section}:{nameof(GalleryOptions.Import)}", settings.ModelsConfig is null ? null : Path.GetFullPath(settings.ModelsConfig)),
             ($"{ClusterOptions.Section}:{nameof(ClusterOptions.Open)}", settings.ClusterListen is null ? null : "true"),
         ])
         {

@@ -9,7 +9,7 @@ namespace ModelHost.IntegrationTests.Pages;
 public sealed class BrowserTests(NodeScripts scripts)
 {
     private static readonly string[] Groups =
-        ["OpenAI", "Backends", "Stores", "Deployments", "Nodes", "Configs", "API Keys", "Usage", "Settings", "Events", "Admin", "Health", "Metrics"];
+        ["OpenAI", "Backends", "Models", "Stores", "Deployments", "Nodes", "Configs", "API Keys", "Usage", "Settings", "Events", "Admin", "Health", "Metrics"];
 
     [Theory]
     [InlineData("swagger")]

@@ -19,6 +19,10 @@ internal enum ChangeKind
     Configs,
     /// <summary>Tokens by which nodes join. Clients are not told, as of configurations.</summary>
     JoinTokens,
+    /// <summary>Galleries. Clients are not told, as of configurations.</summary>
+    Galleries,
+    /// <summary>States of jobs, and with them what is installed. Clients are not told, as of configurations.</summary>
+    Jobs,
     /// <summary>Anything: the subscriber was too slow, what it missed is not known any more, and it has to read everything anew.</summary>
     Missed,
 }
@@ -45,6 +49,12 @@ internal sealed record Change(ChangeKind Kind, IReadOnlyList<int>? Ids = null)
 
     /// <summary>Tokens by which nodes join.</summary>
     public static Change JoinTokens { get; } = new(ChangeKind.JoinTokens);
+
+    /// <summary>Galleries.</summary>
+    public static Change Galleries { get; } = new(ChangeKind.Galleries);
+
+    /// <summary>States of jobs.</summary>
+    public static Change Jobs { get; } = new(ChangeKind.Jobs);
 
     /// <summary>Anything.</summary>
     public static Change Missed { get; } = new(ChangeKind.Missed);

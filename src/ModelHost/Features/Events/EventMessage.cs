@@ -17,7 +17,7 @@ internal sealed record EventMessage(string Type, [property: JsonIgnore(Condition
         ChangeKind.Nodes => [All[1]],
         ChangeKind.Settings => [All[2]],
         ChangeKind.ApiKeys => [All[3]],
-        ChangeKind.Configs or ChangeKind.JoinTokens => [],
+        ChangeKind.Configs or ChangeKind.JoinTokens or ChangeKind.Galleries or ChangeKind.Jobs => [],
         // the page knows no event for "anything": each of them says it of its own
         ChangeKind.Missed => All,
     };

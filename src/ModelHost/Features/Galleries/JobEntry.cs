@@ -1,0 +1,130 @@
+namespace ModelHost.Features.Galleries;
+
+/// <summary>A job in memory. Its state only moves forward, and never from an end.</summary>
+internal sealed class JobEntry
+{
+    private readonly Lock _lock = new();
+    private readonly TaskCompletionSource _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private CancellationTokenSource? _run;
+    private JobState _state;
+    private JobStatus _status;
+
+    public JobEntry(Job row, JobStatus status)
+    {
+        (Id, Uid, Kind, Subject, Element, Request, Attempts, FinishedAt) = (row.Id, row.Uid, row.Kind, row.Subject, row.Element, row.Request, row.Attempts, row.FinishedAt);
+        (_state, _status) = (row.State, status);
+        if (status.Processed)
+            _ended.SetResult();
+    }
+
+    public int Id { get; }
+
+    public string Uid { get; }
+
+    public string Kind { get; }
+
+    public string Subject { get; }
+
+    public string Element { get; }
+
+    public string Request { get; }
+
+    public int Attempts { get; private set; }
+
+    public DateTimeOffset? FinishedAt { get; set; }
+
+    /// <summary>Held while its row is written.</summary>
+    public SemaphoreSlim Writes { get; } = new(1);
+
+    /// <summary>Completes when it has ended, well or not.</summary>
+    public Task Ended => _ended.Task;
+
+    public JobState State => Snapshot.State;
+
+    public JobStatus Status => Snapshot.Status;
+
+    public (JobState State, JobStatus Status) Snapshot
+    {
+        get
+        {
+            lock (_lock)
+                return (_state, _status);
+        }
+    }
+
+    /// <summary>Begins to run; false: it was cancelled meanwhile, or it runs.</summary>
+    public bool TryBegin(CancellationTokenSource run)
+    {
+        lock (_lock)
+        {
+            if (_state != JobState.Queued)
+                return false;
+            (_state, _run) = (JobState.Running, run);
+            Attempts++;
+            return true;
+        }
+    }
+
+    /// <summary>Changes what is shown of it while it runs; nothing of one that has ended.</summary>
+    public void Show(Func<JobStatus, JobStatus> change)
+    {
+        lock (_lock)
+        {
+            if (!_status.Processed)
+                _status = change(_status);
+        }
+    }
+
+    /// <summary>Ends it, once. One that has passed the point of no return is not cancelled.</summary>
+    public bool TryEnd(JobState end, Func<JobStatus, JobStatus> change)
+    {
+        lock (_lock)
+        {
+            if (_status.Processed || (end == JobState.Cancelled && !_status.Cancellable))
+                return false;
+            _state = end;
+            _status = change(_status) with { Processed = true, Cancellable = false, Phase = null };
+        }
+        _ended.TrySetResult();
+        return true;
+    }
+
+    /// <summary>Passes the point from which it is not cancelled any more.</summary>
+    /// <returns>False: it has been cancelled already.</returns>
+    public bool TryCommit()
+    {
+        lock (_lock)
+        {
+            if (_status.Processed)
+                return false;
+            _status = _status with { Cancellable = false };
+            return true;
+        }
+    }
+
+    /// <summary>Goes back to the queue, because the process ends.</summary>
+    public void Requeue()
+    {
+        lock (_lock)
+        {
+            if (!_status.Processed)
+                _state = JobState.Queued;
+        }
+    }
+
+    /// <summary>Gives up what it has under way.</summary>
+    public Task CancelAsync()
+    {
+        CancellationTokenSource? run;
+        lock (_lock)
+            run = _run;
+        return run?.CancelAsync() ?? Task.CompletedTask;
+    }
+
+    /// <summary>Lets go of the run that has ended.</summary>
+    public void EndRun()
+    {
+        lock (_lock)
+            _run = null;
+    }
+}
