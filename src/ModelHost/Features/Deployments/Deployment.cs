@@ -115,6 +115,7 @@ internal sealed class Deployment
             spec.Owner, CreatedAt, engine is { Phase: EnginePhase.Ready } ? new Uri(engine.EngineUrl) : null, engine?.EngineKey)
         {
             DeploymentUid = Uid,
+            RunId = RunId,
             Protocol = BackendCatalogue.Find(spec.Backend)?.Protocol ?? "openai",
         };
     }
