@@ -116,6 +116,7 @@ internal sealed class Deployment
         {
             DeploymentUid = Uid,
             RunId = RunId,
+            Backend = spec.Backend,
             Protocol = BackendCatalogue.Find(spec.Backend)?.Protocol ?? "openai",
         };
     }
