@@ -103,7 +103,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
             ?? throw new ArgumentException($"there is no backend '{spec.Backend}'", nameof(request));
         var runtime = _runtimes.FirstOrDefault(r => r.Name == spec.Runtime)
             ?? throw new ArgumentException($"this node has no runtime '{spec.Runtime}'", nameof(request));
-        if (runtime.Name == "process" && !_options.ProcessRuntime && recipe.Protocol != BackendCatalogue.Grpc)
+        if (!IsAllowed(runtime, recipe))
             throw new ArgumentException("this node starts no processes but those of installed backends (Node:ProcessRuntime)", nameof(request));
         lock (_lock)
         {
@@ -287,7 +287,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
             {
                 foreach (var instance in instances.Where(instance => !_engines.ContainsKey(instance.RunId)))
                 {
-                    if (IsOurs(instance, out var recipe))
+                    if (IsOurs(instance, out var recipe) && IsAllowed(runtime, recipe))
                         Adopt(runtime, recipe, instance);
                 }
                 foreach (var record in _kept.Values.Where(record => record.Runtime == runtime.Name).ToArray())
@@ -317,6 +317,10 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         return recipe is not null && Guid.TryParse(instance.RunId, out _) && Guid.TryParse(instance.DeploymentUid, out _);
     }
 
+    /// <summary>Whether this node has to do with engines of a recipe on a runtime: with processes only where they are allowed, or are installed backends.</summary>
+    private bool IsAllowed(IEngineRuntime runtime, BackendRecipe recipe) =>
+        runtime.Name != "process" || _options.ProcessRuntime || recipe.Protocol == BackendCatalogue.Grpc;
+
     private void Adopt(IEngineRuntime runtime, BackendRecipe recipe, EngineInstance instance)
     {
         _kept.Remove(instance.RunId, out var record);
@@ -343,7 +347,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         _kept.Remove(record.RunId);
         var spec = LaunchSpec.FromJson(record.Spec);
         var recipe = BackendCatalogue.Find(spec?.Backend);
-        if (recipe is null || _engines.ContainsKey(record.RunId))
+        if (recipe is null || !IsAllowed(runtime, recipe) || _engines.ContainsKey(record.RunId))
             return;
         if (record.Ending == RunEnding.Expired)
             Track(EngineSupervisor.Recall(_context, runtime, recipe, record));
