@@ -1,5 +1,7 @@
 using ModelHost.Agent.Engines;
 using ModelHost.Agent.Proxy;
+using ModelHost.Core.Backends;
+using ModelHost.Core.Deployments;
 using ModelHost.Protocol;
 
 namespace ModelHost.Agent;
@@ -65,16 +67,19 @@ public sealed partial class LocalNode
     {
         lock (_lock)
         {
-            var watched = _engines.Values.Where(engine => !engine.IsGone).Select(engine => engine.Peek()).Where(engine => engine.Phase != EnginePhase.Expired)
+            var watched = _engines.Values.Where(engine => !engine.IsGone && engine.Protocol != BackendCatalogue.Grpc).Select(engine => engine.Peek()).Where(engine => engine.Phase != EnginePhase.Expired)
                 .Select(engine => DirectTarget.Of(engine.DeploymentUid, engine.RunId, engine.LaunchSpec, engine.EngineUrl, engine.EngineKey, StateOf(engine)));
             // of these the runtime has not been heard yet: what served then serves still, or does not answer
             var remembered = _kept.Values
-                .Where(record => record is { Ending: RunEnding.None, ReadyAt: not null, EnginePort: not null } && record.BootId == _records.BootId)
+                .Where(record => record is { Ending: RunEnding.None, ReadyAt: not null, EnginePort: not null } && record.BootId == _records.BootId && !IsGrpc(record))
                 .Select(record => DirectTarget.Of(record.DeploymentUid, record.RunId, record.Spec,
                     EngineSupervisor.UrlOf(record.EnginePort!.Value), _records.OpenOne(record.EngineKey) ?? "", DirectState.Ready));
             return [.. watched.Concat(remembered).OfType<DirectTarget>()];
         }
     }
+
+    // these routes are not in their language
+    private static bool IsGrpc(RunRecord record) => BackendCatalogue.Find(LaunchSpec.FromJson(record.Spec)?.Backend)?.Protocol == BackendCatalogue.Grpc;
 
     private DirectState StateOf(Engine engine) => engine.Phase switch
     {

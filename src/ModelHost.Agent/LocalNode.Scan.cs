@@ -4,6 +4,7 @@ using ModelHost.Agent.Engines;
 using ModelHost.Agent.Runtimes;
 using ModelHost.Core.Backends;
 using ModelHost.Core.Deployments;
+using ModelHost.Protocol;
 
 namespace ModelHost.Agent;
 
@@ -36,7 +37,7 @@ public sealed partial class LocalNode
             {
                 foreach (var instance in instances.Where(instance => !_engines.ContainsKey(instance.RunId)))
                 {
-                    if (IsOurs(instance, out var recipe))
+                    if (IsOurs(instance, out var recipe) && IsAllowed(runtime, recipe))
                         Adopt(runtime, recipe, instance);
                 }
                 foreach (var record in _kept.Values.Where(record => record.Runtime == runtime.Name).ToArray())
@@ -61,10 +62,14 @@ public sealed partial class LocalNode
 
     private static bool IsOurs(EngineInstance instance, [NotNullWhen(true)] out BackendRecipe? recipe)
     {
-        recipe = LaunchSpec.FromJson(instance.SpecJson) is { } spec ? BackendCatalogue.BuiltIn.GetValueOrDefault(spec.Backend) : null;
+        recipe = BackendCatalogue.Find(LaunchSpec.FromJson(instance.SpecJson)?.Backend);
         // the ids name files; labels can be written by anybody who may start containers
         return recipe is not null && Guid.TryParse(instance.RunId, out _) && Guid.TryParse(instance.DeploymentUid, out _);
     }
+
+    /// <summary>Whether this node has to do with engines of a recipe on a runtime: with processes only where they are allowed, or are installed backends.</summary>
+    private bool IsAllowed(IEngineRuntime runtime, BackendRecipe recipe) =>
+        runtime.Name != "process" || _options.ProcessRuntime || recipe.Protocol == BackendCatalogue.Grpc;
 
     private void Adopt(IEngineRuntime runtime, BackendRecipe recipe, EngineInstance instance)
     {
@@ -91,8 +96,8 @@ public sealed partial class LocalNode
     {
         _kept.Remove(record.RunId);
         var spec = LaunchSpec.FromJson(record.Spec);
-        var recipe = BackendCatalogue.BuiltIn.GetValueOrDefault(spec?.Backend ?? "");
-        if (recipe is null || _engines.ContainsKey(record.RunId))
+        var recipe = BackendCatalogue.Find(spec?.Backend);
+        if (recipe is null || !IsAllowed(runtime, recipe) || _engines.ContainsKey(record.RunId))
             return;
         if (record.Ending == RunEnding.Expired)
             Track(EngineSupervisor.Recall(_context, runtime, recipe, record));
@@ -101,6 +106,10 @@ public sealed partial class LocalNode
         else
             _records.Delete(record.RunId); // it is gone, and whoever wants another is the control plane
     }
+
+    /// <summary>Whether a runtime is one of this node: containers always, others where something is allowed to be started by them, or was.</summary>
+    private bool IsOffered(string runtime, NodeReport report) => runtime == "docker" || (runtime == "process" && _options.ProcessRuntime)
+        || report.Backends.Any(backend => backend.Runtime == runtime) || _engines.Values.Any(engine => engine.Runtime == runtime);
 
     private void SetAnswering(IEngineRuntime runtime, bool answers)
     {

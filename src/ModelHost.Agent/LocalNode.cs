@@ -1,9 +1,9 @@
 using System.Collections.Concurrent;
 using System.Net;
-using System.Net.Sockets;
 using System.Security.Cryptography;
 using Microsoft.Extensions.Logging;
 using ModelHost.Agent.Artifacts;
+using ModelHost.Agent.Backends;
 using ModelHost.Agent.Downloads;
 using ModelHost.Agent.Engines;
 using ModelHost.Agent.Gpus;
@@ -43,7 +43,8 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     private readonly DiskSampler _disk;
     private readonly ProcessSampler _processes;
     private readonly SystemSampler _system;
-    private readonly EngineProbe _probe = new();
+    private readonly EngineProtocols _protocols;
+    private readonly InstalledBackends _backends;
     private readonly RunRecords _records;
     private readonly SupervisorContext _context;
     // of the time before this process: those whose engines are found, or not, are taken out
@@ -67,11 +68,14 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         var cache = options.HuggingFaceCache.Length > 0 ? options.HuggingFaceCache : Path.Combine(identity.DataFolder, "models", "huggingface");
         _docker = new DockerClient(new Uri(options.DockerHost));
         _packages = new PackageImages(_docker, options, identity, time);
+        _backends = new InstalledBackends(identity.DataFolder, options, time);
         _runtimes =
         [
-            new DockerRuntime(_docker, _packages, options, identity, Path.GetFullPath(cache), time),
-            .. options.ProcessRuntime ? [new ProcessRuntime(identity, options, time)] : Array.Empty<IEngineRuntime>(),
+            new DockerRuntime(_docker, _packages, options, identity, Path.GetFullPath(cache), time), new ProcessRuntime(identity, options, Path.GetFullPath(cache), time),
+            new ExternalRuntime(identity, _backends, time),
         ];
+        _protocols = new EngineProtocols(options, identity.ModelsFolder, time);
+        Files = new RunFiles(identity.DataFolder);
         _gpus = new GpuSampler(new SmiCommand(options.NvidiaSmi, options.NvidiaSmiTimeout, time), SystemSampler.ReadMemory, RunOf, time, _logger);
         _disk = new DiskSampler(identity.DataFolder, Path.GetFullPath(cache), time, _logger);
         _system = new SystemSampler(time);
@@ -82,7 +86,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         _folders = new ArtifactFolders(identity.DataFolder);
         _images = new ImagePull(_docker, new ImageSource(_docker, options, time));
         _pulls = Pulls(downloads);
-        _context = new SupervisorContext(options, LogPath, _probe, _records, time, _logger, SignalChange);
+        _context = new SupervisorContext(options, LogPath, _protocols, _records, time, _logger, SignalChange);
     }
 
     /// <summary>Finds the engines that are there, and begins to watch the machine.</summary>
@@ -103,10 +107,12 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     {
         ArgumentNullException.ThrowIfNull(request);
         var spec = LaunchSpec.FromJson(request.LaunchSpec) ?? throw new ArgumentException("the launch spec is of an unknown version", nameof(request));
-        var recipe = BackendCatalogue.BuiltIn.GetValueOrDefault(spec.Backend)
+        var recipe = BackendCatalogue.Find(spec.Backend)
             ?? throw new ArgumentException($"there is no backend '{spec.Backend}'", nameof(request));
         var runtime = _runtimes.FirstOrDefault(r => r.Name == spec.Runtime)
             ?? throw new ArgumentException($"this node has no runtime '{spec.Runtime}'", nameof(request));
+        if (!IsAllowed(runtime, recipe))
+            throw new ArgumentException("this node starts no processes but those of installed backends (Node:ProcessRuntime)", nameof(request));
         lock (_lock)
         {
             if (!_engines.ContainsKey(request.RunId) && !_ended.Contains(request.RunId))
@@ -126,8 +132,12 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         var key = Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(24));
         _kept.Remove(runId);
         RunLog.DeleteOlder(Path.GetDirectoryName(LogPath(deploymentUid, runId))!, KeptRuns - 1);
+        // nor any public one, of which some may not be listened on yet
+        var taken = _engines.Values.SelectMany(engine => (int[])[engine.EnginePort, LaunchSpec.FromJson(engine.Peek().LaunchSpec)?.Port ?? 0]).Append(spec.Port).ToHashSet();
+        var port = EnginePorts.Free(_options, taken);
+        var install = recipe.Protocol == BackendCatalogue.Grpc ? _backends.Find(recipe.Name) : null;
         Track(EngineSupervisor.Start(
-            _context, runtime, new EngineLaunch(deploymentUid, runId, spec, recipe, env, latestVersion, FreePort(spec), key, lease)));
+            _context, runtime, new EngineLaunch(deploymentUid, runId, spec, recipe, env, latestVersion, port, key, lease) { Install = install }));
     }
 
     /// <inheritdoc/>
@@ -165,9 +175,12 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         return Task.FromResult(reply);
     }
 
-    /// <summary>Where the engine of a run listens on this machine; null: none that is ready.</summary>
-    public string? EngineUrl(string runId) =>
-        Watched(runId)?.Peek() is { Phase: EnginePhase.Ready } engine ? engine.EngineUrl.TrimEnd('/') : null;
+    /// <summary>Where the engine of a run listens on this machine, and how it is spoken to; null: none that is ready.</summary>
+    public (string Url, string Protocol)? EngineOf(string runId) =>
+        Watched(runId) is { } watched && watched.Peek() is { Phase: EnginePhase.Ready } engine ? (engine.EngineUrl.TrimEnd('/'), watched.Protocol) : null;
+
+    /// <summary>Files that gRPC backends read and write on this machine.</summary>
+    public RunFiles Files { get; }
 
     private EngineSupervisor? Watched(string runId)
     {
@@ -198,10 +211,11 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         report.Pulls.AddRange(_pulls.Snapshot());
         report.ModelFolders.AddRange(_options.AllowedModelFolders);
         report.ModelsFolder = _identity.ModelsFolder;
+        _backends.Write(report);
         lock (_lock)
         {
             // taken together: a runtime that answers has all its engines in the same report
-            report.Runtimes.AddRange(_runtimes.Select(runtime => runtime.Name).Where(name => _answering.GetValueOrDefault(name)));
+            report.Runtimes.AddRange(_runtimes.Select(runtime => runtime.Name).Where(name => _answering.GetValueOrDefault(name) && IsOffered(name, report)));
             report.Engines.AddRange(_engines.Values.Where(engine => !engine.IsGone).Select(engine => engine.Snapshot()));
         }
         foreach (var engine in report.Engines)
@@ -248,8 +262,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         ArgumentNullException.ThrowIfNull(request);
         if (request.Port is < 1 or > IPEndPoint.MaxPort)
             throw new ArgumentException($"there is no port {request.Port}", nameof(request));
-        var reason = WhyNotBindable(IPAddress.Any, request.Port)
-            ?? (Socket.OSSupportsIPv6 ? WhyNotBindable(IPAddress.IPv6Any, request.Port) : null);
+        var reason = EnginePorts.WhyTaken(request.Port);
         return Task.FromResult(new PortReply { Available = reason is null, Reason = reason ?? "" });
     }
 
@@ -264,7 +277,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         await Task.WhenAll(engines.Select(engine => engine.DisposeAsync().AsTask()));
         await _pulls.DisposeAsync();
         _http.Dispose();
-        _probe.Dispose();
+        _protocols.Dispose();
         _packages.Dispose();
         _docker.Dispose();
         _shutdown.Dispose();
@@ -301,37 +314,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         }
         SignalChange(); // its public port is free now
         await engine.DisposeAsync();
-    }
-
-    private int FreePort(LaunchSpec spec)
-    {
-        // nor any public one, of which some may not be listened on yet
-        var taken = _engines.Values.SelectMany(engine => ((int[])[engine.EnginePort, LaunchSpec.FromJson(engine.Peek().LaunchSpec)?.Port ?? 0])).Append(spec.Port).ToHashSet();
-        var range = _options.EnginePortLast - _options.EnginePortFirst + 1;
-        // not always from the first one: another ModelHost on this machine may look at the same moment
-        var begin = RandomNumberGenerator.GetInt32(range);
-        for (var i = 0; i < range; i++)
-        {
-            var port = _options.EnginePortFirst + ((begin + i) % range);
-            if (!taken.Contains(port) && WhyNotBindable(IPAddress.Loopback, port) is null)
-                return port;
-        }
-        throw new InvalidOperationException($"no port is free between {_options.EnginePortFirst} and {_options.EnginePortLast}");
-    }
-
-    /// <summary>Why nothing could listen there now; null: something could.</summary>
-    private static string? WhyNotBindable(IPAddress address, int port)
-    {
-        try
-        {
-            using var listener = new TcpListener(address, port);
-            listener.Start();
-            return null;
-        }
-        catch (SocketException e)
-        {
-            return e.Message;
-        }
+        Files.Forget(engine.RunId);
     }
 
     private bool AnyEngines()

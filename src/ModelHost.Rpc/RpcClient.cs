@@ -14,40 +14,64 @@ namespace ModelHost.Rpc;
 public sealed class RpcClient : IDisposable
 {
     private readonly HttpMessageInvoker _http;
-    private readonly Uri _address;
+    private readonly string _address;
     private readonly RpcClientOptions _options;
+    private readonly bool _ownsHttp;
 
     /// <summary>Makes a client; nothing is sent before the first call.</summary>
-    /// <param name="address"><c>http://</c> (HTTP/2 without TLS) or <c>https://</c> with host and port, or <c>unix:///path</c>.</param>
+    /// <param name="address">
+    /// <c>http://</c> (HTTP/2 without TLS) or <c>https://</c> with host and port, and where the server stands behind another one a path; or <c>unix:///path</c>.
+    /// </param>
     /// <param name="options">How it speaks; null: as by default.</param>
     public RpcClient(Uri address, RpcClientOptions? options = null)
+        : this(Reached(address), new HttpMessageInvoker(Handler(address, options ?? new())), options) => _ownsHttp = true;
+
+    /// <summary>Makes a client over connections that others use too and that it does not end; nothing is sent before the first call.</summary>
+    /// <param name="address">As above, without <c>unix</c>.</param>
+    /// <param name="http">The connections, of a handler that <see cref="UseLongCalls"/> has set up.</param>
+    /// <param name="options">How it speaks; what is about connections does not count.</param>
+    public RpcClient(Uri address, HttpMessageInvoker http, RpcClientOptions? options = null)
     {
         ArgumentNullException.ThrowIfNull(address);
-        _options = options ?? new();
+        (_address, _http, _options) = (address.GetLeftPart(UriPartial.Path).TrimEnd('/'), http, options ?? new());
+    }
+
+    /// <summary>Sets up a handler for calls that last, and for a server that goes silent.</summary>
+    public static void UseLongCalls(SocketsHttpHandler handler, TimeSpan keepAlive)
+    {
+        ArgumentNullException.ThrowIfNull(handler);
+        // a server allows 100 calls on a connection by default, and the next would wait
+        handler.EnableMultipleHttp2Connections = true;
+        (handler.KeepAlivePingDelay, handler.KeepAlivePingTimeout) = (keepAlive, keepAlive);
+    }
+
+    private static SocketsHttpHandler Handler(Uri address, RpcClientOptions options)
+    {
         var handler = new SocketsHttpHandler
         {
             UseProxy = false,
             AllowAutoRedirect = false,
             UseCookies = false,
-            // a server allows 100 calls on a connection by default, and the next would wait
-            EnableMultipleHttp2Connections = true,
-            ConnectTimeout = _options.ConnectTimeout,
-            KeepAlivePingDelay = _options.KeepAlive,
-            KeepAlivePingTimeout = _options.KeepAlive,
-            PooledConnectionLifetime = _options.ConnectionLifetime,
+            ConnectTimeout = options.ConnectTimeout,
+            PooledConnectionLifetime = options.ConnectionLifetime,
         };
-        if (_options.Connect is { } connect)
+        UseLongCalls(handler, options.KeepAlive);
+        if (options.Connect is { } connect)
             handler.ConnectCallback = (context, token) => connect(context.DnsEndPoint, token);
-        if (_options.Tls is { } tls)
+        if (options.Tls is { } tls)
             handler.SslOptions = tls;
         if (address.Scheme == "unix")
         {
             var socket = new UnixDomainSocketEndPoint(address.LocalPath);
             handler.ConnectCallback = (_, token) => ConnectAsync(socket, token);
-            address = new Uri("http://localhost");
         }
-        _address = address;
-        _http = new HttpMessageInvoker(handler);
+        return handler;
+    }
+
+    private static Uri Reached(Uri address)
+    {
+        ArgumentNullException.ThrowIfNull(address);
+        return address.Scheme == "unix" ? new Uri("http://localhost") : address;
     }
 
     /// <summary>Asks once, and is answered once.</summary>
@@ -141,12 +165,16 @@ public sealed class RpcClient : IDisposable
         }
     }
 
-    /// <summary>Ends its connections, and the calls on them.</summary>
-    public void Dispose() => _http.Dispose();
+    /// <summary>Ends its connections, if they are its own, and the calls on them.</summary>
+    public void Dispose()
+    {
+        if (_ownsHttp)
+            _http.Dispose();
+    }
 
     private HttpRequestMessage Message(string path, HttpContent content, TimeSpan? deadline)
     {
-        var message = new HttpRequestMessage(HttpMethod.Post, new Uri(_address, path))
+        var message = new HttpRequestMessage(HttpMethod.Post, new Uri(_address + path))
         {
             Version = HttpVersion.Version20,
             VersionPolicy = HttpVersionPolicy.RequestVersionExact,
@@ -154,6 +182,8 @@ public sealed class RpcClient : IDisposable
         };
         message.Headers.TE.Add(new TransferCodingWithQualityHeaderValue("trailers"));
         message.Headers.TryAddWithoutValidation(RpcHeaders.AcceptEncoding, RpcHeaders.Accepted);
+        if (_options.BearerToken is { Length: > 0 } token)
+            message.Headers.TryAddWithoutValidation("authorization", "Bearer " + token);
         if (deadline is { } time)
             message.Headers.TryAddWithoutValidation(RpcHeaders.Timeout, RpcHeaders.FormatTimeout(time));
         return message;

@@ -27,6 +27,9 @@ public sealed record RpcClientOptions
     /// <summary>Connects to host and port of the address in a way of its own; null: by the name service. TLS comes on top.</summary>
     public Func<DnsEndPoint, CancellationToken, ValueTask<Stream>>? Connect { get; init; }
 
+    /// <summary>Said with every call to show who asks; null or empty: nothing.</summary>
+    public string? BearerToken { get; init; }
+
     /// <summary>The clock of deadlines.</summary>
     public TimeProvider Time { get; init; } = TimeProvider.System;
 }

@@ -21,6 +21,8 @@ internal sealed partial class EngineSupervisor
             return _engine.Clone();
     }
 
+    private LaunchSpec Spec => LaunchSpec.FromJson(_record.Spec) ?? throw new InvalidDataException("the launch spec is of an unknown version");
+
     private static RunRecord RecordOf(SupervisorContext context, IEngineRuntime runtime, EngineLaunch launch) => new()
     {
         DeploymentUid = launch.DeploymentUid,

@@ -1,4 +1,5 @@
 using System.Collections.Frozen;
+using System.Text.RegularExpressions;
 using YamlDotNet.Core;
 using YamlDotNet.RepresentationModel;
 using YamlDotNet.Serialization;
@@ -6,20 +7,31 @@ using YamlDotNet.Serialization.NamingConventions;
 
 namespace ModelHost.Core.Backends;
 
-/// <summary>The recipes that this build ships.</summary>
-public static class BackendCatalogue
+/// <summary>The recipes of backends: those that this build ships, and the one of every backend that is installed on a node.</summary>
+public static partial class BackendCatalogue
 {
+    /// <summary>The protocol of backends that are asked by LocalAI's gRPC.</summary>
+    public const string Grpc = "grpc";
+
     private static readonly string[] BuiltInNames = ["vllm", "simulator"];
 
     private static readonly Lazy<FrozenDictionary<string, BackendRecipe>> Recipes = new(ReadBuiltIn);
+    private static readonly Lazy<BackendRecipe> Installed = new(() => Parse(Resource(Grpc), Resource));
 
-    /// <summary>All recipes by name.</summary>
+    /// <summary>The recipes that this build ships, by name.</summary>
     public static IReadOnlyDictionary<string, BackendRecipe> BuiltIn => Recipes.Value;
 
     /// <summary>Reads a recipe that may extend one of those that this build ships, from YAML text, and so from JSON.</summary>
     /// <param name="yaml">The text; unknown keys are errors.</param>
     /// <exception cref="YamlException">The text is no recipe.</exception>
     public static BackendRecipe Parse(string yaml) => Parse(yaml, name => BuiltInNames.Contains(name) ? Resource(name) : throw new YamlException($"there is no recipe '{name}'"));
+    /// <summary>The recipe of a backend: its own, or that of what is installed. Whether a node has it, the node tells.</summary>
+    /// <returns>Null: there can be no backend of that name.</returns>
+    public static BackendRecipe? Find(string? name) =>
+        name is null ? null : BuiltIn.GetValueOrDefault(name) ?? (IsInstallable(name) ? Installed.Value with { Name = name } : null);
+
+    /// <summary>Whether a backend may be installed under a name: it is a folder's, and not one of those that this build ships.</summary>
+    public static bool IsInstallable(string name) => FolderName().IsMatch(name) && !BuiltIn.ContainsKey(name);
 
     /// <summary>Reads a recipe from YAML text.</summary>
     /// <param name="yaml">The text; unknown keys are errors.</param>
@@ -67,4 +79,7 @@ public static class BackendCatalogue
         stream.Save(text, assignAnchors: false);
         return new Parser(new StringReader(text.ToString()));
     }
+
+    [GeneratedRegex(@"\A[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,63}\z")]
+    private static partial Regex FolderName();
 }

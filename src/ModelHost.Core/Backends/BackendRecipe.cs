@@ -9,7 +9,7 @@ public sealed record BackendRecipe
     /// <summary>Name that deployments ask for.</summary>
     public string Name { get; init; } = "";
 
-    /// <summary>How the engine is spoken to: <c>openai</c> over HTTP.</summary>
+    /// <summary>How the engine is spoken to: <c>openai</c> over HTTP, or <c>grpc</c>, LocalAI's protocol of backends.</summary>
     public string Protocol { get; init; } = "openai";
 
     /// <summary>Runtimes that can start it, best first.</summary>
@@ -18,7 +18,10 @@ public sealed record BackendRecipe
     /// <summary>Image repository, for container runtimes.</summary>
     public string Image { get; init; } = "";
 
-    /// <summary>Executable and first arguments, for the process runtime; empty: the image's entry point.</summary>
+    /// <summary>
+    /// Executable and first arguments, for the process runtime: <c>{modelhost}</c> is this executable, <c>{backend}</c> the folder of the backend. Empty: the
+    /// image's entry point.
+    /// </summary>
     public string[] Command { get; init; } = [];
 
     /// <summary>Arguments of every start, with <c>{placeholders}</c>.</summary>
@@ -35,6 +38,9 @@ public sealed record BackendRecipe
 
     /// <summary>Variable that gives the engine the key of its run.</summary>
     public string KeyVariable { get; init; } = "";
+
+    /// <summary>Variable that tells a process which GPUs it has, as a list of indices; empty: none does.</summary>
+    public string GpuVariable { get; init; } = "";
 
     /// <summary>Where the node's model cache appears in the container; empty: nowhere.</summary>
     public string CacheMount { get; init; } = "";

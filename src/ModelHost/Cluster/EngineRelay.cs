@@ -1,38 +1,69 @@
 using System.Net;
+using Microsoft.AspNetCore.Http.Features;
 using ModelHost.Agent;
 using ModelHost.Agent.Http;
+using ModelHost.Core.Backends;
+using ModelHost.Rpc;
 using Yarp.ReverseProxy.Forwarder;
 
 namespace ModelHost.Cluster;
 
 /// <summary>
-/// The data plane of an agent: lets the gateway reach engines that listen on this machine's loopback alone. Bytes pass as they come; a caller who leaves
-/// ends the engine's work.
+/// The data plane of an agent: lets the gateway reach engines that listen on this machine's loopback alone, by HTTP/1.1 or, where they speak gRPC, by HTTP/2 with
+/// its trailers. Bytes pass as they come; a caller who leaves ends the engine's work.
 /// </summary>
 internal sealed class EngineRelay(LocalNode node, IHttpForwarder forwarder) : IDisposable
 {
-    // the gateway bounds every call; here is only what a forgotten one must not exceed
-    private static readonly ForwarderRequestConfig s_config = new()
-    {
-        ActivityTimeout = TimeSpan.FromHours(24),
-        Version = HttpVersion.Version11,
-        VersionPolicy = HttpVersionPolicy.RequestVersionExact,
-    };
-
+    private const string BackendService = "backend.Backend/";
+    private static readonly ForwarderRequestConfig s_http = Config(HttpVersion.Version11);
+    private static readonly ForwarderRequestConfig s_grpc = Config(HttpVersion.Version20);
     private static readonly HttpTransformer s_path = new PathOnly();
 
     private readonly HttpMessageInvoker _engines = EngineHttp.Invoker(new SocketsHttpHandler(), EngineHttp.ConnectTimeout);
+    // a backend allows 100 calls on a connection, and the next would wait
+    private readonly HttpMessageInvoker _backends = EngineHttp.Invoker(new SocketsHttpHandler { EnableMultipleHttp2Connections = true }, EngineHttp.ConnectTimeout);
 
     /// <summary>Forwards a request to the engine of a run.</summary>
     public async Task ForwardAsync(HttpContext context, string run, string path)
     {
-        if (node.EngineUrl(run) is { } url)
-            await forwarder.SendAsync(context, $"{url}/{path}", _engines, s_config, s_path);
-        else
+        if (node.EngineOf(run) is not var (url, protocol))
             context.Response.StatusCode = StatusCodes.Status502BadGateway;
+        else if (protocol != BackendCatalogue.Grpc)
+            await forwarder.SendAsync(context, $"{url}/{path}", _engines, s_http, s_path);
+        else if (RpcServer.IsCall(context.Request) && path.StartsWith(BackendService, StringComparison.Ordinal))
+        {
+            context.Features.Set<IHttpResetFeature>(new BrokenCall(context, context.Features.Get<IHttpResetFeature>()));
+            await forwarder.SendAsync(context, $"{url}/{path}", _backends, s_grpc, s_path);
+        }
+        else
+            context.Response.StatusCode = StatusCodes.Status404NotFound;
     }
 
-    public void Dispose() => _engines.Dispose();
+    public void Dispose()
+    {
+        _engines.Dispose();
+        _backends.Dispose();
+    }
+
+    private static ForwarderRequestConfig Config(Version version) => new()
+    {
+        // the gateway bounds every call; here is only what a forgotten one must not exceed
+        ActivityTimeout = TimeSpan.FromHours(24),
+        Version = version,
+        VersionPolicy = HttpVersionPolicy.RequestVersionExact,
+    };
+
+    /// <summary>Ends an answer that its backend broke off in the words of gRPC: a bare reset would read as if the caller had given it up.</summary>
+    private sealed class BrokenCall(HttpContext context, IHttpResetFeature? reset) : IHttpResetFeature
+    {
+        public void Reset(int errorCode)
+        {
+            if (!context.RequestAborted.IsCancellationRequested && context.Response.SupportsTrailers())
+                RpcServer.AppendStatus(context.Response, RpcCode.Unavailable, "the backend broke off the call");
+            else
+                reset?.Reset(errorCode);
+        }
+    }
 
     private sealed class PathOnly : HttpTransformer
     {

@@ -26,7 +26,7 @@ internal static class GatewayEndpoints
         services.AddCheckedOptions<GatewayOptions>(GatewayOptions.Section);
         services.AddHttpForwarder();
         services.AddSingleton<GatewayDrain>().AddHostedService(provider => provider.GetRequiredService<GatewayDrain>());
-        return services.AddSingleton<RouteSource>().AddSingleton<EngineForwarder>().AddSingleton<GatewayMeters>();
+        return services.AddSingleton<RouteSource>().AddSingleton<EngineForwarder>().AddSingleton<GatewayMeters>().AddSingleton<BackendConnections>();
     }
 
     /// <summary>Lets the gateway be switched off; after routing.</summary>

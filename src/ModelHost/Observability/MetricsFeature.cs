@@ -4,6 +4,7 @@ using Microsoft.EntityFrameworkCore;
 using ModelHost.Access;
 using ModelHost.Core.Deployments;
 using ModelHost.Data;
+using ModelHost.Features.Monitor;
 using ModelHost.Features.Nodes;
 using ModelHost.Protocol;
 using OpenTelemetry;
@@ -106,7 +107,8 @@ internal sealed class StateGauges
         meter.CreateObservableGauge("modelhost.engine.kv_cache.usage", () => Measure(OfKvCache), "1", "Share of the KV cache of engines in use.");
         meter.CreateObservableCounter("modelhost.engine.tokens", () => Measure(OfTokens), "{token}", "Tokens of prompts and answers that engines have counted since they began.");
         meter.CreateObservableCounter("modelhost.engine.requests.finished", () => Measure(OfFinished), "{request}", "Requests that engines have finished since they began.");
-        meter.CreateObservableGauge("modelhost.engine.memory", () => Measure(OfMemory), "By", "Memory of engines: weights and kv_cache on GPUs as they told, rss of their processes.");
+        meter.CreateObservableGauge("modelhost.engine.memory", () => Measure(OfMemory), "By", "Memory of engines: weights, kv_cache and other as they told, rss of their processes.");
+        meter.CreateObservableGauge("modelhost.backend.state", States, "1", "What gRPC backends say of themselves: 1 busy, 2 ready, -1 in error or silent.");
         meter.CreateObservableCounter("process.cpu.time", () => Process().TotalProcessorTime.TotalSeconds, "s", "CPU time of this process.");
         meter.CreateObservableGauge("process.memory.usage", () => Process().WorkingSet64, "By", "Physical memory of this process.");
         meter.CreateObservableGauge("process.thread.count", () => Process().Threads.Count, "{thread}", "Threads of this process.");
@@ -171,7 +173,7 @@ internal sealed class StateGauges
 
     private static IEnumerable<(string?, string, long)> OfMemory(Engine engine)
     {
-        foreach (var (part, bytes) in engine.MemoryParts)
+        foreach (var (part, bytes) in engine.MemoryParts.Select(part => (part.Key, part.Value)).Concat(BackendReadings.Parts(engine.Backend)))
             yield return ("part", part, bytes);
         if (engine.Processes is { } usage)
             yield return ("part", "rss", usage.RssBytes);
@@ -194,6 +196,11 @@ internal sealed class StateGauges
 
     private static IEnumerable<(string?, string, double)> OfFinished(Engine engine) =>
         engine.Metrics is { } metrics ? [(null, "", metrics.Requests)] : [];
+
+    private IEnumerable<Measurement<int>> States() => _nodes.All.SelectMany(node => node.Report?.Engines ?? [])
+        .Where(engine => engine is { Phase: EnginePhase.Ready, Backend: not null }).DistinctBy(engine => engine.DeploymentUid)
+        .Select(engine => (Spec: LaunchSpec.FromJson(engine.LaunchSpec), State: BackendReadings.State(engine.Backend, isBusy: false))).Where(one => one.Spec is not null)
+        .Select(one => new Measurement<int>((int)one.State, new TagList { { "model", one.Spec!.PublicName }, { "deployment", one.Spec.DeploymentId } }));
 
     private static Process Process() => System.Diagnostics.Process.GetCurrentProcess();
 }

@@ -1,3 +1,4 @@
+using ModelHost.Core.Backends;
 using ModelHost.Core.Deployments;
 using ModelHost.Core.Routing;
 using ModelHost.Protocol;
@@ -114,6 +115,9 @@ internal sealed class Deployment
             spec.Owner, CreatedAt, engine is { Phase: EnginePhase.Ready } ? new Uri(engine.EngineUrl) : null, engine?.EngineKey)
         {
             DeploymentUid = Uid,
+            RunId = RunId,
+            Backend = spec.Backend,
+            Protocol = BackendCatalogue.Find(spec.Backend)?.Protocol ?? "openai",
         };
     }
 }

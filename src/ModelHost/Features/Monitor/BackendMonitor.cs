@@ -32,22 +32,25 @@ internal sealed class BackendMonitor(DeploymentReads deployments, NodeRegistry n
         var found = ServingDeployment.Named(await deployments.ServingAsync(cancellationToken), model);
         if (found.Count == 0)
             return NotLoaded(model);
-        var metrics = found.Select(deployment => Engine(deployment)?.Metrics).OfType<EngineMetrics>().ToArray();
+        var engines = found.Select(Engine).OfType<Engine>().ToArray();
+        var (metrics, backends) = (engines.Select(engine => engine.Metrics).OfType<EngineMetrics>().ToArray(), engines.Select(engine => engine.Backend).OfType<BackendReading>().ToArray());
         return new TokenMetrics
         {
-            TokensPerSecond = metrics.Sum(one => one.HasGenerationThroughput ? one.GenerationThroughput : one.GenerationTps),
-            TokensGenerated = (long)metrics.Sum(one => one.GenerationTokens),
-            PromptTokensProcessed = (long)metrics.Sum(one => one.PromptTokens),
+            TokensPerSecond = metrics.Sum(one => one.HasGenerationThroughput ? one.GenerationThroughput : one.GenerationTps) + backends.Sum(one => one.TokensPerSecond),
+            TokensGenerated = (long)metrics.Sum(one => one.GenerationTokens) + backends.Sum(one => (long)one.TokensGenerated),
+            PromptTokensProcessed = (long)metrics.Sum(one => one.PromptTokens) + backends.Sum(one => (long)one.PromptTokensProcessed),
         };
     }
 
     /// <summary>The backends that some node can start, and the models that run.</summary>
     public async Task<SystemInformation> SystemAsync(CancellationToken cancellationToken)
     {
-        var runtimes = nodes.All.SelectMany(node => node.Report?.Runtimes ?? []).ToHashSet();
+        var reports = nodes.All.Select(node => node.Report).OfType<NodeReport>().ToArray();
+        var runtimes = reports.SelectMany(report => report.Runtimes).ToHashSet();
         var serving = await deployments.ServingAsync(cancellationToken);
         return new SystemInformation(
-            [.. BackendCatalogue.BuiltIn.Values.Where(recipe => recipe.Runtimes.Any(runtimes.Contains)).Select(recipe => recipe.Name).Order(StringComparer.Ordinal)],
+            [.. BackendCatalogue.BuiltIn.Values.Where(recipe => recipe.Runtimes.Any(runtimes.Contains)).Select(recipe => recipe.Name)
+                .Concat(reports.SelectMany(report => report.Backends).Select(backend => backend.Name)).Distinct().Order(StringComparer.Ordinal)],
             [.. serving.Where(one => one.Status is DeploymentStatus.Running or DeploymentStatus.PausedRam).Select(one => new LoadedModel(one.Spec.PublicName, one.Spec.Backend))]);
     }
 
@@ -70,12 +73,12 @@ internal sealed class BackendMonitor(DeploymentReads deployments, NodeRegistry n
             {
                 DeploymentStatus.Starting or DeploymentStatus.Loading => Loading,
                 DeploymentStatus.PausedRam => Ready,
-                DeploymentStatus.Running => IsBusy(deployment) ? Busy : Ready,
+                DeploymentStatus.Running => (int)BackendReadings.State(engine?.Backend, IsBusy(deployment)),
                 DeploymentStatus.Stopping => Busy,
                 DeploymentStatus.Error or DeploymentStatus.Unreachable => Failed,
                 DeploymentStatus.Stopped or DeploymentStatus.Expired => Failed, // not asked for
             },
-            Memory = engine is null ? null : Memory(deployment, engine),
+            Memory = engine is null ? null : BackendReadings.Memory(engine.Backend) ?? Memory(deployment, engine),
             MemoryInfo = usage is null ? null : new ProcessMemory(usage.RssBytes, usage.VmsBytes),
             MemoryPercent = usage is null ? null : Math.Round(usage.MemoryPercent, 3),
             CpuPercent = usage is null ? null : Math.Round(usage.CpuPercent, 3),
