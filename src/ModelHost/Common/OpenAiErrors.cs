@@ -35,6 +35,11 @@ internal static class OpenAiErrors
     public static OpenAiError UnclearStreamOptions() => new(
         "The field 'stream_options' must be one object, in which 'include_usage' is true or false.", InvalidRequest, "stream_options", "invalid_type");
 
+    public static OpenAiError InvalidValue(string field, string why) => new($"The field '{Shown(field)}' {Shown(why)}.", InvalidRequest, Shown(field), "invalid_value");
+
+    public static OpenAiError BackendRefused(string why) => new(
+        $"The model's backend refused the request{(why.Length > 0 ? ": " + Shown(why) : "")}.", InvalidRequest, null, "backend_refused");
+
     public static OpenAiError NotFound(string model, IReadOnlyList<string> available) => new(
         $"The model '{Shown(model)}' is not served here. Available: {(available.Count == 0 ? "none" : string.Join(", ", available.Take(50)))}.",
         InvalidRequest, "model", "model_not_found");
@@ -49,6 +54,12 @@ internal static class OpenAiErrors
 
     public static OpenAiError Timeout(string model) => new(
         $"The engine that serves '{Shown(model)}' did not answer in time.", Upstream, null, "deployment_timeout");
+
+    public static OpenAiError BackendFailed(string model) => new(
+        $"The backend that serves '{Shown(model)}' failed the request.", Upstream, null, "backend_failed");
+
+    public static OpenAiError NotSupported(string model) => new(
+        $"The backend that serves '{Shown(model)}' cannot do this.", Upstream, null, "not_supported");
 
     public static OpenAiError InvalidApiKey(bool hasKey, bool keysExist) => new(
         hasKey ? "The API key is not valid." : "An API key is needed: 'Authorization: Bearer KEY'." + (keysExist ? "" : " Without one only programs on the same machine are served."),
