@@ -1,9 +1,9 @@
 using System.Collections.Concurrent;
 using System.Diagnostics.CodeAnalysis;
 using System.Net;
-using System.Net.Sockets;
 using System.Security.Cryptography;
 using Microsoft.Extensions.Logging;
+using ModelHost.Agent.Backends;
 using ModelHost.Agent.Engines;
 using ModelHost.Agent.Gpus;
 using ModelHost.Agent.Runtimes;
@@ -40,7 +40,8 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     private readonly DiskSampler _disk;
     private readonly ProcessSampler _processes;
     private readonly SystemSampler _system;
-    private readonly EngineProbe _probe = new();
+    private readonly EngineProtocols _protocols;
+    private readonly InstalledBackends _backends;
     private readonly RunRecords _records;
     private readonly SupervisorContext _context;
     // of the time before this process: those whose engines are found, or not, are taken out
@@ -64,18 +65,21 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         var cache = options.HuggingFaceCache.Length > 0 ? options.HuggingFaceCache : Path.Combine(identity.DataFolder, "models", "huggingface");
         _docker = new DockerClient(new Uri(options.DockerHost));
         _packages = new PackageImages(_docker, options, identity, time);
+        _backends = new InstalledBackends(identity.DataFolder, options, time);
         _runtimes =
         [
-            new DockerRuntime(_docker, _packages, options, identity, Path.GetFullPath(cache), time),
-            .. options.ProcessRuntime ? [new ProcessRuntime(identity, options, time)] : Array.Empty<IEngineRuntime>(),
+            new DockerRuntime(_docker, _packages, options, identity, Path.GetFullPath(cache), time), new ProcessRuntime(identity, options, Path.GetFullPath(cache), time),
+            new ExternalRuntime(identity, _backends, time),
         ];
+        _protocols = new EngineProtocols(options, identity.ModelsFolder, time);
+        Files = new RunFiles(identity.DataFolder);
         _gpus = new GpuSampler(new SmiCommand(options.NvidiaSmi, options.NvidiaSmiTimeout, time), SystemSampler.ReadMemory, RunOf, time, _logger);
         _disk = new DiskSampler(identity.DataFolder, Path.GetFullPath(cache), time, _logger);
         _system = new SystemSampler(time);
         _processes = new ProcessSampler(RunOf, AnyEngines, options.MetricsInterval, time);
         _records = new RunRecords(identity.DataFolder);
         _kept = _records.ReadAll().ToDictionary(record => record.RunId);
-        _context = new SupervisorContext(options, LogPath, _probe, _records, time, _logger, SignalChange);
+        _context = new SupervisorContext(options, LogPath, _protocols, _records, time, _logger, SignalChange);
     }
 
     /// <summary>Finds the engines that are there, and begins to watch the machine.</summary>
@@ -95,10 +99,12 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     {
         ArgumentNullException.ThrowIfNull(request);
         var spec = LaunchSpec.FromJson(request.LaunchSpec) ?? throw new ArgumentException("the launch spec is of an unknown version", nameof(request));
-        var recipe = BackendCatalogue.BuiltIn.GetValueOrDefault(spec.Backend)
+        var recipe = BackendCatalogue.Find(spec.Backend)
             ?? throw new ArgumentException($"there is no backend '{spec.Backend}'", nameof(request));
         var runtime = _runtimes.FirstOrDefault(r => r.Name == spec.Runtime)
             ?? throw new ArgumentException($"this node has no runtime '{spec.Runtime}'", nameof(request));
+        if (runtime.Name == "process" && !_options.ProcessRuntime && recipe.Protocol != BackendCatalogue.Grpc)
+            throw new ArgumentException("this node starts no processes but those of installed backends (Node:ProcessRuntime)", nameof(request));
         lock (_lock)
         {
             if (!_engines.ContainsKey(request.RunId) && !_ended.Contains(request.RunId))
@@ -119,7 +125,11 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         _kept.Remove(runId);
         RunLog.DeleteOlder(Path.GetDirectoryName(LogPath(deploymentUid, runId))!, KeptRuns - 1);
         Track(EngineSupervisor.Start(
-            _context, runtime, new EngineLaunch(deploymentUid, runId, spec, recipe, env, latestVersion, FreePort(), key, lease)));
+            _context, runtime, new EngineLaunch(deploymentUid, runId, spec, recipe, env, latestVersion,
+            EnginePorts.Free(_options, _engines.Values.Select(engine => engine.EnginePort).ToHashSet()), key, lease)
+        {
+            Install = recipe.Protocol == BackendCatalogue.Grpc ? _backends.Find(recipe.Name) : null,
+        }));
     }
 
     /// <inheritdoc/>
@@ -155,9 +165,12 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         return Task.FromResult(reply);
     }
 
-    /// <summary>Where the engine of a run listens on this machine; null: none that is ready.</summary>
-    public string? EngineUrl(string runId) =>
-        Watched(runId)?.Snapshot() is { Phase: EnginePhase.Ready } engine ? engine.EngineUrl.TrimEnd('/') : null;
+    /// <summary>Where the engine of a run listens on this machine, and how it is spoken to; null: none that is ready.</summary>
+    public (string Url, string Protocol)? EngineOf(string runId) =>
+        Watched(runId) is { } watched && watched.Snapshot() is { Phase: EnginePhase.Ready } engine ? (engine.EngineUrl.TrimEnd('/'), watched.Protocol) : null;
+
+    /// <summary>Files that gRPC backends read and write on this machine.</summary>
+    public RunFiles Files { get; }
 
     private EngineSupervisor? Watched(string runId)
     {
@@ -180,10 +193,11 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         };
         GpuReport.Write(_gpus.Current, report);
         report.ModelFolders.AddRange(_options.AllowedModelFolders);
+        _backends.Write(report);
         lock (_lock)
         {
             // taken together: a runtime that answers has all its engines in the same report
-            report.Runtimes.AddRange(_runtimes.Select(runtime => runtime.Name).Where(name => _answering.GetValueOrDefault(name)));
+            report.Runtimes.AddRange(_runtimes.Select(runtime => runtime.Name).Where(name => _answering.GetValueOrDefault(name) && IsOffered(name, report)));
             report.Engines.AddRange(_engines.Values.Where(engine => !engine.IsGone).Select(engine => engine.Snapshot()));
         }
         foreach (var engine in report.Engines)
@@ -230,8 +244,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         ArgumentNullException.ThrowIfNull(request);
         if (request.Port is < 1 or > IPEndPoint.MaxPort)
             throw new ArgumentException($"there is no port {request.Port}", nameof(request));
-        var reason = WhyNotBindable(IPAddress.Any, request.Port)
-            ?? (Socket.OSSupportsIPv6 ? WhyNotBindable(IPAddress.IPv6Any, request.Port) : null);
+        var reason = EnginePorts.WhyTaken(request.Port);
         return Task.FromResult(new PortReply { Available = reason is null, Reason = reason ?? "" });
     }
 
@@ -244,7 +257,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         lock (_lock)
             engines = [.. _engines.Values];
         await Task.WhenAll(engines.Select(engine => engine.DisposeAsync().AsTask()));
-        _probe.Dispose();
+        _protocols.Dispose();
         _packages.Dispose();
         _docker.Dispose();
         _shutdown.Dispose();
@@ -301,7 +314,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
 
     private static bool IsOurs(EngineInstance instance, [NotNullWhen(true)] out BackendRecipe? recipe)
     {
-        recipe = LaunchSpec.FromJson(instance.SpecJson) is { } spec ? BackendCatalogue.BuiltIn.GetValueOrDefault(spec.Backend) : null;
+        recipe = BackendCatalogue.Find(LaunchSpec.FromJson(instance.SpecJson)?.Backend);
         // the ids name files; labels can be written by anybody who may start containers
         return recipe is not null && Guid.TryParse(instance.RunId, out _) && Guid.TryParse(instance.DeploymentUid, out _);
     }
@@ -331,7 +344,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     {
         _kept.Remove(record.RunId);
         var spec = LaunchSpec.FromJson(record.Spec);
-        var recipe = BackendCatalogue.BuiltIn.GetValueOrDefault(spec?.Backend ?? "");
+        var recipe = BackendCatalogue.Find(spec?.Backend);
         if (recipe is null || _engines.ContainsKey(record.RunId))
             return;
         if (record.Ending == RunEnding.Expired)
@@ -355,6 +368,10 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         }
     }
 
+    /// <summary>Whether a runtime is one of this node: containers always, others where something is allowed to be started by them, or was.</summary>
+    private bool IsOffered(string runtime, NodeReport report) => runtime == "docker" || (runtime == "process" && _options.ProcessRuntime)
+        || report.Backends.Any(backend => backend.Runtime == runtime) || _engines.Values.Any(engine => engine.Runtime == runtime);
+
     private void SetAnswering(IEngineRuntime runtime, bool answers)
     {
         var changed = !_answering.TryGetValue(runtime.Name, out var before) || before != answers;
@@ -377,36 +394,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         lock (_lock)
             _engines.Remove(engine.RunId);
         await engine.DisposeAsync();
-    }
-
-    private int FreePort()
-    {
-        var taken = _engines.Values.Select(engine => engine.EnginePort).ToHashSet();
-        var range = _options.EnginePortLast - _options.EnginePortFirst + 1;
-        // not always from the first one: another ModelHost on this machine may look at the same moment
-        var begin = RandomNumberGenerator.GetInt32(range);
-        for (var i = 0; i < range; i++)
-        {
-            var port = _options.EnginePortFirst + ((begin + i) % range);
-            if (!taken.Contains(port) && WhyNotBindable(IPAddress.Loopback, port) is null)
-                return port;
-        }
-        throw new InvalidOperationException($"no port is free between {_options.EnginePortFirst} and {_options.EnginePortLast}");
-    }
-
-    /// <summary>Why nothing could listen there now; null: something could.</summary>
-    private static string? WhyNotBindable(IPAddress address, int port)
-    {
-        try
-        {
-            using var listener = new TcpListener(address, port);
-            listener.Start();
-            return null;
-        }
-        catch (SocketException e)
-        {
-            return e.Message;
-        }
+        Files.Forget(engine.RunId);
     }
 
     private bool AnyEngines()

@@ -1,4 +1,5 @@
 using System.ComponentModel.DataAnnotations;
+using ModelHost.Agent.Backends;
 using ModelHost.Core.Deployments;
 using ModelHost.Core.Engines;
 
@@ -14,7 +15,10 @@ public sealed class NodeOptions
     [Required]
     public string DockerHost { get; set; } = "unix:///var/run/docker.sock";
 
-    /// <summary>Whether engines may be started as plain processes (only the built-in simulator). Default false; on in the demo.</summary>
+    /// <summary>
+    /// Whether engines may be started as plain processes: the built-in simulator, and backends in the data folder's <c>backends</c>, which allow it by being
+    /// there. Default false; on in the demo.
+    /// </summary>
     public bool ProcessRuntime { get; set; }
 
     /// <summary>The <c>nvidia-smi</c> to ask: a path, or a name looked up on <c>PATH</c>. Default <c>nvidia-smi</c>.</summary>
@@ -80,6 +84,17 @@ public sealed class NodeOptions
     [ModelFolderList]
     public string ModelFolders { get; set; } = "";
 
+    /// <summary>
+    /// gRPC backends that are not installed in a folder, by the name that deployments ask for: <c>Node:Backends:NAME:Image</c>, or <c>Node:Backends:NAME:Address</c>
+    /// and <c>Token</c>. Default: none.
+    /// </summary>
+    [NodeBackends]
+    public Dictionary<string, NodeBackend> Backends { get; } = [];
+
+    /// <summary>How long a gRPC backend may take to load a model. Default 30 min, 1 s to 1 day.</summary>
+    [Range(typeof(TimeSpan), "00:00:01", "1.00:00:00")]
+    public TimeSpan BackendLoadTimeout { get; set; } = TimeSpan.FromMinutes(30);
+
     /// <summary>How long an engine may take to end before it is killed. Default 30 s, 1 s to 10 min.</summary>
     [Range(typeof(TimeSpan), "00:00:01", "00:10:00")]
     public TimeSpan StopGrace { get; set; } = TimeSpan.FromSeconds(30);
@@ -129,4 +144,8 @@ internal sealed class PackageIndexAttribute() : ValidationAttribute("the index i
 /// <param name="ClusterId">Id of the cluster, written into the labels of its containers.</param>
 /// <param name="NodeId">Id of this node.</param>
 /// <param name="DataFolder">The data folder.</param>
-public sealed record NodeIdentity(string ClusterId, string NodeId, string DataFolder);
+public sealed record NodeIdentity(string ClusterId, string NodeId, string DataFolder)
+{
+    /// <summary>Folder of the node's own models.</summary>
+    internal string ModelsFolder => Path.GetFullPath(Path.Combine(DataFolder, "models"));
+}

@@ -109,7 +109,13 @@ public static partial class RpcServer
         limits.Http2.KeepAlivePingTimeout = TimeSpan.FromSeconds(10);
     }
 
-    private static bool IsCall(HttpRequest request) => HttpProtocol.IsHttp2(request.Protocol) && RpcHeaders.IsRpc(request.ContentType);
+
+    /// <summary>Whether a request has the form of a call: HTTP/2, and the content type of gRPC.</summary>
+    public static bool IsCall(HttpRequest request)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        return HttpProtocol.IsHttp2(request.Protocol) && RpcHeaders.IsRpc(request.ContentType);
+    }
 
     private static async Task ServeAsync<TRequest, TResponse>(
         HttpContext context, RpcMethod<TRequest, TResponse> method, RpcHandler<TRequest, TResponse> handler, int maxMessageBytes)

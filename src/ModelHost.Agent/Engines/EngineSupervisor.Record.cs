@@ -10,6 +10,8 @@ internal sealed partial class EngineSupervisor
 {
     private RunRecord _record;
 
+    private LaunchSpec Spec => LaunchSpec.FromJson(_record.Spec) ?? throw new InvalidDataException("the launch spec is of an unknown version");
+
     private static RunRecord RecordOf(SupervisorContext context, IEngineRuntime runtime, EngineLaunch launch) => new()
     {
         DeploymentUid = launch.DeploymentUid,

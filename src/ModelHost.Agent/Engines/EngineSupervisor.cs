@@ -8,7 +8,7 @@ namespace ModelHost.Agent.Engines;
 
 /// <summary>What every supervisor needs of its node.</summary>
 internal sealed record SupervisorContext(
-    NodeOptions Options, Func<string, string, string> LogPath, EngineProbe Probe, RunRecords Records, TimeProvider Time, ILogger Logger, Action Changed);
+    NodeOptions Options, Func<string, string, string> LogPath, EngineProtocols Protocols, RunRecords Records, TimeProvider Time, ILogger Logger, Action Changed);
 
 /// <summary>
 /// One run of a deployment, from the start of its engine to its removal. One task does everything; others ask it to stop and read
@@ -22,10 +22,8 @@ internal sealed record SupervisorContext(
 internal sealed partial class EngineSupervisor : IAsyncDisposable
 {
     private const int LinesPerMark = 1024;
-    private static readonly TimeSpan LoadingPoll = TimeSpan.FromMilliseconds(250);
     private static readonly TimeSpan RetryDelay = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan DrainDeadline = TimeSpan.FromSeconds(10);
-    private static readonly TimeSpan LastCountDeadline = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan EndSeenDeadline = TimeSpan.FromSeconds(5);
 
     private readonly SupervisorContext _context;
@@ -60,6 +58,12 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
 
     /// <summary>The run.</summary>
     public string RunId => _engine.RunId;
+
+    /// <summary>Name of its runtime.</summary>
+    public string Runtime => _runtime.Name;
+
+    /// <summary>How its engine is spoken to, as in its recipe.</summary>
+    public string Protocol => _recipe.Protocol;
 
     /// <summary>Loopback port that the engine has or will have.</summary>
     public int EnginePort { get; }
@@ -224,14 +228,16 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
     }
 
     /// <summary>Ends the engine and removes what is left of it; false: the host shuts down.</summary>
-    private async Task<bool> RemoveAsync()
+    /// <param name="hasFailed">Whether that is what it goes on showing.</param>
+    private async Task<bool> RemoveAsync(bool hasFailed = false)
     {
         while (_instance is not null)
         {
             try
             {
-                await CountLastAsync(_instance);
-                Change(engine => (engine.Phase, engine.Detail) = (EnginePhase.Stopping, "stopping"));
+                await TakeLeaveAsync();
+                if (!hasFailed)
+                    Change(engine => (engine.Phase, engine.Detail) = (EnginePhase.Stopping, "stopping"));
                 await _runtime.RemoveAsync(_instance, _context.Options.StopGrace, _shutdown.Token);
                 _instance = null;
             }
@@ -251,44 +257,41 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
         return true;
     }
 
-    /// <summary>Reads the counters of a serving engine once more: they end with it.</summary>
-    private async Task CountLastAsync(EngineInstance instance)
-    {
-        if (_engine.Phase != EnginePhase.Ready)
-            return;
-        using var deadline = new CancellationTokenSource(LastCountDeadline, _context.Time);
-        using var linked = CancellationTokenSource.CreateLinkedTokenSource(deadline.Token, _shutdown.Token);
-        try
-        {
-            if (await _context.Probe.CountersAsync(_recipe, instance.EnginePort, instance.EngineKey, linked.Token) is { } counters)
-                Change(engine => engine.Metrics = ToMetrics(counters, new EngineRates(null, null, null, null)));
-        }
-        catch (OperationCanceledException) when (!_shutdown.IsCancellationRequested)
-        {
-            // an engine too busy to tell is ended all the same
-        }
-    }
-
     private async Task MonitorAsync(EngineInstance instance, CancellationToken cancellationToken)
     {
         using var following = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
         using var ready = new SemaphoreSlim(0);
         var logs = FollowAsync(instance, ready, following.Token);
-        var probes = ProbeAsync(instance, ready, following.Token);
-        EngineExit? exit;
+        var serving = ServeAsync(ready, following.Token);
+        var ended = WaitAsync(instance, following.Token);
+        EngineFailure? refusal = null;
         try
         {
-            exit = await WaitAsync(instance, cancellationToken);
+            if (await Task.WhenAny(ended, serving) == serving)
+                refusal = await serving;
             // the engine's last words are the cause of its end; one that is gone has none left to read
-            if (exit is not null)
+            if (refusal is null && await ended is not null)
                 await Task.WhenAny(logs, Task.Delay(DrainDeadline, _context.Time, cancellationToken));
         }
         finally
         {
             await following.CancelAsync();
-            await Task.WhenAll(logs, probes);
+            await Task.WhenAll(logs, serving);
+            await ((Task)ended).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             _log.Mark();
         }
+        if (refusal is not null)
+        {
+            // it would hold what another could use
+            Failed(refusal with { Message = _redactor.Clean(refusal.Message) }, null);
+            await RemoveAsync(hasFailed: true);
+        }
+        else
+            Ended(await ended);
+    }
+
+    private void Ended(EngineExit? exit)
+    {
         if (exit is null)
         {
             LogVanished(RunId);
@@ -299,9 +302,9 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
         }
         Say($"[modelhost] the engine ended with exit code {exit.ExitCode?.ToString(System.Globalization.CultureInfo.InvariantCulture) ?? "unknown"}");
         var lines = _log.Tail(FailureClassifier.SearchedLines);
-        Failed(exit.Message is { Length: > 0 } message
+        Failed(exit.Failure ?? (exit.Message is { Length: > 0 } message
             ? FailureClassifier.ClassifyLaunch(_recipe, message)
-            : FailureClassifier.Classify(_recipe, lines, exit.ExitCode, exit.OomKilled), exit.ExitCode);
+            : FailureClassifier.Classify(_recipe, lines, exit.ExitCode, exit.OomKilled)), exit.ExitCode);
     }
 
     private async Task<EngineExit?> WaitAsync(EngineInstance instance, CancellationToken cancellationToken)
@@ -361,68 +364,16 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
             Change(engine => engine.Detail = phase);
     }
 
-    private async Task ProbeAsync(EngineInstance instance, SemaphoreSlim ready, CancellationToken cancellationToken)
-    {
-        try
-        {
-            while (!await _context.Probe.IsReadyAsync(_recipe, instance.EnginePort, cancellationToken))
-                await ready.WaitAsync(LoadingPoll, cancellationToken);
-            var now = _context.Time.GetUtcNow();
-            Keep(record => record.ReadyAt is null ? record with { ReadyAt = now, Lease = record.Lease.CountedFrom(now) } : record);
-            Change(engine => (engine.Phase, engine.Detail) = (EnginePhase.Ready, ""));
-            LogReady(RunId);
-            var meter = new EngineRateMeter();
-            var began = _context.Time.GetTimestamp();
-            while (true)
-            {
-                if (await _context.Probe.CountersAsync(_recipe, instance.EnginePort, instance.EngineKey, cancellationToken) is { } counters)
-                {
-                    var rates = meter.Next(counters, _context.Time.GetElapsedTime(began));
-                    lock (_lock)
-                        _engine.Metrics = ToMetrics(counters, rates);
-                }
-                _log.Mark();
-                await Task.Delay(_context.Options.MetricsInterval, _context.Time, cancellationToken);
-            }
-        }
-        catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
-        {
-        }
-    }
-
-    private static EngineMetrics ToMetrics(EngineCounters counters, EngineRates rates)
-    {
-        var metrics = new EngineMetrics
-        {
-            PromptTokens = counters.PromptTokens ?? 0,
-            GenerationTokens = counters.GenerationTokens ?? 0,
-            Requests = counters.Requests ?? 0,
-        };
-        if (counters.RequestsRunning is { } running)
-            metrics.RequestsRunning = running;
-        if (counters.RequestsWaiting is { } waiting)
-            metrics.RequestsWaiting = waiting;
-        if (rates.PromptTps is { } promptTps)
-            metrics.PromptTps = promptTps;
-        if (rates.GenerationTps is { } generationTps)
-            metrics.GenerationTps = generationTps;
-        if (rates.PromptThroughput is { } promptThroughput)
-            metrics.PromptThroughput = promptThroughput;
-        if (rates.GenerationThroughput is { } generationThroughput)
-            metrics.GenerationThroughput = generationThroughput;
-        return metrics;
-    }
-
     private void Started(EngineInstance instance)
     {
-        _instance = instance;
+        (_instance, _protocol) = (instance, _context.Protocols.Of(_recipe, instance.Url, instance.EngineKey));
         var now = _context.Time.GetUtcNow();
         Keep(record => record.StartedAt is null ? record with { StartedAt = now } : record);
         Change(engine =>
         {
             (engine.Phase, engine.Detail) = (EnginePhase.Loading, "");
             (engine.ContainerId, engine.Image, engine.ImageDigest) = (instance.Id, instance.Image, instance.ImageDigest);
-            engine.EngineVersion = instance.EngineVersion;
+            (engine.EngineVersion, engine.EngineUrl, engine.EngineKey) = (instance.EngineVersion, instance.Url.ToString(), instance.EngineKey);
             engine.ClearPullPercent();
             engine.ClearPullDoneBytes();
             engine.ClearPullTotalBytes();

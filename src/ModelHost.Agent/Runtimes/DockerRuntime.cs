@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Net;
 using System.Runtime.CompilerServices;
+using ModelHost.Agent.Backends;
 using ModelHost.Agent.Engines;
 using ModelHost.Core.Backends;
 using ModelHost.Core.Deployments;
@@ -36,8 +37,7 @@ internal sealed class DockerRuntime(
         {
             if (await InspectAsync(summary.Id, cancellationToken) is not { } details)
                 continue;
-            var recipe = LaunchSpec.FromJson(details.Labels.GetValueOrDefault(SpecLabel)) is { } spec
-                ? BackendCatalogue.BuiltIn.GetValueOrDefault(spec.Backend) : null;
+            var recipe = BackendCatalogue.Find(LaunchSpec.FromJson(details.Labels.GetValueOrDefault(SpecLabel))?.Backend);
             if (recipe is null || !details.Labels.TryGetValue(DeploymentLabel, out var uid) || !details.Labels.TryGetValue(RunLabel, out var run)
                 || !int.TryParse(details.Labels.GetValueOrDefault(PortLabel), NumberStyles.None, CultureInfo.InvariantCulture, out var port))
                 continue; // made by a newer build, or by hand
@@ -82,6 +82,7 @@ internal sealed class DockerRuntime(
             [
                 .. launch.Recipe.CacheMount.Length > 0 ? [new BindMount(cacheFolder, launch.Recipe.CacheMount, ReadOnly: false)] : Array.Empty<BindMount>(),
                 .. new ModelFolders(options).Resolve(launch.Spec).Select(path => new BindMount(path, path, ReadOnly: true)),
+                .. BackendMounts(launch),
             ],
             NetworkMode = "host",
             IpcMode = "host",
@@ -108,6 +109,16 @@ internal sealed class DockerRuntime(
             throw e is DockerException docker ? new RuntimeException(docker.EngineMessage, e) : e;
         }
         return new EngineInstance(id, launch.DeploymentUid, launch.RunId, specJson, launch.EnginePort, launch.EngineKey, image, digest, VersionOf(image), []);
+    }
+
+    /// <summary>Of a gRPC backend: the node's own models, and where files are exchanged with it, under the paths that they have for both.</summary>
+    private IEnumerable<BindMount> BackendMounts(EngineLaunch launch)
+    {
+        if (launch.Install is null)
+            yield break;
+        Directory.CreateDirectory(identity.ModelsFolder);
+        yield return new BindMount(identity.ModelsFolder, identity.ModelsFolder, ReadOnly: true);
+        yield return new BindMount(new RunFiles(identity.DataFolder).Open(launch.RunId), RunFiles.FolderOf(identity.DataFolder, launch.RunId), ReadOnly: false);
     }
 
     public async Task<EngineExit?> WaitAsync(EngineInstance instance, CancellationToken cancellationToken)

@@ -1,3 +1,4 @@
+using ModelHost.Agent.Backends;
 using ModelHost.Core.Backends;
 using ModelHost.Core.Deployments;
 using ModelHost.Core.Engines;
@@ -41,7 +42,11 @@ internal interface IEngineRuntime
 /// <summary>What to start.</summary>
 internal sealed record EngineLaunch(
     string DeploymentUid, string RunId, LaunchSpec Spec, BackendRecipe Recipe, IReadOnlyDictionary<string, string> Env, string LatestVersion,
-    int EnginePort, string EngineKey, Lease Lease);
+    int EnginePort, string EngineKey, Lease Lease)
+{
+    /// <summary>Of a gRPC backend: how this node starts it.</summary>
+    public BackendInstall? Install { get; init; }
+}
 
 /// <summary>How far a launch is.</summary>
 internal sealed record LaunchProgress(string Detail, PullProgress? Pull = null, string? Line = null);
@@ -57,6 +62,9 @@ internal sealed record EngineInstance(
     /// <summary>Of one that was found: the lease it was started with, where the runtime keeps it.</summary>
     public Lease? Lease { get; init; }
 
+    /// <summary>Where it listens.</summary>
+    public Uri Url { get; init; } = new($"http://127.0.0.1:{EnginePort}");
+
     /// <summary>Of one that was found: whether it has ended, as far as the runtime knows at once.</summary>
     public bool IsEnded { get; init; }
 
@@ -67,7 +75,11 @@ internal sealed record EngineInstance(
 }
 
 /// <summary>How an engine ended.</summary>
-internal sealed record EngineExit(int? ExitCode, bool OomKilled = false, string? Message = null);
+internal sealed record EngineExit(int? ExitCode, bool OomKilled = false, string? Message = null)
+{
+    /// <summary>The cause, where the runtime knows it; null: the log has to do.</summary>
+    public EngineFailure? Failure { get; init; }
+}
 
 /// <summary>A line of an engine's output.</summary>
 /// <param name="Text">Without line end.</param>

@@ -13,9 +13,7 @@ internal sealed class ImageSource(DockerClient docker, NodeOptions options, Time
     /// <exception cref="RuntimeException">It is not, and could not be pulled.</exception>
     public async Task<string> EnsureAsync(EngineLaunch launch, Action<LaunchProgress> progress, CancellationToken cancellationToken)
     {
-        var repository = options.ImageRepository.Length > 0 ? options.ImageRepository : launch.Recipe.Image;
-        var wanted = launch.Spec.EngineVersion is { Length: > 0 } version ? version : launch.LatestVersion;
-        var tag = wanted.Length > 0 ? EngineImage.Tag(wanted) : EngineImage.Newest(await LocalTagsAsync(repository, cancellationToken));
+        var (repository, tag) = EngineImage.Split(launch.Install?.Settings?.Image ?? "") ?? await WantedAsync(launch, cancellationToken);
         if (tag is null)
             throw new RuntimeException($"no version was asked for, the latest release is not known, and the node has no image of {repository}");
         // before anything is pulled: what the request could not be told, since the version was not known then
@@ -35,6 +33,13 @@ internal sealed class ImageSource(DockerClient docker, NodeOptions options, Time
             progress(new LaunchProgress("preparing image", Line: $"[modelhost] {e.Message} The image that the node has is used."));
         }
         return image;
+    }
+
+    private async Task<(string Repository, string? Tag)> WantedAsync(EngineLaunch launch, CancellationToken cancellationToken)
+    {
+        var repository = options.ImageRepository.Length > 0 ? options.ImageRepository : launch.Recipe.Image;
+        var wanted = launch.Spec.EngineVersion is { Length: > 0 } version ? version : launch.LatestVersion;
+        return (repository, wanted.Length > 0 ? EngineImage.Tag(wanted) : EngineImage.Newest(await LocalTagsAsync(repository, cancellationToken)));
     }
 
     /// <summary>The digest under which the image is in its registry, else its id; empty when it is not on the node.</summary>

@@ -1,3 +1,5 @@
+using ModelHost.Agent.Backends;
+using ModelHost.Core.Backends;
 using ModelHost.Core.Deployments;
 using ModelHost.Core.Engines;
 
@@ -25,7 +27,10 @@ internal sealed class ModelFolders(NodeOptions options)
     }
 
     private static IEnumerable<(string Field, string Path)> Sources(LaunchSpec spec) =>
-        spec.LoraModules.Select(module => ("lora_modules", module.Path)).Prepend(("model_name", spec.ModelName));
+    [
+        ("model_name", spec.ModelName), .. spec.LoraModules.Select(module => ("lora_modules", module.Path)),
+        .. BackendCatalogue.Find(spec.Backend)?.Protocol == BackendCatalogue.Grpc ? ModelLoad.PathsOf(spec) : [],
+    ];
 
     private string? Fault(string path)
     {

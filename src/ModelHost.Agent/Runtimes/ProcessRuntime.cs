@@ -9,7 +9,7 @@ using ModelHost.Core.Deployments;
 namespace ModelHost.Agent.Runtimes;
 
 /// <summary>Runs engines as processes of this machine that outlive the host. Only commands of recipes are started, never a shell.</summary>
-internal sealed class ProcessRuntime(NodeIdentity identity, NodeOptions options, TimeProvider time) : IEngineRuntime
+internal sealed class ProcessRuntime(NodeIdentity identity, NodeOptions options, string cacheFolder, TimeProvider time) : IEngineRuntime
 {
     private const int MaxLine = 16 * 1024;
     private const long MaxOutput = 32 * 1024 * 1024;
@@ -52,16 +52,20 @@ internal sealed class ProcessRuntime(NodeIdentity identity, NodeOptions options,
             RunId = launch.RunId,
             Spec = launch.Spec.ToJson(),
             EnginePort = launch.EnginePort,
-            Command = [.. Self(launch.Recipe.Command), .. EngineCommandLine.Arguments(launch.Recipe, launch.Spec, launch.EnginePort)],
+            Command = [.. Program(launch), .. EngineCommandLine.Arguments(launch.Recipe, launch.Spec, launch.EnginePort)],
             OutputFile = Path.Combine(_folder, launch.RunId + ".out"),
         };
         sidecar.Write(path);
         var shim = Self(["{modelhost}", EngineShim.Role, path, sidecar.Attempt]);
-        var start = new ProcessStartInfo(shim[0], shim[1..]) { UseShellExecute = false, RedirectStandardInput = true, WorkingDirectory = "/" };
+        var start = new ProcessStartInfo(shim[0], shim[1..]) { UseShellExecute = false, RedirectStandardInput = true, WorkingDirectory = launch.Install?.Folder ?? "/" };
         foreach (var name in start.Environment.Keys.Except(Inherited).ToArray())
             start.Environment.Remove(name);
+        if (launch.Install is not null)
+            start.Environment["HF_HOME"] = cacheFolder;
         foreach (var (name, value) in launch.Env)
             start.Environment[name] = value;
+        if (launch.Recipe.GpuVariable.Length > 0 && launch.Spec.GpuIds.Count > 0)
+            start.Environment[launch.Recipe.GpuVariable] = string.Join(',', launch.Spec.GpuIds);
         start.Environment[launch.Recipe.KeyVariable] = launch.EngineKey;
         Process process;
         try
@@ -205,7 +209,7 @@ internal sealed class ProcessRuntime(NodeIdentity identity, NodeOptions options,
     private static EngineInstance Found(ProcessSidecar sidecar)
     {
         var variables = Libc.Environment(sidecar.IsAlive ? sidecar.Pid!.Value : 0);
-        var recipe = BackendCatalogue.BuiltIn.GetValueOrDefault(LaunchSpec.FromJson(sidecar.Spec)?.Backend ?? "");
+        var recipe = BackendCatalogue.Find(LaunchSpec.FromJson(sidecar.Spec)?.Backend);
         var found = Instance(sidecar, variables.GetValueOrDefault(recipe?.KeyVariable ?? "", ""),
             [.. variables.Where(variable => Redactor.IsSecretName(variable.Key)).Select(variable => variable.Value)]);
         return found with
@@ -217,6 +221,9 @@ internal sealed class ProcessRuntime(NodeIdentity identity, NodeOptions options,
 
     private static EngineInstance Instance(ProcessSidecar sidecar, string key, IReadOnlyList<string> secrets) => new(
         sidecar.RunId, sidecar.DeploymentUid, sidecar.RunId, sidecar.Spec, sidecar.EnginePort, key, "", "", "", secrets);
+
+    private static IEnumerable<string> Program(EngineLaunch launch) => Self(launch.Recipe.Command)
+        .Select(word => launch.Install is { Folder.Length: > 0 } install ? word.Replace("{backend}", install.Folder, StringComparison.Ordinal) : word);
 
     /// <summary>Replaces <c>{modelhost}</c> by how this executable is started.</summary>
     private static string[] Self(string[] command)

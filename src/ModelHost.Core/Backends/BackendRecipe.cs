@@ -39,6 +39,9 @@ public sealed record BackendRecipe
     /// <summary>Variable that gives the engine the key of its run.</summary>
     public string KeyVariable { get; init; } = "";
 
+    /// <summary>Variable that tells a process which GPUs it has, as a list of indices; empty: none does.</summary>
+    public string GpuVariable { get; init; } = "";
+
     /// <summary>Where the node's model cache appears in the container; empty: nowhere.</summary>
     public string CacheMount { get; init; } = "";
 

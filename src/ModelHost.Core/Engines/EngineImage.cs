@@ -36,6 +36,14 @@ public static partial class EngineImage
         return repository.Length <= 255 && Repository().IsMatch(repository);
     }
 
+    /// <summary>Repository and tag of an image's name; null: it is not these two.</summary>
+    public static (string Repository, string Tag)? Split(string image)
+    {
+        ArgumentNullException.ThrowIfNull(image);
+        var colon = image.LastIndexOf(':');
+        return colon > 0 && IsValidRepository(image[..colon]) && IsValidVersion(image[(colon + 1)..]) ? (image[..colon], image[(colon + 1)..]) : null;
+    }
+
     /// <summary>The registry that an image comes from: what stands before the first slash if that is a host, else Docker Hub.</summary>
     public static string RegistryOf(string image)
     {

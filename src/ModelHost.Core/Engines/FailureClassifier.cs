@@ -18,6 +18,7 @@ public static class FailureClassifier
 
     private const int ShownLines = 8;
     private const int ShownLength = 400;
+    private const int ShownMessage = 4000;
 
     private static readonly ConcurrentDictionary<string, Regex> Patterns = new();
 
@@ -47,6 +48,19 @@ public static class FailureClassifier
         ArgumentNullException.ThrowIfNull(recipe);
         var rule = recipe.Failures.FirstOrDefault(rule => rule.Patterns.Any(pattern => Compiled(pattern).IsMatch(message)));
         return rule is null ? new EngineFailure("launch_failed", message, IsFinal: true) : new EngineFailure(rule.Code, $"{rule.Message} ({message})", IsFinal: true);
+    }
+
+    /// <summary>Why an engine that runs could not load its model.</summary>
+    /// <param name="recipe">Holds the rules.</param>
+    /// <param name="message">What the engine said; it is shown, and what it refuses it refuses again.</param>
+    public static EngineFailure ClassifyLoad(BackendRecipe recipe, string message)
+    {
+        ArgumentNullException.ThrowIfNull(recipe);
+        ArgumentNullException.ThrowIfNull(message);
+        var shown = message.Length <= ShownMessage ? message : message[..ShownMessage] + "…";
+        var rule = recipe.Failures.FirstOrDefault(rule => rule.Patterns.Any(pattern => Compiled(pattern).IsMatch(shown)));
+        return rule is null ? new EngineFailure("load_failed", $"The backend could not load the model: {shown}", IsFinal: true)
+            : new EngineFailure(rule.Code, $"{rule.Message} ({shown})", rule.Final);
     }
 
     private static Regex Compiled(string pattern) =>

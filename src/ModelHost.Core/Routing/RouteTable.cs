@@ -20,6 +20,9 @@ public sealed record ModelRoute(
     /// <summary>Its uid, by which scopes name it; one without is in no scope that names deployments.</summary>
     public string DeploymentUid { get; init; } = "";
 
+    /// <summary>Its run.</summary>
+    public string RunId { get; init; } = "";
+
     /// <summary>How its engine is spoken to: <c>openai</c> over HTTP, or <c>grpc</c>.</summary>
     public string Protocol { get; init; } = "openai";
 

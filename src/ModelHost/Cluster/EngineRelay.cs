@@ -1,26 +1,45 @@
 using System.Net;
 using ModelHost.Agent;
+using ModelHost.Core.Backends;
+using ModelHost.Rpc;
 using Yarp.ReverseProxy.Forwarder;
 
 namespace ModelHost.Cluster;
 
 /// <summary>
-/// The data plane of an agent: lets the gateway reach engines that listen on this machine's loopback alone. Bytes pass as they come; a caller who leaves
-/// ends the engine's work.
+/// The data plane of an agent: lets the gateway reach engines that listen on this machine's loopback alone, by HTTP/1.1 or, where they speak gRPC, by HTTP/2 with
+/// its trailers. Bytes pass as they come; a caller who leaves ends the engine's work.
 /// </summary>
 internal sealed class EngineRelay(LocalNode node, IHttpForwarder forwarder) : IDisposable
 {
-    // the gateway bounds every call; here is only what a forgotten one must not exceed
-    private static readonly ForwarderRequestConfig s_config = new()
-    {
-        ActivityTimeout = TimeSpan.FromHours(24),
-        Version = HttpVersion.Version11,
-        VersionPolicy = HttpVersionPolicy.RequestVersionExact,
-    };
-
+    private const string BackendService = "backend.Backend/";
+    private static readonly ForwarderRequestConfig s_http = Config(HttpVersion.Version11);
+    private static readonly ForwarderRequestConfig s_grpc = Config(HttpVersion.Version20);
     private static readonly HttpTransformer s_path = new PathOnly();
 
-    private readonly HttpMessageInvoker _engines = new(new SocketsHttpHandler
+    private readonly HttpMessageInvoker _engines = new(Handler());
+    private readonly HttpMessageInvoker _backends = new(Handler());
+
+    /// <summary>Forwards a request to the engine of a run.</summary>
+    public async Task ForwardAsync(HttpContext context, string run, string path)
+    {
+        if (node.EngineOf(run) is not var (url, protocol))
+            context.Response.StatusCode = StatusCodes.Status502BadGateway;
+        else if (protocol != BackendCatalogue.Grpc)
+            await forwarder.SendAsync(context, $"{url}/{path}", _engines, s_http, s_path);
+        else if (RpcServer.IsCall(context.Request) && path.StartsWith(BackendService, StringComparison.Ordinal))
+            await forwarder.SendAsync(context, $"{url}/{path}", _backends, s_grpc, s_path);
+        else
+            context.Response.StatusCode = StatusCodes.Status404NotFound;
+    }
+
+    public void Dispose()
+    {
+        _engines.Dispose();
+        _backends.Dispose();
+    }
+
+    private static SocketsHttpHandler Handler() => new()
     {
         UseProxy = false,
         AllowAutoRedirect = false,
@@ -28,20 +47,19 @@ internal sealed class EngineRelay(LocalNode node, IHttpForwarder forwarder) : ID
         AutomaticDecompression = DecompressionMethods.None,
         ActivityHeadersPropagator = null,
         ConnectTimeout = TimeSpan.FromSeconds(5),
+        // a backend allows 100 calls on a connection, and the next would wait
+        EnableMultipleHttp2Connections = true,
         // vLLM closes idle connections after 5 s
         PooledConnectionIdleTimeout = TimeSpan.FromSeconds(3),
-    });
+    };
 
-    /// <summary>Forwards a request to the engine of a run.</summary>
-    public async Task ForwardAsync(HttpContext context, string run, string path)
+    private static ForwarderRequestConfig Config(Version version) => new()
     {
-        if (node.EngineUrl(run) is { } url)
-            await forwarder.SendAsync(context, $"{url}/{path}", _engines, s_config, s_path);
-        else
-            context.Response.StatusCode = StatusCodes.Status502BadGateway;
-    }
-
-    public void Dispose() => _engines.Dispose();
+        // the gateway bounds every call; here is only what a forgotten one must not exceed
+        ActivityTimeout = TimeSpan.FromHours(24),
+        Version = version,
+        VersionPolicy = HttpVersionPolicy.RequestVersionExact,
+    };
 
     private sealed class PathOnly : HttpTransformer
     {

@@ -79,6 +79,7 @@ internal static class NodeHost
         var app = builder.Build();
         MapAgent(app, membership, app.Services.GetRequiredService<LocalNode>());
         var relay = app.Services.GetRequiredService<EngineRelay>();
+        app.MapRunFiles(app.Services.GetRequiredService<LocalNode>().Files);
         app.Map("/engines/{run}/{**path}", (HttpContext context, string run, string path) => relay.ForwardAsync(context, run, path));
         return app;
     }

@@ -116,6 +116,7 @@ internal sealed class Deployment
             spec.Owner, CreatedAt, engine is { Phase: EnginePhase.Ready } ? new Uri(engine.EngineUrl) : null, engine?.EngineKey)
         {
             DeploymentUid = Uid,
+            RunId = RunId,
             Protocol = protocol,
             Defaults = protocol == BackendCatalogue.Grpc ? GenerationDefaults.Of(spec.Backend, spec.EngineArgs) : GenerationDefaults.None,
         };

@@ -1,4 +1,5 @@
 using System.Text.Json;
+using ModelHost.Agent.Backends;
 using ModelHost.Core;
 using ModelHost.Core.Backends;
 using ModelHost.Core.Deployments;
@@ -17,14 +18,14 @@ internal static class DeploymentRules
     public static Result<BackendRecipe> Check(DeploymentFields request)
     {
         var backend = request.Backend ?? "vllm";
-        if (!BackendCatalogue.BuiltIn.TryGetValue(backend, out var recipe))
-            return Failure.Invalid("backend", $"is none of {string.Join(", ", BackendCatalogue.BuiltIn.Keys.Order())}");
+        if (BackendCatalogue.Find(backend) is not { } recipe)
+            return Failure.Invalid("backend", $"is none of {string.Join(", ", BackendCatalogue.BuiltIn.Keys.Order())}, and no name of an installed backend");
         var engineArgs = request.EngineArgs ?? new Dictionary<string, JsonElement>();
         var fault = Unknown(request) ?? ModelName(request.ModelName!) ?? Version(request.VllmVersion) ?? Gpus(request.GpuIds) ?? Owner(request.Owner)
             ?? Masked(request.EnvVars ?? [])
             ?? EngineRequestRules.Check(recipe, engineArgs, request.ExtraArgs ?? [], Variables(request.EnvVars ?? []))
             ?? LoraRules.Check(request.ModelName!, request.LoraModules ?? [], engineArgs) ?? CheckRelease(request, recipe, request.VllmVersion ?? "")
-            ?? ServedName(request.EngineArgs) ?? Packages(recipe, request.ExtraPackages ?? []);
+            ?? Grpc(recipe, request, engineArgs) ?? ServedName(request.EngineArgs) ?? Packages(recipe, request.ExtraPackages ?? []);
         return fault is null ? recipe : fault;
     }
 
@@ -89,6 +90,14 @@ internal static class DeploymentRules
     private static Failure? Packages(BackendRecipe recipe, IReadOnlyList<string> packages) =>
         packages.Count > 0 && recipe.InstallPackages.Length == 0 ? Failure.Invalid("extra_packages", $"backend '{recipe.Name}' takes no packages")
         : PackageSpec.ParseAll(packages).Failure;
+
+    /// <summary>Checks what a gRPC backend is told when it loads its model; it has no command line, and one model.</summary>
+    private static Failure? Grpc(BackendRecipe recipe, DeploymentFields request, IReadOnlyDictionary<string, JsonElement> engineArgs) =>
+        recipe.Protocol != BackendCatalogue.Grpc ? null
+        : request.ExtraArgs is { Count: > 0 } ? Failure.Invalid("extra_args", $"backend '{recipe.Name}' takes its options by engine_args alone")
+        : request.LoraModules is { Count: > 0 } ? Failure.Invalid("lora_modules", $"backend '{recipe.Name}' serves no adapters by names of their own; use engine_args.lora_adapters")
+        : !string.IsNullOrEmpty(request.VllmVersion) ? Failure.Invalid("vllm_version", $"backend '{recipe.Name}' has the version that is installed")
+        : ModelLoad.Check(recipe, engineArgs);
 
     private static Failure? ServedName(IReadOnlyDictionary<string, JsonElement>? arguments) =>
         arguments?.GetValueOrDefault("served_model_name") is { ValueKind: JsonValueKind.String } name && !LoraRules.IsPublicName(name.GetString()!)

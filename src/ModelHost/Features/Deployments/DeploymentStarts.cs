@@ -39,6 +39,8 @@ internal sealed partial class DeploymentStarts(
         {
             if (await db.Nodes.AsNoTracking().FirstOrDefaultAsync(n => n.Id == request.NodeId, cancellationToken) is not { } node)
                 return DeploymentFailures.NodeNotFound(request.NodeId!.Value);
+            if (nodes.Find(node.Id)?.LastReport is { } report && LaunchChecks.Installed(recipe, node.Hostname, report) is { } absent)
+                return absent;
             var spec = LaunchSpecs.From(request, recipe, recipe.Runtimes[0]);
             var active = await LaunchChecks.ActiveAsync(db, node.Id, except: null, cancellationToken);
             if ((LaunchChecks.PortHeld(spec.Port, node, active) ?? await LaunchChecks.NameHeldAsync(db, spec, except: null, cancellationToken)) is { } held)
@@ -154,7 +156,7 @@ internal sealed partial class DeploymentStarts(
 
     /// <summary>What a deployment was; the version of the engine that it ran with is part of that.</summary>
     private static Result<Relaunch> Reread(Deployment row) =>
-        LaunchSpec.FromJson(row.Spec) is { } spec && BackendCatalogue.BuiltIn.TryGetValue(spec.Backend, out var recipe)
+        LaunchSpec.FromJson(row.Spec) is { } spec && BackendCatalogue.Find(spec.Backend) is { } recipe
             ? new Relaunch(spec with { EngineVersion = row.EngineVersion is { Length: > 0 } ran ? ran : spec.EngineVersion }, recipe)
             : DeploymentFailures.Unreadable(row.Id);
 

@@ -37,12 +37,25 @@ internal sealed class LaunchChecks(NodeRegistry nodes, LiveSettings settings)
             return DeploymentFailures.NodeNotFound(nodeId);
         if (nodes.Find(node.Id)?.Report is not { } report)
             return DeploymentFailures.NodeSilent(node.Hostname);
+        if (Installed(recipe, node.Hostname, report) is { } absent)
+            return absent;
         if (DeploymentRules.CheckPaths(spec, node.Hostname, report.ModelFolders) is { } outside)
             return outside;
-        if (RuntimeChoice.Choose(recipe.Runtimes, report.Runtimes, preferred, node.ContainerRuntime, settings.Current.PreferredContainerRuntime) is not { } runtime)
+        if (RuntimeChoice.Choose(Runtimes(recipe, report), report.Runtimes, preferred, node.ContainerRuntime, settings.Current.PreferredContainerRuntime) is not { } runtime)
             return DeploymentFailures.NoRuntime(node.Hostname, recipe.Name, recipe.Runtimes, report.Runtimes);
         return new LaunchSite(node, report, runtime);
     }
+
+    /// <summary>Looks whether a node has a backend that not every node has.</summary>
+    public static Failure? Installed(BackendRecipe recipe, string hostname, NodeReport report) =>
+        recipe.Protocol != BackendCatalogue.Grpc || report.Backends.Any(backend => IsCalled(backend, recipe.Name)) ? null
+        : Failure.Invalid("backend", $"'{recipe.Name}' is not installed on node {hostname}, which has {string.Join(", ",
+            BackendCatalogue.BuiltIn.Keys.Concat(report.Backends.Select(backend => backend.Name)).Distinct().Order(StringComparer.Ordinal).Take(20))}");
+
+    private static string[] Runtimes(BackendRecipe recipe, NodeReport report) => recipe.Protocol != BackendCatalogue.Grpc ? recipe.Runtimes
+        : [.. report.Backends.Where(backend => IsCalled(backend, recipe.Name)).OrderByDescending(backend => backend.Name == recipe.Name).Take(1).Select(backend => backend.Runtime)];
+
+    private static bool IsCalled(InstalledBackend backend, string name) => backend.Name == name || backend.Alias == name;
 
     /// <summary>Checks the options against the release that will run.</summary>
     /// <param name="spec">What is launched.</param>

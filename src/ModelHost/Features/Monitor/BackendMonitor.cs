@@ -44,10 +44,12 @@ internal sealed class BackendMonitor(DeploymentReads deployments, NodeRegistry n
     /// <summary>The backends that some node can start, and the models that run.</summary>
     public async Task<SystemInformation> SystemAsync(CancellationToken cancellationToken)
     {
-        var runtimes = nodes.All.SelectMany(node => node.Report?.Runtimes ?? []).ToHashSet();
+        var reports = nodes.All.Select(node => node.Report).OfType<NodeReport>().ToArray();
+        var runtimes = reports.SelectMany(report => report.Runtimes).ToHashSet();
         var serving = await deployments.ServingAsync(cancellationToken);
         return new SystemInformation(
-            [.. BackendCatalogue.BuiltIn.Values.Where(recipe => recipe.Runtimes.Any(runtimes.Contains)).Select(recipe => recipe.Name).Order(StringComparer.Ordinal)],
+            [.. BackendCatalogue.BuiltIn.Values.Where(recipe => recipe.Runtimes.Any(runtimes.Contains)).Select(recipe => recipe.Name)
+                .Concat(reports.SelectMany(report => report.Backends).Select(backend => backend.Name)).Distinct().Order(StringComparer.Ordinal)],
             [.. serving.Where(one => one.Status is DeploymentStatus.Running or DeploymentStatus.PausedRam).Select(one => new LoadedModel(one.Spec.PublicName, one.Spec.Backend))]);
     }
 

@@ -1,0 +1,76 @@
+using ModelHost.Core.Engines;
+using ModelHost.Protocol;
+
+namespace ModelHost.Agent.Engines;
+
+// what is said to the engine, from its first answer to its end
+internal sealed partial class EngineSupervisor
+{
+    private static readonly TimeSpan LoadingPoll = TimeSpan.FromMilliseconds(250);
+    private static readonly TimeSpan LastCountDeadline = TimeSpan.FromSeconds(1);
+
+    private IEngineProtocol? _protocol;
+
+    /// <summary>Waits until the engine answers, has it load its model, and asks for its figures from then on.</summary>
+    /// <returns>Why it could not load it; null: it is over.</returns>
+    private async Task<EngineFailure?> ServeAsync(SemaphoreSlim ready, CancellationToken cancellationToken)
+    {
+        var protocol = _protocol!;
+        try
+        {
+            while (true)
+            {
+                while (!await protocol.IsReadyAsync(cancellationToken))
+                    await ready.WaitAsync(LoadingPoll, cancellationToken);
+                try
+                {
+                    // one that served before the host began anew has its model
+                    if (_record.ReadyAt is null && await protocol.LoadAsync(Spec, cancellationToken) is { } refusal)
+                        return refusal;
+                    break;
+                }
+                catch (EngineSilentException)
+                {
+                    await Task.Delay(RetryDelay, _context.Time, cancellationToken);
+                }
+            }
+            var now = _context.Time.GetUtcNow();
+            Keep(record => record.ReadyAt is null ? record with { ReadyAt = now, Lease = record.Lease.CountedFrom(now) } : record);
+            Change(engine => (engine.Phase, engine.Detail) = (EnginePhase.Ready, ""));
+            LogReady(RunId);
+            while (true)
+            {
+                if (await protocol.ReadAsync(cancellationToken) is { } show)
+                {
+                    lock (_lock)
+                        show(_engine);
+                }
+                _log.Mark();
+                await Task.Delay(_context.Options.MetricsInterval, _context.Time, cancellationToken);
+            }
+        }
+        catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
+        {
+            return null;
+        }
+    }
+
+    /// <summary>Reads the figures of a serving engine once more, which end with it, and has it let its model go.</summary>
+    private async Task TakeLeaveAsync()
+    {
+        if (_engine.Phase != EnginePhase.Ready || _protocol is not { } protocol)
+            return;
+        using var deadline = new CancellationTokenSource(LastCountDeadline, _context.Time);
+        using var linked = CancellationTokenSource.CreateLinkedTokenSource(deadline.Token, _shutdown.Token);
+        try
+        {
+            if (await protocol.ReadAsync(linked.Token) is { } show)
+                Change(show);
+        }
+        catch (OperationCanceledException) when (!_shutdown.IsCancellationRequested)
+        {
+            // an engine too busy to tell is ended all the same
+        }
+        await protocol.FreeAsync(_shutdown.Token);
+    }
+}
