@@ -7,6 +7,36 @@ namespace ModelHost.Core.Routing;
 /// </summary>
 public sealed record GenerationDefaults
 {
+    private const string Number = "a number", Whole = "a whole number", Flag = "true or false", Text = "a text", Texts = "a list of texts";
+
+    /// <summary>The options that are for here alone, with what each takes; <c>seed</c> and <c>batch</c> are the backend's too.</summary>
+    private static readonly Dictionary<string, string> Kinds = new()
+    {
+        ["use_tokenizer_template"] = Flag,
+        ["temperature"] = Number,
+        ["top_p"] = Number,
+        ["top_k"] = Whole,
+        ["min_p"] = Number,
+        ["typical_p"] = Number,
+        ["tfz"] = Number,
+        ["repeat_penalty"] = Number,
+        ["repeat_last_n"] = Whole,
+        ["frequency_penalty"] = Number,
+        ["presence_penalty"] = Number,
+        ["mirostat"] = Whole,
+        ["mirostat_eta"] = Number,
+        ["mirostat_tau"] = Number,
+        ["max_tokens"] = Whole,
+        ["n_keep"] = Whole,
+        ["ignore_eos"] = Flag,
+        ["system_prompt"] = Text,
+        ["voice"] = Text,
+        ["stopwords"] = Texts,
+    };
+
+    /// <summary>Names of the options.</summary>
+    public static IReadOnlyCollection<string> Options => Kinds.Keys;
+
     /// <summary>The defaults of a deployment that says nothing.</summary>
     public static GenerationDefaults None { get; } = new();
 
@@ -79,42 +109,58 @@ public sealed record GenerationDefaults
     /// <summary>Texts that end every answer.</summary>
     public IReadOnlyList<string> StopWords() => StopWordsJson.Length == 0 ? [] : JsonSerializer.Deserialize<string[]>(StopWordsJson)!;
 
+    /// <summary>Checks the options of a request for a deployment.</summary>
+    /// <returns>The first fault, or null.</returns>
+    public static Failure? Check(IReadOnlyDictionary<string, JsonElement> engineArgs)
+    {
+        ArgumentNullException.ThrowIfNull(engineArgs);
+        return engineArgs.Where(arg => Kinds.TryGetValue(arg.Key, out var kind) && arg.Value.ValueKind != JsonValueKind.Null && !Is(arg.Value, kind))
+            .Select(arg => Failure.Invalid("engine_args", $"'{arg.Key}' takes {Kinds[arg.Key]}")).FirstOrDefault();
+    }
+
     /// <summary>Those of a deployment.</summary>
     /// <param name="backend">Its backend.</param>
-    /// <param name="engineArgs">Its options. One of the wrong kind counts as not given; requests for deployments are refused with it.</param>
+    /// <param name="engineArgs">Its options; one of the wrong kind counts as not given.</param>
     public static GenerationDefaults Of(string backend, IReadOnlyDictionary<string, JsonElement> engineArgs)
     {
         ArgumentNullException.ThrowIfNull(backend);
         ArgumentNullException.ThrowIfNull(engineArgs);
-        float Number(string name, float otherwise) => engineArgs.TryGetValue(name, out var value) && value.ValueKind == JsonValueKind.Number && value.TryGetSingle(out var number) ? number : otherwise;
-        int Whole(string name, int otherwise) => engineArgs.TryGetValue(name, out var value) && value.ValueKind == JsonValueKind.Number && value.TryGetInt32(out var number) ? number : otherwise;
-        bool Flag(string name, bool otherwise) => engineArgs.TryGetValue(name, out var value) && value.ValueKind is JsonValueKind.True or JsonValueKind.False ? value.ValueKind == JsonValueKind.True : otherwise;
-        string Text(string name) => engineArgs.TryGetValue(name, out var value) && value.ValueKind == JsonValueKind.String ? value.GetString()! : "";
+        JsonElement? Given(string name, string kind) => engineArgs.TryGetValue(name, out var value) && Is(value, kind) ? value : null;
+        float OfNumber(string name, float otherwise) => Given(name, Number)?.GetSingle() ?? otherwise;
+        int OfWhole(string name, int otherwise) => Given(name, Whole)?.GetInt32() ?? otherwise;
         return new GenerationDefaults
         {
-            UseTokenizerTemplate = Flag("use_tokenizer_template", None.UseTokenizerTemplate),
-            Temperature = Number("temperature", None.Temperature),
-            TopP = Number("top_p", None.TopP),
-            TopK = Whole("top_k", backend.Contains("llama", StringComparison.OrdinalIgnoreCase) ? 40 : 0),
-            MinP = Number("min_p", 0),
-            TypicalP = Number("typical_p", None.TypicalP),
-            Tfz = Number("tfz", None.Tfz),
-            RepeatPenalty = Number("repeat_penalty", 0),
-            RepeatLastN = Whole("repeat_last_n", 0),
-            FrequencyPenalty = Number("frequency_penalty", 0),
-            PresencePenalty = Number("presence_penalty", 0),
-            Mirostat = Whole("mirostat", 0),
-            MirostatEta = Number("mirostat_eta", None.MirostatEta),
-            MirostatTau = Number("mirostat_tau", None.MirostatTau),
-            MaxTokens = Whole("max_tokens", 0),
-            Seed = Whole("seed", None.Seed),
-            Batch = Whole("batch", None.Batch),
-            NKeep = Whole("n_keep", 0),
-            IgnoreEos = Flag("ignore_eos", false),
-            SystemPrompt = Text("system_prompt"),
-            Voice = Text("voice"),
-            StopWordsJson = engineArgs.TryGetValue("stopwords", out var stops) && stops.ValueKind == JsonValueKind.Array
-                && stops.EnumerateArray().All(stop => stop.ValueKind == JsonValueKind.String) ? stops.GetRawText() : "",
+            UseTokenizerTemplate = Given("use_tokenizer_template", Flag)?.GetBoolean() ?? None.UseTokenizerTemplate,
+            Temperature = OfNumber("temperature", None.Temperature),
+            TopP = OfNumber("top_p", None.TopP),
+            TopK = OfWhole("top_k", backend.Contains("llama", StringComparison.OrdinalIgnoreCase) ? 40 : 0),
+            MinP = OfNumber("min_p", 0),
+            TypicalP = OfNumber("typical_p", None.TypicalP),
+            Tfz = OfNumber("tfz", None.Tfz),
+            RepeatPenalty = OfNumber("repeat_penalty", 0),
+            RepeatLastN = OfWhole("repeat_last_n", 0),
+            FrequencyPenalty = OfNumber("frequency_penalty", 0),
+            PresencePenalty = OfNumber("presence_penalty", 0),
+            Mirostat = OfWhole("mirostat", 0),
+            MirostatEta = OfNumber("mirostat_eta", None.MirostatEta),
+            MirostatTau = OfNumber("mirostat_tau", None.MirostatTau),
+            MaxTokens = OfWhole("max_tokens", 0),
+            Seed = OfWhole("seed", None.Seed),
+            Batch = OfWhole("batch", None.Batch),
+            NKeep = OfWhole("n_keep", 0),
+            IgnoreEos = Given("ignore_eos", Flag)?.GetBoolean() ?? false,
+            SystemPrompt = Given("system_prompt", Text)?.GetString() ?? "",
+            Voice = Given("voice", Text)?.GetString() ?? "",
+            StopWordsJson = Given("stopwords", Texts)?.GetRawText() ?? "",
         };
     }
+
+    private static bool Is(JsonElement value, string kind) => kind switch
+    {
+        Number => value.ValueKind == JsonValueKind.Number && value.TryGetSingle(out var number) && float.IsFinite(number),
+        Whole => value.ValueKind == JsonValueKind.Number && value.TryGetInt32(out _),
+        Flag => value.ValueKind is JsonValueKind.True or JsonValueKind.False,
+        Text => value.ValueKind == JsonValueKind.String,
+        _ => value.ValueKind == JsonValueKind.Array && value.EnumerateArray().All(item => item.ValueKind == JsonValueKind.String),
+    };
 }

@@ -60,7 +60,7 @@ public sealed class ErrorTableTests
         new("JSON for a form", "plain", "POST", Speech, JsonType, """{"model":"m"}""", 415, Invalid, "unsupported_media_type", null),
         new("a form without its boundary", "plain", "POST", Speech, "multipart/form-data", "--b--", 415, Invalid, "unsupported_media_type", null),
         new("a bug of ours", "bug", "POST", Chat, JsonType, """{"model":"m"}""", 500, "server_error", "internal_error", null),
-        new("something that a backend cannot do", "plain", "POST", Speech, Form, "--b\r\nContent-Disposition: form-data; name=model\r\n\r\nbackend\r\n--b--", 501, Upstream, "not_supported", null),
+        new("something that a backend cannot do", "plain", "POST", "/v1/score", JsonType, """{"model":"backend","text_1":"a","text_2":["b"]}""", 501, Upstream, "not_supported", null),
         new("a backend that fails", "plain", "POST", Chat, JsonType, """{"model":"backend","messages":[{"role":"user","content":"Internal"}]}""", 502, Upstream, "backend_failed", null),
         new("an engine that is gone", "plain", "POST", Chat, JsonType, """{"model":"gone"}""", 502, Upstream, "deployment_unreachable", null),
         new("an engine that hangs up", "plain", "POST", Chat, JsonType, """{"model":"m","do":"hang up"}""", 502, Upstream, "deployment_unreachable", null),

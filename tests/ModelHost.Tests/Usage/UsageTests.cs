@@ -7,6 +7,7 @@ using Microsoft.AspNetCore.Routing;
 using Microsoft.Extensions.DependencyInjection;
 using ModelHost.Features.Usage;
 using ModelHost.Gateway;
+using ModelHost.Rpc;
 using ModelHost.TestKit;
 using ModelHost.Tests.ApiKeys;
 using ModelHost.Tests.Deployments;
@@ -56,6 +57,7 @@ public sealed class UsageTests
     {
         await using var host = await ControlPlane.StartAsync();
         await using var backend = await TestBackend.StartAsync(host);
+        backend.Speak = _ => throw new RpcException(RpcCode.Internal, "hoarse");
         var bodies = new Dictionary<string, string>
         {
             ["/v1/chat/completions"] = """{"model":"m","messages":[{"role":"user","content":"x"}]}""",
@@ -64,6 +66,10 @@ public sealed class UsageTests
             ["/v1/rerank"] = """{"model":"m","query":"x","documents":["y"]}""",
             ["/v1/tokenize"] = """{"model":"m","content":"x"}""",
             ["/v1/detokenize"] = """{"model":"m","tokens":[1]}""",
+            ["/v1/audio/speech"] = """{"model":"m","input":"x"}""",
+            ["/tts"] = """{"model":"m","input":"x"}""",
+            ["/v1/audio/transcriptions"] = "",
+            ["/v1/audio/translations"] = "",
         };
         var routes = host.Services.GetRequiredService<EndpointDataSource>().Endpoints.OfType<RouteEndpoint>()
             .Where(endpoint => endpoint.Metadata.GetMetadata<GatewayRoute>() is not null).ToArray();
@@ -72,7 +78,7 @@ public sealed class UsageTests
         foreach (var route in routes)
         {
             var path = route.RoutePattern.RawText!;
-            using var body = bodies.TryGetValue(path, out var json) ? Json(json) : Body(route.Metadata.GetMetadata<GatewayRoute>()!.Body);
+            using var body = bodies.GetValueOrDefault(path) is { Length: > 0 } json ? Json(json) : Body(route.Metadata.GetMetadata<GatewayRoute>()!.Body);
             using var answer = await host.Client.PostAsync(new Uri(path, UriKind.Relative), body, Ct);
             var reached = backend.Asked.Count;
             (await UsageAsync(host)).GetProperty("total").GetProperty("requests").GetInt64().ShouldBe(reached, path);

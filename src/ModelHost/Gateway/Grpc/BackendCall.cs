@@ -11,6 +11,7 @@ internal sealed class BackendCall : IDisposable
 {
     private readonly CancellationTokenSource _late;
     private readonly CancellationTokenSource _ended;
+    private readonly BackendConnections _backends;
     private readonly BackendClient _backend;
     private readonly GatewayOptions _options;
     private readonly TimeSpan _total;
@@ -19,12 +20,12 @@ internal sealed class BackendCall : IDisposable
     /// <param name="context">The request.</param>
     /// <param name="kind">The route that it came by.</param>
     /// <param name="route">Where it goes.</param>
-    /// <param name="backend">Asks there.</param>
+    /// <param name="backends">Reach it.</param>
     /// <param name="options">Times of streams.</param>
     /// <param name="total">Time for a call that is not a stream.</param>
-    public BackendCall(HttpContext context, GatewayRoute kind, ModelRoute route, BackendClient backend, GatewayOptions options, TimeSpan total)
+    public BackendCall(HttpContext context, GatewayRoute kind, ModelRoute route, BackendConnections backends, GatewayOptions options, TimeSpan total)
     {
-        (Context, Kind, Route, _backend, _options, _total) = (context, kind, route, backend, options, total);
+        (Context, Kind, Route, _backends, _backend, _options, _total) = (context, kind, route, backends, backends.To(route), options, total);
         _late = new CancellationTokenSource();
         _ended = CancellationTokenSource.CreateLinkedTokenSource(_late.Token, context.RequestAborted);
     }
@@ -52,6 +53,9 @@ internal sealed class BackendCall : IDisposable
 
     /// <summary>The fields of its body, which live as long as the call.</summary>
     public RequestFields Request { get; set; }
+
+    /// <summary>The body, where it is a form: it is read as it comes.</summary>
+    public required Stream Body { get; init; }
 
     /// <summary>Cancelled when the client has left.</summary>
     public CancellationToken Aborted => Context.RequestAborted;
@@ -81,6 +85,12 @@ internal sealed class BackendCall : IDisposable
 
     /// <summary>The time for the whole call begins.</summary>
     public void Begin() => _late.CancelAfter(_total);
+
+    /// <summary>Makes a file on the backend's machine, see <see cref="BackendConnections.FileAsync"/>.</summary>
+    public Task<BackendFile> FileAsync(string extension, Stream? content) => _backends.FileAsync(Route, extension, content, _ended.Token);
+
+    /// <summary>Reads a file of the backend's machine into the answer, in the time that is left for it.</summary>
+    public Task CopyAsync(Stream file) => file.CopyToAsync(Context.Response.Body, _ended.Token);
 
     /// <summary>Asks once, in the time that is left.</summary>
     public Task<T> AskAsync<T>(Func<BackendClient, CancellationToken, Task<T>> ask)

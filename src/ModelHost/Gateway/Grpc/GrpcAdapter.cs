@@ -24,6 +24,9 @@ internal sealed partial class GrpcAdapter(
         ["/v1/completions"] = TextTranslation.ServeAsync,
         ["/v1/embeddings"] = EmbeddingTranslation.ServeAsync,
         ["/v1/rerank"] = RerankTranslation.ServeAsync,
+        ["/v1/audio/speech"] = SpeechTranslation.ServeAsync,
+        ["/v1/audio/transcriptions"] = TranscriptTranslation.ServeAsync,
+        ["/v1/audio/translations"] = TranscriptTranslation.ServeAsync,
         ["/tokenize"] = TokenTranslation.TokenizeAsync,
         ["/detokenize"] = TokenTranslation.DetokenizeAsync,
     }.ToFrozenDictionary();
@@ -37,9 +40,10 @@ internal sealed partial class GrpcAdapter(
     {
         using var over = drain.Over.UnsafeRegister(static late => ((HttpContext)late!).Abort(), context);
         using var call = new BackendCall(
-            context, kind, route, backends.To(route), options.Value, TimeSpan.FromSeconds(settings.Current.GatewayTimeoutSeconds))
+            context, kind, route, backends, options.Value, TimeSpan.FromSeconds(settings.Current.GatewayTimeoutSeconds))
         {
             Model = body.Model,
+            Body = body,
             CreatedAt = time.GetUtcNow().ToUnixTimeSeconds(),
         };
         var (isWhole, isRefused) = (false, false);
@@ -59,6 +63,10 @@ internal sealed partial class GrpcAdapter(
             isRefused = true;
             await RefuseAsync(context, e.Status, e.Error);
         }
+        catch (MalformedBodyException e)
+        {
+            await RefuseAsync(context, StatusCodes.Status400BadRequest, e.Error);
+        }
         catch (OperationCanceledException) when (context.RequestAborted.IsCancellationRequested)
         {
             // the client left, and the backend has heard of it
@@ -66,6 +74,10 @@ internal sealed partial class GrpcAdapter(
         catch (OperationCanceledException) when (call.IsLate)
         {
             await FailAsync(call, StatusCodes.Status504GatewayTimeout, OpenAiErrors.Timeout(call.Model), "late", null);
+        }
+        catch (HttpRequestException e)
+        {
+            await FailAsync(call, StatusCodes.Status502BadGateway, OpenAiErrors.Unreachable(call.Model), "file", e.Message);
         }
         catch (RpcException e)
         {

@@ -77,6 +77,7 @@ internal sealed class TestBackend : IAsyncDisposable
             new ModelRoute(-3, DeploymentStatus.Running, model, "org/model", [], "tests", DateTimeOffset.UnixEpoch, address, null)
             {
                 DeploymentUid = "test-backend",
+                RunId = Guid.NewGuid().ToString("N"),
                 Protocol = "grpc",
                 Defaults = defaults ?? GenerationDefaults.None,
             },
