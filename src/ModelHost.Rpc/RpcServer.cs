@@ -202,15 +202,21 @@ public static partial class RpcServer
         var (status, message) = (((int)code).ToString(CultureInfo.InvariantCulture), RpcHeaders.EncodeMessage(detail));
         if (response.HasStarted || code == RpcCode.Ok)
         {
-            response.AppendTrailer(RpcHeaders.Status, status);
-            if (message.Length > 0)
-                response.AppendTrailer(RpcHeaders.Message, message);
+            AppendStatus(response, code, detail);
             return;
         }
         response.ContentType = RpcHeaders.ContentType;
         response.Headers[RpcHeaders.Status] = status;
         if (message.Length > 0)
             response.Headers[RpcHeaders.Message] = message;
+    }
+
+    /// <summary>Says at the end of an answer how the call ended.</summary>
+    public static void AppendStatus(HttpResponse response, RpcCode code, string detail)
+    {
+        response.AppendTrailer(RpcHeaders.Status, ((int)code).ToString(CultureInfo.InvariantCulture));
+        if (RpcHeaders.EncodeMessage(detail) is { Length: > 0 } message)
+            response.AppendTrailer(RpcHeaders.Message, message);
     }
 
     private static ILogger Logger(HttpContext context) => context.RequestServices.GetRequiredService<ILoggerFactory>().CreateLogger("ModelHost.Rpc");

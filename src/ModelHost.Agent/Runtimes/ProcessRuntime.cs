@@ -61,7 +61,10 @@ internal sealed class ProcessRuntime(NodeIdentity identity, NodeOptions options,
         foreach (var name in start.Environment.Keys.Except(Inherited).ToArray())
             start.Environment.Remove(name);
         if (launch.Install is not null)
+        {
             start.Environment["HF_HOME"] = cacheFolder;
+            Directory.CreateDirectory(identity.ModelsFolder);
+        }
         foreach (var (name, value) in launch.Env)
             start.Environment[name] = value;
         if (launch.Recipe.GpuVariable.Length > 0 && launch.Spec.GpuIds.Count > 0)

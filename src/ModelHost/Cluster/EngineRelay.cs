@@ -1,4 +1,5 @@
 using System.Net;
+using Microsoft.AspNetCore.Http.Features;
 using ModelHost.Agent;
 using ModelHost.Core.Backends;
 using ModelHost.Rpc;
@@ -28,7 +29,10 @@ internal sealed class EngineRelay(LocalNode node, IHttpForwarder forwarder) : ID
         else if (protocol != BackendCatalogue.Grpc)
             await forwarder.SendAsync(context, $"{url}/{path}", _engines, s_http, s_path);
         else if (RpcServer.IsCall(context.Request) && path.StartsWith(BackendService, StringComparison.Ordinal))
+        {
+            context.Features.Set<IHttpResetFeature>(new BrokenCall(context, context.Features.Get<IHttpResetFeature>()));
             await forwarder.SendAsync(context, $"{url}/{path}", _backends, s_grpc, s_path);
+        }
         else
             context.Response.StatusCode = StatusCodes.Status404NotFound;
     }
@@ -60,6 +64,18 @@ internal sealed class EngineRelay(LocalNode node, IHttpForwarder forwarder) : ID
         Version = version,
         VersionPolicy = HttpVersionPolicy.RequestVersionExact,
     };
+
+    /// <summary>Ends an answer that its backend broke off in the words of gRPC: a bare reset would read as if the caller had given it up.</summary>
+    private sealed class BrokenCall(HttpContext context, IHttpResetFeature? reset) : IHttpResetFeature
+    {
+        public void Reset(int errorCode)
+        {
+            if (!context.RequestAborted.IsCancellationRequested && context.Response.SupportsTrailers())
+                RpcServer.AppendStatus(context.Response, RpcCode.Unavailable, "the backend broke off the call");
+            else
+                reset?.Reset(errorCode);
+        }
+    }
 
     private sealed class PathOnly : HttpTransformer
     {

@@ -4,6 +4,7 @@ using Microsoft.EntityFrameworkCore;
 using ModelHost.Access;
 using ModelHost.Core.Deployments;
 using ModelHost.Data;
+using ModelHost.Features.Monitor;
 using ModelHost.Features.Nodes;
 using ModelHost.Protocol;
 using OpenTelemetry;
@@ -101,7 +102,8 @@ internal sealed class StateGauges
         meter.CreateObservableGauge("hw.gpu.memory.usage", () => Gpus(gpu => gpu.HasMemoryUsedBytes ? gpu.MemoryUsedBytes : null), "By", "GPU memory in use.");
         meter.CreateObservableGauge("hw.gpu.memory.limit", () => Gpus(gpu => gpu.HasMemoryTotalBytes ? gpu.MemoryTotalBytes : null), "By", "GPU memory in all.");
         meter.CreateObservableGauge("hw.gpu.utilization", () => Gpus(gpu => gpu.HasUtilizationPercent ? gpu.UtilizationPercent / 100.0 : null), "1", "Share of time in which the GPU was busy.");
-        meter.CreateObservableGauge("modelhost.engine.memory", Engines, "By", "Memory of engines: weights and kv_cache on GPUs as they told, rss of their processes.");
+        meter.CreateObservableGauge("modelhost.engine.memory", Engines, "By", "Memory of engines: weights, kv_cache and other as they told, rss of their processes.");
+        meter.CreateObservableGauge("modelhost.backend.state", States, "1", "What gRPC backends say of themselves: 1 busy, 2 ready, -1 in error or silent.");
         meter.CreateObservableCounter("process.cpu.time", () => Process().TotalProcessorTime.TotalSeconds, "s", "CPU time of this process.");
         meter.CreateObservableGauge("process.memory.usage", () => Process().WorkingSet64, "By", "Physical memory of this process.");
         meter.CreateObservableGauge("process.thread.count", () => Process().Threads.Count, "{thread}", "Threads of this process.");
@@ -144,12 +146,17 @@ internal sealed class StateGauges
             if (LaunchSpec.FromJson(engine.LaunchSpec) is not { } spec)
                 continue;
             Measurement<long> Of(string part, long bytes) => new(bytes, new TagList { { "model", spec.PublicName }, { "deployment", spec.DeploymentId }, { "part", part } });
-            foreach (var (part, bytes) in engine.MemoryParts)
+            foreach (var (part, bytes) in engine.MemoryParts.Select(part => (part.Key, part.Value)).Concat(BackendReadings.Parts(engine.Backend)))
                 yield return Of(part, bytes);
             if (engine.Processes is { } usage)
                 yield return Of("rss", usage.RssBytes);
         }
     }
+
+    private IEnumerable<Measurement<int>> States() => _nodes.All.SelectMany(node => node.Report?.Engines ?? [])
+        .Where(engine => engine is { Phase: EnginePhase.Ready, Backend: not null }).DistinctBy(engine => engine.DeploymentUid)
+        .Select(engine => (Spec: LaunchSpec.FromJson(engine.LaunchSpec), State: BackendReadings.State(engine.Backend, isBusy: false))).Where(one => one.Spec is not null)
+        .Select(one => new Measurement<int>((int)one.State, new TagList { { "model", one.Spec!.PublicName }, { "deployment", one.Spec.DeploymentId } }));
 
     private static Process Process() => System.Diagnostics.Process.GetCurrentProcess();
 }

@@ -32,12 +32,13 @@ internal sealed class BackendMonitor(DeploymentReads deployments, NodeRegistry n
         var found = ServingDeployment.Named(await deployments.ServingAsync(cancellationToken), model);
         if (found.Count == 0)
             return NotLoaded(model);
-        var metrics = found.Select(deployment => Engine(deployment)?.Metrics).OfType<EngineMetrics>().ToArray();
+        var engines = found.Select(Engine).OfType<Engine>().ToArray();
+        var (metrics, backends) = (engines.Select(engine => engine.Metrics).OfType<EngineMetrics>().ToArray(), engines.Select(engine => engine.Backend).OfType<BackendReading>().ToArray());
         return new TokenMetrics
         {
-            TokensPerSecond = metrics.Sum(one => one.HasGenerationThroughput ? one.GenerationThroughput : one.GenerationTps),
-            TokensGenerated = (long)metrics.Sum(one => one.GenerationTokens),
-            PromptTokensProcessed = (long)metrics.Sum(one => one.PromptTokens),
+            TokensPerSecond = metrics.Sum(one => one.HasGenerationThroughput ? one.GenerationThroughput : one.GenerationTps) + backends.Sum(one => one.TokensPerSecond),
+            TokensGenerated = (long)metrics.Sum(one => one.GenerationTokens) + backends.Sum(one => (long)one.TokensGenerated),
+            PromptTokensProcessed = (long)metrics.Sum(one => one.PromptTokens) + backends.Sum(one => (long)one.PromptTokensProcessed),
         };
     }
 
@@ -69,12 +70,12 @@ internal sealed class BackendMonitor(DeploymentReads deployments, NodeRegistry n
             {
                 DeploymentStatus.Starting or DeploymentStatus.Loading => Loading,
                 DeploymentStatus.PausedRam => Ready,
-                DeploymentStatus.Running => IsBusy(deployment) ? Busy : Ready,
+                DeploymentStatus.Running => (int)BackendReadings.State(engine?.Backend, IsBusy(deployment)),
                 DeploymentStatus.Stopping => Busy,
                 DeploymentStatus.Error or DeploymentStatus.Unreachable => Failed,
                 DeploymentStatus.Stopped or DeploymentStatus.Expired => Failed, // not asked for
             },
-            Memory = engine is null ? null : Memory(deployment, engine),
+            Memory = engine is null ? null : BackendReadings.Memory(engine.Backend) ?? Memory(deployment, engine),
             MemoryInfo = usage is null ? null : new ProcessMemory(usage.RssBytes, usage.VmsBytes),
             MemoryPercent = usage is null ? null : Math.Round(usage.MemoryPercent, 3),
             CpuPercent = usage is null ? null : Math.Round(usage.CpuPercent, 3),
