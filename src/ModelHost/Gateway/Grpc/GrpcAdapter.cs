@@ -46,7 +46,7 @@ internal sealed partial class GrpcAdapter(
             Body = body,
             CreatedAt = time.GetUtcNow().ToUnixTimeSeconds(),
         };
-        var (isWhole, isRefused) = (false, false);
+        var (isRead, isWhole, isRefused) = (false, false, false);
         try
         {
             if (!Translations.TryGetValue(kind.EnginePath, out var translate))
@@ -54,6 +54,7 @@ internal sealed partial class GrpcAdapter(
             using var whole = kind.Body == BodyKind.Json
                 ? await WholeBody.ReadAsync(body, body.KnownLength ?? context.Request.ContentLength, options.Value.MaxTranslatedBytes, context.RequestAborted) : null;
             call.Request = whole?.Fields ?? default;
+            isRead = whole is not null;
             call.Begin();
             await translate(call);
             isWhole = true;
@@ -78,6 +79,11 @@ internal sealed partial class GrpcAdapter(
         catch (HttpRequestException e)
         {
             await FailAsync(call, StatusCodes.Status502BadGateway, OpenAiErrors.Unreachable(call.Model), "file", e.Message);
+        }
+        catch (IOException e) when (isRead && !context.RequestAborted.IsCancellationRequested)
+        {
+            // not the client's body, which is here: a file for the backend or of it
+            await FailAsync(call, StatusCodes.Status502BadGateway, OpenAiErrors.BackendFailed(call.Model), "file", e.Message);
         }
         catch (RpcException e)
         {
