@@ -1,9 +1,12 @@
+using System.ClientModel;
 using System.Net;
 using System.Net.Http.Headers;
 using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using ModelHost.TestKit;
+using OpenAI;
+using OpenAI.Chat;
 
 namespace ModelHost.IntegrationTests.Backends;
 
@@ -59,6 +62,32 @@ public sealed class AdapterSdkTests(NodeScripts scripts)
             call.GetProperty("function").GetProperty("name").GetString().ShouldBe("weather", use);
             call.GetProperty("function").GetProperty("arguments").GetString().ShouldBe("""{"city": "Oslo"}""", use);
         }
+    }
+
+    [Fact]
+    public async Task The_SDK_for_dotnet_chats_calls_and_embeds()
+    {
+        await using var place = await Place.StartAsync(scripts, remote: false, Python);
+        await place.Host.Client.ServeAsync(TestBackends.Request(place.Node, Python));
+        var client = new OpenAIClient(new ApiKeyCredential("none"), new OpenAIClientOptions { Endpoint = new Uri(place.Host.Url, "v1") });
+        var options = new ChatCompletionOptions { Tools = { ChatTool.CreateFunctionTool("weather") } };
+
+        var chat = await client.GetChatClient("tiny").CompleteChatAsync([new UserChatMessage("Say something.")], cancellationToken: Ct);
+        var text = "";
+        ChatTokenUsage? usage = null;
+        await foreach (var update in client.GetChatClient("tiny").CompleteChatStreamingAsync([new UserChatMessage("one two three")], cancellationToken: Ct))
+        {
+            text += string.Concat(update.ContentUpdate.Select(part => part.Text));
+            usage = update.Usage ?? usage;
+        }
+        var call = await client.GetChatClient("tiny").CompleteChatAsync([new UserChatMessage("call")], options, Ct);
+        var embeddings = await client.GetEmbeddingClient("tiny").GenerateEmbeddingsAsync(["one", "three"], cancellationToken: Ct);
+
+        (chat.Value.Content[0].Text, chat.Value.FinishReason, chat.Value.Usage.OutputTokenCount).ShouldBe(("user: Say something.", ChatFinishReason.Stop, 3));
+        (text, usage?.OutputTokenCount).ShouldBe(("one two three ", 3));
+        call.Value.FinishReason.ShouldBe(ChatFinishReason.ToolCalls);
+        (call.Value.ToolCalls[0].FunctionName, call.Value.ToolCalls[0].FunctionArguments.ToString()).ShouldBe(("weather", """{"city": "Oslo"}"""));
+        embeddings.Value.Select(one => one.ToFloats().ToArray()).ShouldBe([[3, 0, 0.5f, -1], [5, 0, 0.5f, -1]]);
     }
 
     [Theory]

@@ -178,6 +178,26 @@ public sealed class SpeechTests
     }
 
     [Fact]
+    public async Task A_file_that_cannot_be_made_is_no_fault_of_the_request()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        await using var backend = await TestBackend.StartAsync(host);
+        await File.WriteAllTextAsync(Path.Combine(host.Node.Data, "run-files"), "where the folder should be", Ct);
+        using var form = new MultipartFormDataContent { { new StringContent("m"), "model" }, { new ByteArrayContent([1]), "file", "a.wav" } };
+
+        using var speech = await PostAsync(host, """{"model":"m","input":"hello"}""");
+        using var transcript = await host.Client.PostAsync(new Uri("/v1/audio/transcriptions", UriKind.Relative), form, Ct);
+
+        foreach (var answer in new[] { speech, transcript })
+        {
+            answer.StatusCode.ShouldBe(HttpStatusCode.BadGateway);
+            var text = await answer.Content.ReadAsStringAsync(Ct);
+            text.ShouldContain("backend_failed");
+            text.ShouldNotContain("run-files");
+        }
+    }
+
+    [Fact]
     public async Task A_client_that_leaves_while_it_sends_leaves_no_file()
     {
         await using var host = await ControlPlane.StartAsync();
