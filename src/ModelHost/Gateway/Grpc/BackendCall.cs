@@ -1,5 +1,6 @@
-using System.Runtime.CompilerServices;
+using System.Text.Json.Serialization.Metadata;
 using ModelHost.Agent.Backends;
+using ModelHost.Common;
 using ModelHost.Core.Deployments;
 using ModelHost.Core.Routing;
 using ModelHost.Rpc;
@@ -60,6 +61,9 @@ internal sealed class BackendCall : IDisposable
     /// <summary>Cancelled when the client has left.</summary>
     public CancellationToken Aborted => Context.RequestAborted;
 
+    /// <summary>Cancelled when the client has left or the time for the call is over.</summary>
+    public CancellationToken Ended => _ended.Token;
+
     /// <summary>Tokens read.</summary>
     public long PromptTokens { get; set; }
 
@@ -87,32 +91,27 @@ internal sealed class BackendCall : IDisposable
     public void Begin() => _late.CancelAfter(_total);
 
     /// <summary>Makes a file on the backend's machine, see <see cref="BackendConnections.FileAsync"/>.</summary>
-    public Task<BackendFile> FileAsync(string extension, Stream? content) => _backends.FileAsync(Route, extension, content, _ended.Token);
-
-    /// <summary>Reads a file of the backend's machine into the answer, in the time that is left for it.</summary>
-    public Task CopyAsync(Stream file) => file.CopyToAsync(Context.Response.Body, _ended.Token);
+    public Task<BackendFile> FileAsync(string extension, Stream? content) => _backends.FileAsync(Route, extension, content, Ended);
 
     /// <summary>Asks once, in the time that is left.</summary>
     public Task<T> AskAsync<T>(Func<BackendClient, CancellationToken, Task<T>> ask)
     {
         WasAsked = true;
-        return ask(_backend, _ended.Token);
+        return ask(_backend, Ended);
     }
 
     /// <summary>
     /// Asks for a stream. In place of the whole time each wait is bounded: that for the first piece, and those between pieces. Time in which the client is slow does
     /// not count.
     /// </summary>
-    public async IAsyncEnumerable<T> StreamAsync<T>(
-        Func<BackendClient, CancellationToken, IAsyncEnumerable<T>> ask, [EnumeratorCancellation] CancellationToken cancellationToken = default)
+    public async IAsyncEnumerable<T> StreamAsync<T>(Func<BackendClient, CancellationToken, IAsyncEnumerable<T>> ask)
     {
         WasAsked = true;
         _late.CancelAfter(_options.FirstByteTimeout);
-        await using var pieces = ask(_backend, _ended.Token).GetAsyncEnumerator(cancellationToken);
-        while (await pieces.MoveNextAsync())
+        await foreach (var piece in ask(_backend, Ended))
         {
             _late.CancelAfter(Timeout.InfiniteTimeSpan);
-            yield return pieces.Current;
+            yield return piece;
             _late.CancelAfter(_options.ActivityTimeout);
         }
         _late.CancelAfter(Timeout.InfiniteTimeSpan);
@@ -123,9 +122,9 @@ internal sealed class BackendCall : IDisposable
         BackendFailures.IsMissing(failure) || (failure.Code == RpcCode.Unknown && failure.Detail.Contains("unimplemented", StringComparison.OrdinalIgnoreCase));
 
     /// <summary>Answers with JSON.</summary>
-    public async Task AnswerAsync<T>(T answer, System.Text.Json.Serialization.Metadata.JsonTypeInfo<T> type)
+    public async Task AnswerAsync<T>(T answer, JsonTypeInfo<T> type)
     {
-        Context.Response.Headers[Common.RequestId.Header] = Common.RequestId.Of(Context);
+        Context.Response.Headers[RequestId.Header] = RequestId.Of(Context);
         await Context.Response.WriteAsJsonAsync(answer, type, cancellationToken: Aborted);
     }
 

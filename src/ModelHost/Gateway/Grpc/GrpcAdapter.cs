@@ -18,6 +18,8 @@ namespace ModelHost.Gateway.Grpc;
 internal sealed partial class GrpcAdapter(
     BackendConnections backends, IOptions<GatewayOptions> options, LiveSettings settings, UsageBook usage, GatewayDrain drain, TimeProvider time, ILogger<GrpcAdapter> logger)
 {
+    private const int LongestReason = 300; // characters, in the log
+
     private static readonly FrozenDictionary<string, Func<BackendCall, Task>> Translations = new Dictionary<string, Func<BackendCall, Task>>
     {
         ["/v1/chat/completions"] = ChatTranslation.ServeAsync,
@@ -115,7 +117,8 @@ internal sealed partial class GrpcAdapter(
 
     private async Task FailAsync(BackendCall call, int status, OpenAiError error, string failure, string? reason)
     {
-        LogFailed(call.Route.DeploymentId, failure, reason);
+        // of a request that it refuses, a backend tells its client, and may tell what was in it
+        LogFailed(call.Route.DeploymentId, failure, status == StatusCodes.Status400BadRequest ? null : Short(reason));
         var context = call.Context;
         if (!context.Response.HasStarted)
             await RefuseAsync(context, status, error);
@@ -124,6 +127,8 @@ internal sealed partial class GrpcAdapter(
         else
             context.Abort(); // what has been sent is not what was asked for: the client has to see that it is not whole
     }
+
+    private static string? Short(string? reason) => reason?[..Math.Min(reason.Length, LongestReason)].ReplaceLineEndings(" ");
 
     private async Task RefuseAsync(HttpContext context, int status, OpenAiError error)
     {

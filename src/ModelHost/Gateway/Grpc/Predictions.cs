@@ -18,8 +18,11 @@ internal static class Predictions
     {
         for (var tries = 0; ; tries++)
         {
+            var reply = await call.AskAsync((backend, cancellationToken) => backend.PredictAsync(options, null, cancellationToken));
+            if (reply.ChatDeltas.All(delta => delta is { Content: "", ReasoningContent: "", ToolCalls.Count: 0 }))
+                reply.ChatDeltas.Clear(); // nothing is told apart: the text is all there is
             var reader = new AnswerReader();
-            var piece = reader.Take(await call.AskAsync((backend, cancellationToken) => backend.PredictAsync(options, null, cancellationToken)));
+            var piece = reader.Take(reply);
             piece = piece with { Content = piece.Content + reader.End() };
             call.PromptTokens += reader.PromptTokens;
             call.CompletionTokens += reader.Tokens;

@@ -63,17 +63,17 @@ internal static class SpeechTranslation
         {
             return false;
         }
-        await using var spoken = await file.OpenReadAsync(call.Aborted);
+        await using var spoken = await file.OpenReadAsync(call.Ended);
         if (spoken is null)
             return false;
         var head = new byte[12];
-        var read = await spoken.ReadAtLeastAsync(head, head.Length, throwOnEndOfStream: false, call.Aborted);
+        var read = await spoken.ReadAtLeastAsync(head, head.Length, throwOnEndOfStream: false, call.Ended);
         if (read == 0)
             throw new RpcException(RpcCode.Internal, "the file with the speech is empty");
         var (type, extension) = Kind(head.AsSpan(0, read));
         Begin(call, type, extension);
         await call.Context.Response.Body.WriteAsync(head.AsMemory(0, read), call.Aborted);
-        await call.CopyAsync(spoken);
+        await spoken.CopyToAsync(call.Context.Response.Body, call.Ended);
         return true;
     }
 

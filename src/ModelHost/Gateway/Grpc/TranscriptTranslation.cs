@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Net;
 using System.Text;
 using Microsoft.AspNetCore.WebUtilities;
 using Microsoft.Net.Http.Headers;
@@ -90,8 +91,8 @@ internal static class TranscriptTranslation
                 await file.DisposeAsync();
             throw e switch
             {
-                InvalidDataException when body.Fault is null => new RefusedRequestException(StatusCodes.Status413PayloadTooLarge, OpenAiErrors.TooLarge()),
-                HttpRequestException { StatusCode: System.Net.HttpStatusCode.RequestEntityTooLarge } => new RefusedRequestException(StatusCodes.Status413PayloadTooLarge, OpenAiErrors.TooLarge()),
+                InvalidDataException when body.Fault is null => TooLarge(),
+                HttpRequestException { StatusCode: HttpStatusCode.RequestEntityTooLarge } => TooLarge(),
                 // not the client's fault but the disk's
                 IOException when body is { Fault: null, HasEnded: false } => new RpcException(RpcCode.Unknown, e.Message, e),
                 IOException when body.Fault is null => new RefusedRequestException(StatusCodes.Status400BadRequest, OpenAiErrors.InvalidForm("it ends early")),
@@ -99,6 +100,8 @@ internal static class TranscriptTranslation
             };
         }
     }
+
+    private static RefusedRequestException TooLarge() => new(StatusCodes.Status413PayloadTooLarge, OpenAiErrors.TooLarge());
 
     private static async Task<string> TextAsync(Stream part, string name, CancellationToken cancellationToken)
     {

@@ -169,6 +169,18 @@ public sealed partial class ChatTests
     }
 
     [Fact]
+    public async Task A_whole_answer_whose_parts_are_empty_is_its_text()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        await using var backend = await TestBackend.StartAsync(host);
+        backend.Answer = (_, _) => TestBackend.Replies(new Reply { Message = ByteString.CopyFromUtf8("text"), ChatDeltas = { new ChatDelta() } });
+
+        var (_, answer) = await PostAsync(host, """{"model":"m","messages":[{"role":"user","content":"x"}]}""");
+
+        answer.ShouldContain("\"content\":\"text\"");
+    }
+
+    [Fact]
     public async Task A_character_that_is_cut_between_replies_comes_whole()
     {
         await using var host = await ControlPlane.StartAsync();
