@@ -124,12 +124,10 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         var key = Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(24));
         _kept.Remove(runId);
         RunLog.DeleteOlder(Path.GetDirectoryName(LogPath(deploymentUid, runId))!, KeptRuns - 1);
+        var port = EnginePorts.Free(_options, _engines.Values.Select(engine => engine.EnginePort).ToHashSet());
+        var install = recipe.Protocol == BackendCatalogue.Grpc ? _backends.Find(recipe.Name) : null;
         Track(EngineSupervisor.Start(
-            _context, runtime, new EngineLaunch(deploymentUid, runId, spec, recipe, env, latestVersion,
-            EnginePorts.Free(_options, _engines.Values.Select(engine => engine.EnginePort).ToHashSet()), key, lease)
-        {
-            Install = recipe.Protocol == BackendCatalogue.Grpc ? _backends.Find(recipe.Name) : null,
-        }));
+            _context, runtime, new EngineLaunch(deploymentUid, runId, spec, recipe, env, latestVersion, port, key, lease) { Install = install }));
     }
 
     /// <inheritdoc/>

@@ -57,7 +57,7 @@ internal sealed class InstalledBackends(string dataFolder, NodeOptions options, 
     public BackendInstall? Find(string name)
     {
         var all = Read();
-        BackendInstall? Named(string wanted) => all.FirstOrDefault(one => one.Name == wanted) ?? all.FirstOrDefault(one => one.Alias == wanted);
+        BackendInstall? Named(string wanted) => all.FirstOrDefault(one => one.Name == wanted) ?? all.FirstOrDefault(one => one.Alias.Length > 0 && one.Alias == wanted);
         return Named(name) ?? (Known.TryGetValue(name, out var other) ? Named(other) : null);
     }
 

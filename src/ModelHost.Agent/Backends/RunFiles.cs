@@ -45,9 +45,9 @@ public sealed class RunFiles(string dataFolder)
         ArgumentNullException.ThrowIfNull(content);
         var path = PathOf(runId, name);
         Open(runId);
+        await using var file = new FileStream(path, new FileStreamOptions { Mode = FileMode.CreateNew, Access = FileAccess.Write, Options = FileOptions.Asynchronous });
         try
         {
-            await using var file = new FileStream(path, new FileStreamOptions { Mode = FileMode.CreateNew, Access = FileAccess.Write, Options = FileOptions.Asynchronous });
             var buffer = new byte[64 * 1024];
             var written = 0L;
             while (await content.ReadAsync(buffer, cancellationToken) is var read and > 0)
@@ -57,6 +57,7 @@ public sealed class RunFiles(string dataFolder)
                     throw new InvalidDataException($"the file is longer than {MaxBytes} bytes");
                 await file.WriteAsync(buffer.AsMemory(0, read), cancellationToken);
             }
+            await file.FlushAsync(cancellationToken);
             return path;
         }
         catch
@@ -69,10 +70,16 @@ public sealed class RunFiles(string dataFolder)
     /// <summary>Opens a file that the backend has written; null: there is none. A link is none: it would lead to what is not the backend's.</summary>
     public FileStream? OpenRead(string runId, string name)
     {
-        var file = new FileInfo(PathOf(runId, name));
-        return file.Exists && file.LinkTarget is null && file.Length <= MaxBytes
-            ? new FileStream(file.FullName, new FileStreamOptions { Mode = FileMode.Open, Access = FileAccess.Read, Share = FileShare.ReadWrite | FileShare.Delete, Options = FileOptions.Asynchronous })
-            : null;
+        var path = PathOf(runId, name);
+        if (!File.Exists(path))
+            return null;
+        var file = new FileStream(path, new FileStreamOptions { Mode = FileMode.Open, Access = FileAccess.Read, Share = FileShare.ReadWrite | FileShare.Delete, Options = FileOptions.Asynchronous });
+        // asked of what is open: a link could be laid between a look and the opening
+        var opened = new FileInfo($"/proc/self/fd/{file.SafeFileHandle.DangerousGetHandle()}").LinkTarget;
+        if (file.Length <= MaxBytes && opened?.EndsWith($"/run-files/{runId}/{name}", StringComparison.Ordinal) == true)
+            return file;
+        file.Dispose();
+        return null;
     }
 
     /// <summary>Removes a file; one that is not there is no error.</summary>

@@ -182,6 +182,8 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
 
     private async Task<EngineInstance> LaunchAsync(EngineLaunch launch, CancellationToken cancellationToken)
     {
+        if (launch is { Install: null, Recipe.Protocol: BackendCatalogue.Grpc })
+            throw new RuntimeException("it is not there") { Failure = new EngineFailure("backend_missing", $"The backend '{launch.Recipe.Name}' is not installed on this node.", IsFinal: true) };
         while (true)
         {
             try
@@ -373,7 +375,7 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
         {
             (engine.Phase, engine.Detail) = (EnginePhase.Loading, "");
             (engine.ContainerId, engine.Image, engine.ImageDigest) = (instance.Id, instance.Image, instance.ImageDigest);
-            (engine.EngineVersion, engine.EngineUrl, engine.EngineKey) = (instance.EngineVersion, instance.Url.ToString(), instance.EngineKey);
+            (engine.EngineVersion, engine.EngineUrl, engine.EngineKey) = (instance.EngineVersion, instance.Url.GetLeftPart(UriPartial.Authority), instance.EngineKey);
             engine.ClearPullPercent();
             engine.ClearPullDoneBytes();
             engine.ClearPullTotalBytes();

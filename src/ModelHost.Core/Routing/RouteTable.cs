@@ -23,6 +23,9 @@ public sealed record ModelRoute(
     /// <summary>Its run.</summary>
     public string RunId { get; init; } = "";
 
+    /// <summary>Name of its backend, as it was asked for.</summary>
+    public string Backend { get; init; } = "";
+
     /// <summary>How its engine is spoken to: <c>openai</c> over HTTP, or <c>grpc</c>.</summary>
     public string Protocol { get; init; } = "openai";
 

@@ -6,8 +6,10 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using Microsoft.Extensions.DependencyInjection;
 using ModelHost.Agent.Runtimes;
+using ModelHost.Cluster;
 using ModelHost.Gateway;
 using ModelHost.Protocol.Backend;
+using ModelHost.Rpc;
 using ModelHost.TestKit;
 
 namespace ModelHost.IntegrationTests.Backends;
@@ -156,6 +158,44 @@ public sealed class BackendDeploymentTests(NodeScripts scripts) : IDisposable
     }
 
     [Fact]
+    public async Task The_end_of_the_agent_s_process_neither_ends_a_backend_nor_its_model()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        await _node.InstallAsync(scripts, Python);
+        using var made = await host.Client.PostAsJsonAsync("/api/nodes/join-tokens", new { ttl_minutes = 60 }, Ct);
+        var token = (await made.Content.ReadFromJsonAsync<JsonElement>(Ct)).GetProperty("token").GetString()!;
+        string[] agent = ["node", "--data", _node.Data, "--name", "gpu-1", "--listen", $"127.0.0.1:{TestPorts.Free()}",
+            .. _node.Configuration.Where(setting => setting.StartsWith("Node:", StringComparison.Ordinal))];
+        await using var first = ModelHostProcess.Start(
+            [.. agent, "--join", $"127.0.0.1:{host.Services.GetRequiredService<ClusterListener>().Port}", "--token", token]);
+        await first.ListeningAsync();
+        var node = await Deadline.UntilAsync(
+            async () => (await host.Client.JsonAsync("/api/nodes")).EnumerateArray().FirstOrDefault(node => node.GetProperty("hostname").GetString() == "gpu-1"),
+            node => node.ValueKind == JsonValueKind.Object && node.GetProperty("status").GetString() == "online" && node.GetProperty("available_runtimes").GetRawText().Contains("process", StringComparison.Ordinal), 60);
+        var id = await host.Client.ServeAsync(TestBackends.Request(node.GetProperty("id").GetInt32(), Python));
+        var run = host.Route().RunId;
+
+        await first.KillAsync();
+        await using var second = ModelHostProcess.Start(agent);
+        await second.ListeningAsync();
+
+        await Deadline.UntilAsync(async () =>
+        {
+            try
+            {
+                return (await host.Backend().PredictAsync(new PredictOptions { Prompt = "still here" }, s_limit, Ct)).Message.ToStringUtf8();
+            }
+            catch (Exception e) when (e is RpcException or ShouldAssertException)
+            {
+                return e.Message;
+            }
+        }, text => text == "echo still here", 90);
+        host.Route().RunId.ShouldBe(run);
+        (await host.Client.LogAsync(id)).Split("python-backend loaded tiny").Length.ShouldBe(2);
+        await host.Client.StopModelAsync(id);
+    }
+
+    [Fact]
     public async Task The_monitor_says_what_the_backend_said_and_a_hung_one_delays_nobody()
     {
         await using var host = await StartAsync();
@@ -198,6 +238,30 @@ public sealed class BackendDeploymentTests(NodeScripts scripts) : IDisposable
 
         (await host.Client.JsonAsync($"/api/deployments/{id}")).GetProperty("status").GetString().ShouldBe("stopped");
         (await ShutdownAsync(host.Client, """{"model": "tiny"}""")).Status.ShouldBe(500);
+    }
+
+    [Fact]
+    public async Task Vectors_are_stored_in_the_backend_that_a_request_names()
+    {
+        await using var host = await StartAsync();
+        await host.Client.ServeAsync(TestBackends.Request(1, Python, "notes"));
+        async Task<(int, string)> AskAsync(string what, string body)
+        {
+            using var answer = await host.Client.PostAsync(new Uri("/stores/" + what, UriKind.Relative), new StringContent(body, Encoding.UTF8, "application/json"), Ct);
+            return ((int)answer.StatusCode, await answer.Content.ReadAsStringAsync(Ct));
+        }
+        const string Of = "\"backend\":\"python-backend\",\"store\":\"notes\"";
+
+        (await AskAsync("set", $$"""{{{Of}},"keys":[[1,0],[0,1]],"values":["a","ä"]}""")).ShouldBe((200, ""));
+        (await AskAsync("find", $$"""{{{Of}},"key":[0,2],"topk":1}""")).ShouldBe((200, """{"keys":[[0,1]],"values":["ä"],"similarities":[1]}"""));
+        (await AskAsync("delete", $$"""{{{Of}},"keys":[[0,1]]}""")).ShouldBe((200, ""));
+        (await AskAsync("get", $$"""{{{Of}},"keys":[[0,1],[1,0]]}""")).ShouldBe((200, """{"keys":[[1,0]],"values":["a"]}"""));
+        (await AskAsync("set", $$"""{{{Of}},"keys":[[1,0]],"values":[]}""")).ShouldBe((500, """{"error":{"code":500,"message":"len(keys) = 1, len(values) = 0","type":""}}"""));
+        (await AskAsync("find", $$"""{{{Of}},"key":[1],"topk":0}""")).Item1.ShouldBe(500);
+        (await AskAsync("find", $$"""{{{Of}},"key":[0,0],"topk":1}""")).Item1.ShouldBe(500); // the backend divides by zero, and says so
+        (await AskAsync("get", """{"backend":"python-backend","store":"other","keys":[[1]]}""")).Item1.ShouldBe(400);
+        (await AskAsync("get", """{"backend":"nobody","store":"notes","keys":[[1]]}""")).Item1.ShouldBe(400);
+        (await host.Client.JsonAsync("/api/usage")).GetProperty("total").GetProperty("requests").GetInt64().ShouldBe(5);
     }
 
     [Fact]

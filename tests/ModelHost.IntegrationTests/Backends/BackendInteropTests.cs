@@ -1,7 +1,9 @@
+using System.Net;
 using System.Text;
 using Google.Protobuf;
 using Microsoft.Extensions.DependencyInjection;
 using ModelHost.Agent.Backends;
+using ModelHost.Cluster;
 using ModelHost.Gateway;
 using ModelHost.Protocol.Backend;
 using ModelHost.Rpc;
@@ -197,6 +199,28 @@ public sealed class BackendInteropTests(NodeScripts scripts)
 
         refused.Code.ShouldBe(RpcCode.Unauthenticated);
         (await there.Host.Client.LogAsync(1)).ShouldNotContain(route.EngineKey!);
+    }
+
+    [Fact]
+    public async Task The_agent_relays_calls_of_backends_and_nothing_else()
+    {
+        await using var there = await PlaceAsync(New, remote: true);
+        await there.Host.Client.ServeAsync(TestBackends.Request(there.Node, New));
+        var url = there.Host.Route().EngineUrl!;
+        using var agent = new HttpClient(there.Host.Services.GetRequiredService<NodeLinks>().Handler());
+        using var files = new HttpClient(there.Host.Services.GetRequiredService<NodeLinks>().Handler()) { BaseAddress = url };
+
+        (await agent.GetAsync(new Uri($"{url}/v1/models"), Ct)).StatusCode.ShouldBe(HttpStatusCode.NotFound);
+        (await agent.PostAsync(new Uri($"{url}/backend.Backend/Health"), new ByteArrayContent([]), Ct)).StatusCode.ShouldBe(HttpStatusCode.NotFound);
+        foreach (var path in (string[])["other.Service/Do", "grpc.reflection.v1.ServerReflection/ServerReflectionInfo"])
+        {
+            using var call = new HttpRequestMessage(HttpMethod.Post, $"{url}/{path}") { Version = HttpVersion.Version20, VersionPolicy = HttpVersionPolicy.RequestVersionExact };
+            call.Content = new ByteArrayContent([0, 0, 0, 0, 0]) { Headers = { ContentType = new("application/grpc") } };
+            (await agent.SendAsync(call, Ct)).StatusCode.ShouldBe(HttpStatusCode.NotFound, path);
+        }
+        foreach (var place in (string[])[$"/files/{there.Host.Route().RunId}/..%2F..%2Fnode-id", "/files/x/y", $"/files/{there.Host.Route().RunId}/.hidden"])
+            (await files.GetAsync(new Uri(place, UriKind.Relative), Ct)).StatusCode.ShouldBe(HttpStatusCode.BadRequest, place);
+        (await files.GetAsync(new Uri($"/files/{there.Host.Route().RunId}/none", UriKind.Relative), Ct)).StatusCode.ShouldBe(HttpStatusCode.NotFound);
     }
 
     private async Task<Place> PlaceAsync(string backend, bool remote) => await Place.StartAsync(scripts, remote, backend);

@@ -55,4 +55,18 @@ public sealed class BackendCatalogueTests
     [Fact]
     public void Every_failure_pattern_is_an_expression_that_can_be_searched_for() =>
         BackendCatalogue.BuiltIn["vllm"].Failures.ShouldAllBe(rule => rule.Code.Length > 0 && rule.Message.EndsWith('.') && rule.Patterns.Length > 0);
+
+    [Theory]
+    [InlineData("llama-cpp", "grpc")]
+    [InlineData("Stable.Diffusion_2", "grpc")]
+    [InlineData("vllm", "openai")]
+    [InlineData("", null)]
+    [InlineData("../etc", null)]
+    [InlineData("a/b", null)]
+    [InlineData("a..b", null)]
+    [InlineData(".hidden", null)]
+    [InlineData("a b", null)]
+    [InlineData(null, null)]
+    public void What_is_not_built_in_may_be_installed_under_the_name_of_a_folder(string? name, string? protocol) =>
+        (BackendCatalogue.Find(name) is { } found ? (found.Name, found.Protocol) : default).ShouldBe(protocol is null ? default : (name!, protocol));
 }

@@ -87,7 +87,7 @@ public sealed class SecretTests
         await client.PostedAsync($"/{recorded}/pin", new JsonObject { ["pinned"] = true });
         foreach (var path in (string[])
             ["/api/deployments", "/api/deployments/served-name/check?name=demo/started", "/api/nodes", $"/api/nodes/{node}/gpu-processes", "/api/configs", "/api/settings",
-            "/api/settings/sources", "/api/health", "/api/vllm-version", "/api/p2p", "/health", "/vllm-version", "/metrics", "/openapi.json", "/", "/v1/models"])
+            "/api/settings/sources", "/api/health", "/api/vllm-version", "/api/p2p", "/api/p2p/token", "/health", "/vllm-version", "/metrics", "/openapi.json", "/", "/v1/models"])
         {
             using var answer = await client.GetAsync(new Uri(path, UriKind.Relative), Ct);
         }

@@ -40,7 +40,7 @@ public sealed class SmallRouteTests
 
         status.ShouldBe(200);
         body.ShouldBe($$"""
-            {"name":"ModelHost","version":"0.1.0","documentation":"swagger","models":["demo/tiny-chat"],"Title":"ModelHost API - 0.1.0","Version":"0.1.0","BaseURL":"{{host.Url}}","Models":[],"ModelsConfig":[{"name":"demo/tiny-chat"}],"LoadedModels":{"demo/tiny-chat":true},"IsP2PEnabled":false}
+            {"name":"ModelHost","version":"0.1.0","documentation":"swagger","models":["demo/tiny-chat"],"Title":"ModelHost API - 0.1.0","Version":"0.1.0","BaseURL":"{{host.Url}}","Models":[],"ModelsConfig":[{"name":"demo/tiny-chat"}],"LoadedModels":{"demo/tiny-chat":true},"IsP2PEnabled":false,"GalleryConfig":{},"ProcessingModels":{},"TaskTypes":{},"InstalledBackends":{},"DisableRuntimeSettings":false}
             """);
         (await same.Content.ReadAsStringAsync(Ct)).ShouldBe(body);
         page.Content.Headers.ContentType!.MediaType.ShouldBe("text/html");
@@ -59,6 +59,26 @@ public sealed class SmallRouteTests
         var node = $$"""[{"Name":{{JsonSerializer.Serialize(System.Net.Dns.GetHostName())}},"ID":"{{id}}","TunnelAddress":"127.0.0.1","ServiceID":"worker","LastSeen":"{{seen}}"}]""";
         body.ShouldBe($$"""{"nodes":{{node}},"llama_cpp_nodes":{{node}},"federated_nodes":[],"mlx_nodes":[]}""");
         DateTimeOffset.Parse(seen, System.Globalization.CultureInfo.InvariantCulture).ShouldBe(DateTimeOffset.UtcNow, TimeSpan.FromMinutes(1));
+    }
+
+    [Fact]
+    public async Task The_token_of_peers_is_a_join_token_once_nodes_are_taken()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        var none = await GetAsync(host, "/api/p2p/token");
+        using var made = await host.Client.PostAsJsonAsync("/api/nodes/join-tokens", new { ttl_minutes = 60 }, Ct);
+
+        var first = await GetAsync(host, "/api/p2p/token");
+        var same = await GetAsync(host, "/api/p2p/token");
+        var tokens = (await host.Client.JsonAsync("/api/nodes/join-tokens")).EnumerateArray().Select(token => token.GetProperty("id").GetInt32()).ToArray();
+        using var gone = await host.Client.DeleteAsync(new Uri($"/api/nodes/join-tokens/{tokens.Max()}", UriKind.Relative), Ct);
+        var another = await GetAsync(host, "/api/p2p/token");
+
+        none.ShouldBe((200, ""));
+        first.Body.ShouldStartWith("mh_join_");
+        (same, tokens.Length).ShouldBe((first, 2));
+        another.Body.ShouldStartWith("mh_join_");
+        another.ShouldNotBe(first);
     }
 
     [Fact]

@@ -110,11 +110,11 @@ public abstract class NodeContractTests
         await using var node = await StartAsync();
         var (noSpec, noBackend, noRuntime) = (Request(s_forever), Request(s_forever), Request(s_forever));
         noSpec.LaunchSpec = "{";
-        noBackend.LaunchSpec = noBackend.LaunchSpec.Replace("simulator", "nothing", StringComparison.Ordinal);
+        noBackend.LaunchSpec = noBackend.LaunchSpec.Replace("simulator", "../nothing", StringComparison.Ordinal);
         noRuntime.LaunchSpec = noRuntime.LaunchSpec.Replace("\"process\"", "\"magic\"", StringComparison.Ordinal);
 
         (await Should.ThrowAsync<ArgumentException>(() => node.Link.StartAsync(noSpec, Ct))).Message.ShouldContain("unknown version");
-        (await Should.ThrowAsync<ArgumentException>(() => node.Link.StartAsync(noBackend, Ct))).Message.ShouldContain("'nothing'");
+        (await Should.ThrowAsync<ArgumentException>(() => node.Link.StartAsync(noBackend, Ct))).Message.ShouldContain("'../nothing'");
         (await Should.ThrowAsync<ArgumentException>(() => node.Link.StartAsync(noRuntime, Ct))).Message.ShouldContain("'magic'");
         await Should.ThrowAsync<ArgumentException>(() => node.Link.UpdateAsync(new UpdateRequest { RunId = noSpec.RunId, LaunchSpec = "{}", Lease = "" }, Ct));
         (await ReportAsync(node.Link)).Engines.ShouldBeEmpty();

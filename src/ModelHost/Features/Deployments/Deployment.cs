@@ -117,6 +117,7 @@ internal sealed class Deployment
         {
             DeploymentUid = Uid,
             RunId = RunId,
+            Backend = spec.Backend,
             Protocol = protocol,
             Defaults = protocol == BackendCatalogue.Grpc ? GenerationDefaults.Of(spec.Backend, spec.EngineArgs) : GenerationDefaults.None,
         };

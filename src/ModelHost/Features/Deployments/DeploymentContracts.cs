@@ -78,7 +78,7 @@ public abstract record DeploymentFields : StrictRequest
     /// <summary>Leave out the GPU memory check, and nothing else.</summary>
     public bool SkipResourceCheck { get; init; }
 
-    /// <summary>Backend that serves the model. Default vllm.</summary>
+    /// <summary>Backend that serves the model: vllm, or one that is installed on the node. Default vllm.</summary>
     [StringLength(64)]
     public string? Backend { get; init; }
 }

@@ -17,7 +17,7 @@ internal static class NodesFeature
     /// <summary>Adds the service.</summary>
     public static IServiceCollection AddNodes(this IServiceCollection services) => services
         .AddSingleton<NodeRegistry>().AddSingleton<NodeService>().AddSingleton<NodeChanges>().AddSingleton<NodePorts>().AddSingleton<NodeHistory>()
-        .AddSingleton<JoinTokenService>();
+        .AddSingleton<JoinTokenService>().AddSingleton<PeerTokens>();
 
     /// <summary>Maps <c>/api/nodes</c>.</summary>
     public static void MapNodes(this IEndpointRouteBuilder api)

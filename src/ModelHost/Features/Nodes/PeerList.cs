@@ -21,13 +21,18 @@ internal sealed record Peer(
     [property: JsonPropertyName("Name")] string Name, [property: JsonPropertyName("ID")] string Id, [property: JsonPropertyName("TunnelAddress")] string TunnelAddress,
     [property: JsonPropertyName("ServiceID")] string ServiceId, [property: JsonPropertyName("LastSeen")] DateTimeOffset LastSeen);
 
-/// <summary>Maps <c>/api/p2p</c>.</summary>
+/// <summary>Maps <c>/api/p2p</c> and <c>/api/p2p/token</c>.</summary>
 internal static class PeerRoutes
 {
-    /// <summary>Maps it.</summary>
-    public static void MapPeers(this IEndpointRouteBuilder api) =>
+    /// <summary>Maps them.</summary>
+    public static void MapPeers(this IEndpointRouteBuilder api)
+    {
         api.MapGet("/p2p", ListAsync).WithMetadata(LocalAiRoute.Instance).AdminOnly().WithTags("Nodes").WithName("ListPeers")
             .WithSummary("The nodes that answer, as LocalAI lists its peers.").Produces<JsonElement>();
+        api.MapGet("/p2p/token", async (PeerTokens tokens, CancellationToken cancellationToken) => TypedResults.Text(await tokens.ReadAsync(cancellationToken)))
+            .WithMetadata(LocalAiRoute.Instance).AdminOnly().WithTags("Nodes").WithName("GetPeerToken")
+            .WithSummary("A join token that one node can use; nothing while no nodes are taken.").Produces<string>(StatusCodes.Status200OK, "text/plain");
+    }
 
     private static async Task<IResult> ListAsync(NodeService nodes, CancellationToken cancellationToken) =>
         TypedResults.Ok(new PeerList([.. (await nodes.ListAsync(cancellationToken)).Where(node => node is { LastHeartbeatAt: not null, Status: not "critical" })

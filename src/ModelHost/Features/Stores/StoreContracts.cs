@@ -14,7 +14,7 @@ internal sealed record StoreSet
     [Description("One text for each key.")]
     public IReadOnlyList<string?>? Values { get; init; }
 
-    [Description("local-store, embedded-store or nothing.")]
+    [Description("local-store, embedded-store or nothing; else the backend of a deployment whose model is the store.")]
     public string? Backend { get; init; }
 }
 
@@ -27,7 +27,7 @@ internal sealed record StoreKeys
     [Description("Vectors; those that the store does not have are passed over.")]
     public IReadOnlyList<float[]?>? Keys { get; init; }
 
-    [Description("local-store, embedded-store or nothing.")]
+    [Description("local-store, embedded-store or nothing; else the backend of a deployment whose model is the store.")]
     public string? Backend { get; init; }
 }
 
@@ -43,7 +43,7 @@ internal sealed record StoreFind
     [Description("How many keys at most, 1 to 10000.")]
     public int Topk { get; init; }
 
-    [Description("local-store, embedded-store or nothing.")]
+    [Description("local-store, embedded-store or nothing; else the backend of a deployment whose model is the store.")]
     public string? Backend { get; init; }
 }
 

@@ -20,8 +20,13 @@ internal static class StoreFailures
 
     public static Failure TooManyResults() => Failure.Invalid("topk", $"topk is above {StoreService.MostMatches}.");
 
-    public static Failure UnknownBackend(string backend) => Failure.Invalid(
-        "backend", $"There is no store backend '{(backend.Length <= 64 ? backend : backend[..64] + "…")}'; there is local-store.");
+    public static Failure UnknownBackend(string backend) => Failure.Invalid("backend", $"There is no store backend '{Shown(backend)}'; there is local-store.");
+
+    public static Failure NoDeployment(string backend, string store) => Failure.Invalid("store", $"No deployment of '{Shown(backend)}' serves a store '{Shown(store)}'.");
+
+    public static Failure NoAnswer(string store) => new(FailureKind.Unavailable, "store.no_answer", $"The backend of the store '{Shown(store)}' does not answer.");
+
+    private static string Shown(string name) => name.Length <= 64 ? name : name[..64] + "…";
 
     public static Failure TooMany(int limit) => new(FailureKind.Unavailable, "store.too_many", $"There are {limit} stores (Stores:MaxStores).");
 

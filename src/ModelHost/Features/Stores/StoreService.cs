@@ -19,9 +19,11 @@ internal sealed partial class StoreService(DataFolder folder, IOptions<StoreOpti
     /// <summary>Longest name, as it is escaped for the file.</summary>
     public const int LongestName = 200;
 
+    /// <summary>The names of the backend that these stores are.</summary>
+    public static readonly string[] Backends = ["", "local-store", "embedded-store"];
+
     private const string DefaultName = "default";
     private const string Extension = ".vectors";
-    private static readonly string[] Backends = ["", "local-store", "embedded-store"];
 
     private readonly string _path = folder.PrivateFolder("stores").FullName;
     private readonly StoreBudget _budget = new(options.Value.MaxBytes);
@@ -33,19 +35,11 @@ internal sealed partial class StoreService(DataFolder folder, IOptions<StoreOpti
     /// <summary>Sets keys.</summary>
     public async Task<Failure?> SetAsync(StoreSet request, CancellationToken cancellationToken)
     {
-        if (!Name(request.Store, request.Backend).TryGet(out var name, out var failure)
+        if (!Name(request.Store).TryGet(out var name, out var failure)
             || !Keys(request.Keys, "no keys to add").TryGet(out var keys, out failure))
             return failure;
-        var values = request.Values ?? [];
-        if (values.Count != keys.Length)
-            return StoreFailures.Refused(Words($"len(keys) = {keys.Length}, len(values) = {values.Count}"));
-        var texts = new byte[values.Count][];
-        for (var i = 0; i < texts.Length; i++)
-        {
-            if (values[i] is not { } text)
-                return StoreFailures.NoValue(i);
-            texts[i] = Encoding.UTF8.GetBytes(text);
-        }
+        if (!Texts(request.Values ?? [], keys.Length).TryGet(out var texts, out failure))
+            return failure;
         if (Lengths(keys, keys[0].Length, "Try to add key") is { } ragged)
             return ragged;
         if (!(await OpenAsync(name, keys[0].Length, cancellationToken)).TryGet(out var store, out failure))
@@ -56,7 +50,7 @@ internal sealed partial class StoreService(DataFolder folder, IOptions<StoreOpti
     /// <summary>Deletes keys; those that are not there are no error.</summary>
     public async Task<Failure?> DeleteAsync(StoreKeys request, CancellationToken cancellationToken)
     {
-        if (!Name(request.Store, request.Backend).TryGet(out var name, out var failure)
+        if (!Name(request.Store).TryGet(out var name, out var failure)
             || !Keys(request.Keys, "no keys to delete").TryGet(out var keys, out failure)
             || !(await FindAsync(name, cancellationToken)).TryGet(out var found, out failure))
             return failure;
@@ -67,7 +61,7 @@ internal sealed partial class StoreService(DataFolder folder, IOptions<StoreOpti
     /// <summary>Reads keys.</summary>
     public async Task<Result<VectorMatch[]>> GetAsync(StoreKeys request, CancellationToken cancellationToken)
     {
-        if (!Name(request.Store, request.Backend).TryGet(out var name, out var failure)
+        if (!Name(request.Store).TryGet(out var name, out var failure)
             || !Keys(request.Keys, "no keys to get").TryGet(out var keys, out failure)
             || !(await FindAsync(name, cancellationToken)).TryGet(out var found, out failure))
             return failure;
@@ -79,16 +73,14 @@ internal sealed partial class StoreService(DataFolder folder, IOptions<StoreOpti
     /// <summary>Finds the nearest keys.</summary>
     public async Task<Result<VectorMatch[]>> FindAsync(StoreFind request, CancellationToken cancellationToken)
     {
-        if (!Name(request.Store, request.Backend).TryGet(out var name, out var failure)
+        if (!Name(request.Store).TryGet(out var name, out var failure)
             || !Key(request.Key, "key").TryGet(out var key, out failure)
             || !(await FindAsync(name, cancellationToken)).TryGet(out var found, out failure))
             return failure;
         if (Lengths([key], found.Store?.Dimension ?? key.Length, "Try to find key") is { } other)
             return other;
-        if (request.Topk < 1)
-            return StoreFailures.Refused(Words($"opts.TopK = {request.Topk}, must be >= 1"));
-        if (request.Topk > MostMatches)
-            return StoreFailures.TooManyResults();
+        if (Matches(request.Topk) is { } wrong)
+            return wrong;
         return found.Store?.Find(key, request.Topk) ?? [];
     }
 
@@ -102,15 +94,31 @@ internal sealed partial class StoreService(DataFolder folder, IOptions<StoreOpti
             await store.DisposeAsync();
     }
 
-    private static Result<string> Name(string? store, string? backend)
+    private static Result<string> Name(string? store)
     {
-        if (!Backends.Contains(backend ?? ""))
-            return StoreFailures.UnknownBackend(backend!);
         var name = string.IsNullOrEmpty(store) ? DefaultName : store;
         return name.Length <= LongestName && Uri.EscapeDataString(name).Length <= LongestName ? name : StoreFailures.BadName();
     }
 
-    private static Result<float[][]> Keys(IReadOnlyList<float[]?>? given, string words)
+    /// <summary>The values of keys.</summary>
+    public static Result<byte[][]> Texts(IReadOnlyList<string?> values, int keys)
+    {
+        if (values.Count != keys)
+            return StoreFailures.Refused(Words($"len(keys) = {keys}, len(values) = {values.Count}"));
+        var texts = new byte[keys][];
+        for (var i = 0; i < texts.Length; i++)
+        {
+            if (values[i] is not { } text)
+                return StoreFailures.NoValue(i);
+            texts[i] = Encoding.UTF8.GetBytes(text);
+        }
+        return texts;
+    }
+
+    /// <summary>Vectors that have numbers, and only such.</summary>
+    /// <param name="given">The vectors.</param>
+    /// <param name="words">What to say when there are none.</param>
+    public static Result<float[][]> Keys(IReadOnlyList<float[]?>? given, string words)
     {
         if (given is null or { Count: 0 })
             return StoreFailures.Refused(words);
@@ -124,7 +132,8 @@ internal sealed partial class StoreService(DataFolder folder, IOptions<StoreOpti
         return keys;
     }
 
-    private static Result<float[]> Key(float[]? given, string field)
+    /// <summary>A vector that has numbers, and only such.</summary>
+    public static Result<float[]> Key(float[]? given, string field)
     {
         if (given is null or { Length: 0 })
             return StoreFailures.NoNumbers(field);
@@ -138,6 +147,10 @@ internal sealed partial class StoreService(DataFolder folder, IOptions<StoreOpti
         }
         return given;
     }
+
+    /// <summary>Looks at how many matches are wanted.</summary>
+    public static Failure? Matches(int topk) =>
+        topk < 1 ? StoreFailures.Refused(Words($"opts.TopK = {topk}, must be >= 1")) : topk > MostMatches ? StoreFailures.TooManyResults() : null;
 
     private static Failure? Lengths(float[][] keys, int dimension, string words) =>
         keys.FirstOrDefault(key => key.Length != dimension) is { } wrong

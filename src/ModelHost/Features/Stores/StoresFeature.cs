@@ -14,7 +14,7 @@ internal static class StoresFeature
     public static IServiceCollection AddStores(this IServiceCollection services)
     {
         services.AddCheckedOptions<StoreOptions>(StoreOptions.Section);
-        return services.AddSingleton<StoreService>();
+        return services.AddSingleton<StoreService>().AddSingleton<BackendStores>();
     }
 
     /// <summary>Maps <c>/stores</c>.</summary>
@@ -35,18 +35,20 @@ internal static class StoresFeature
         return route.WithName(name).WithSummary(summary).Accepts<TRequest>("application/json").DisableValidation();
     }
 
-    private static async Task<IResult> SetAsync(StoreSet request, StoreService stores, CancellationToken cancellationToken) =>
-        await stores.SetAsync(request, cancellationToken) is { } failure ? ToAnswer(failure) : TypedResults.Ok();
+    private static async Task<IResult> SetAsync(StoreSet request, StoreService stores, BackendStores others, HttpContext context) =>
+        await (BackendStores.IsMeant(request.Backend) ? others.SetAsync(context, request) : stores.SetAsync(request, context.RequestAborted)) is { } failure
+            ? ToAnswer(failure) : TypedResults.Ok();
 
-    private static async Task<IResult> DeleteAsync(StoreKeys request, StoreService stores, CancellationToken cancellationToken) =>
-        await stores.DeleteAsync(request, cancellationToken) is { } failure ? ToAnswer(failure) : TypedResults.Ok();
+    private static async Task<IResult> DeleteAsync(StoreKeys request, StoreService stores, BackendStores others, HttpContext context) =>
+        await (BackendStores.IsMeant(request.Backend) ? others.DeleteAsync(context, request) : stores.DeleteAsync(request, context.RequestAborted)) is { } failure
+            ? ToAnswer(failure) : TypedResults.Ok();
 
-    private static async Task<IResult> GetAsync(StoreKeys request, StoreService stores, CancellationToken cancellationToken) =>
-        (await stores.GetAsync(request, cancellationToken)).Match(
+    private static async Task<IResult> GetAsync(StoreKeys request, StoreService stores, BackendStores others, HttpContext context) =>
+        (await (BackendStores.IsMeant(request.Backend) ? others.GetAsync(context, request) : stores.GetAsync(request, context.RequestAborted))).Match(
             found => TypedResults.Ok(new StoreEntries(Keys(found), Values(found))), ToAnswer);
 
-    private static async Task<IResult> FindAsync(StoreFind request, StoreService stores, CancellationToken cancellationToken) =>
-        (await stores.FindAsync(request, cancellationToken)).Match(
+    private static async Task<IResult> FindAsync(StoreFind request, StoreService stores, BackendStores others, HttpContext context) =>
+        (await (BackendStores.IsMeant(request.Backend) ? others.FindAsync(context, request) : stores.FindAsync(request, context.RequestAborted))).Match(
             found => TypedResults.Ok(new StoreMatches(Keys(found), Values(found), Array.ConvertAll(found, match => match.Similarity))), ToAnswer);
 
     private static float[][] Keys(VectorMatch[] found) => Array.ConvertAll(found, match => match.Key);

@@ -45,7 +45,7 @@ internal static class WelcomeFeature
     }
 
     // ours in small letters, and what LocalAI's clients read, without its settings and keys
-    private static JsonObject Welcome(IReadOnlyList<string> models, string baseUrl) => new()
+    private static JsonObject Welcome(IReadOnlyList<string> models, IEnumerable<string> backends, string baseUrl) => new()
     {
         ["name"] = "ModelHost",
         ["version"] = Version,
@@ -58,6 +58,11 @@ internal static class WelcomeFeature
         ["ModelsConfig"] = new JsonArray([.. models.Select(name => new JsonObject { ["name"] = name })]),
         ["LoadedModels"] = new JsonObject(models.Select(name => KeyValuePair.Create(name, (JsonNode?)JsonValue.Create(true)))),
         ["IsP2PEnabled"] = false,
+        ["GalleryConfig"] = new JsonObject(), // these are empty until there is what they list
+        ["ProcessingModels"] = new JsonObject(),
+        ["TaskTypes"] = new JsonObject(),
+        ["InstalledBackends"] = new JsonObject(backends.Select(name => KeyValuePair.Create(name, (JsonNode?)JsonValue.Create(true)))),
+        ["DisableRuntimeSettings"] = false,
     };
 
     private static async Task<Results<ContentHttpResult, ProblemHttpResult>> ReadyAsync(
@@ -71,11 +76,11 @@ internal static class WelcomeFeature
             : TypedResults.Problem("The routes are not known yet, or the database does not answer.", statusCode: StatusCodes.Status503ServiceUnavailable);
     }
 
-    private static IResult Root(HttpRequest request, RouteSource routes)
+    private static IResult Root(HttpRequest request, RouteSource routes, NodeRegistry nodes)
     {
         var models = routes.Current.Names;
         if (request.HasJsonContentType() || !request.Headers.Accept.ToString().Contains("text/html", StringComparison.OrdinalIgnoreCase))
-            return TypedResults.Ok(Welcome(models, $"{request.Scheme}://{request.Host}{request.PathBase}/"));
+            return TypedResults.Ok(Welcome(models, nodes.All.SelectMany(node => node.Report?.Backends ?? []).Select(backend => backend.Name).Distinct().Order(StringComparer.Ordinal), $"{request.Scheme}://{request.Host}{request.PathBase}/"));
         var page = new StringBuilder();
         foreach (var route in routes.Current.Routes)
             page.Append("<tr><td>").Append(HtmlEncoder.Default.Encode(route.PublicName)).Append("</td><td>").Append(route.Status.ToWire()).Append("</td></tr>\n");
