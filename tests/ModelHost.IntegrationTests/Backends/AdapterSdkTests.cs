@@ -164,7 +164,11 @@ public sealed class AdapterSdkTests(NodeScripts scripts)
     {
         var outcome = await scripts.RunAsync("sdk.mjs", new Dictionary<string, object>
         {
-            ["use"] = use, ["baseURL"] = new Uri(place.Host.Url, "v1"), ["model"] = "tiny", ["file"] = file, ["retries"] = 0,
+            ["use"] = use,
+            ["baseURL"] = new Uri(place.Host.Url, "v1"),
+            ["model"] = "tiny",
+            ["file"] = file,
+            ["retries"] = 0,
         });
         return outcome.TryGetProperty("value", out var value) ? value : throw new InvalidOperationException($"the SDK threw {outcome}");
     }

@@ -97,7 +97,9 @@ public sealed class AdapterFuzzTests
         int Number() => random.Next(4) switch { 0 => int.MinValue, 1 => int.MaxValue, 2 => -1, _ => random.Next(10) };
         var reply = new Reply
         {
-            Message = random.Next(2) == 0 ? ByteString.CopyFrom(bytes) : ByteString.CopyFromUtf8(Text()), Tokens = Number(), PromptTokens = Number(),
+            Message = random.Next(2) == 0 ? ByteString.CopyFrom(bytes) : ByteString.CopyFromUtf8(Text()),
+            Tokens = Number(),
+            PromptTokens = Number(),
             TimingPromptProcessing = random.Next(3) switch { 0 => double.NaN, 1 => -1, _ => double.PositiveInfinity },
             Logprobs = ByteString.CopyFromUtf8(Text()),
         };

@@ -121,7 +121,9 @@ public sealed class SpeechTests
             heard = File.ReadAllBytes(asked.Dst);
             return new TranscriptResult
             {
-                Text = "Hello you", Language = "en", Duration = 2.5f,
+                Text = "Hello you",
+                Language = "en",
+                Duration = 2.5f,
                 Segments =
                 {
                     new TranscriptSegment { Id = 0, Start = 0, End = 1_500_000_000, Text = " Hello", Tokens = { 1, 2 }, Words = { new TranscriptWord { Start = 0, End = 1_000_000_000, Text = "Hello" } } },
