@@ -41,6 +41,13 @@ public static class OpenAiErrors
     public static OpenAiError UnclearStreamOptions() => new(
         "The field 'stream_options' must be one object, in which 'include_usage' is true or false.", InvalidRequest, "stream_options", "invalid_type");
 
+    /// <summary>400: a value of a field is not one of those that can be.</summary>
+    public static OpenAiError InvalidValue(string field, string why) => new($"The field '{Shown(field)}' {Shown(why)}.", InvalidRequest, Shown(field), "invalid_value");
+
+    /// <summary>400: the backend would not take the request.</summary>
+    public static OpenAiError BackendRefused(string why) => new(
+        $"The model's backend refused the request{(why.Length > 0 ? ": " + Shown(why) : "")}.", InvalidRequest, null, "backend_refused");
+
     /// <summary>404: nothing serves the model.</summary>
     public static OpenAiError NotFound(string model, IReadOnlyList<string> available) => new(
         $"The model '{Shown(model)}' is not served here. Available: {(available.Count == 0 ? "none" : string.Join(", ", available.Take(50)))}.",
@@ -60,6 +67,14 @@ public static class OpenAiErrors
     /// <summary>504: the engine did not answer in time.</summary>
     public static OpenAiError Timeout(string model) => new(
         $"The engine that serves '{Shown(model)}' did not answer in time.", Upstream, null, "deployment_timeout");
+
+    /// <summary>502: the backend began and failed.</summary>
+    public static OpenAiError BackendFailed(string model) => new(
+        $"The backend that serves '{Shown(model)}' failed the request.", Upstream, null, "backend_failed");
+
+    /// <summary>501: the backend has no such method.</summary>
+    public static OpenAiError NotSupported(string model) => new(
+        $"The backend that serves '{Shown(model)}' cannot do this.", Upstream, null, "not_supported");
 
     /// <summary>401: no key, or a wrong one.</summary>
     public static OpenAiError InvalidApiKey(bool hasKey, bool keysExist) => new(

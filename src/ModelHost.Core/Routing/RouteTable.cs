@@ -29,6 +29,9 @@ public sealed record ModelRoute(
     /// <summary>How its engine is spoken to: <c>openai</c> over HTTP, or <c>grpc</c>.</summary>
     public string Protocol { get; init; } = "openai";
 
+    /// <summary>What a backend that speaks gRPC is told where a request says nothing.</summary>
+    public GenerationDefaults Defaults { get; init; } = GenerationDefaults.None;
+
     /// <summary>Its public name: the served name, else the model's.</summary>
     public string PublicName => ServedName ?? ModelName;
 

@@ -8,9 +8,11 @@ using Microsoft.Net.Http.Headers;
 using ModelHost.Access;
 using ModelHost.Agent.Http;
 using ModelHost.Cluster;
+using ModelHost.Core.Backends;
 using ModelHost.Core.Routing;
 using ModelHost.Features.Settings;
 using ModelHost.Features.Usage;
+using ModelHost.Gateway.Grpc;
 using ModelHost.Gateway.Metering;
 using Yarp.ReverseProxy.Forwarder;
 
@@ -29,6 +31,7 @@ internal sealed partial class EngineForwarder : IDisposable
     private readonly GatewayMeters _meters;
     private readonly UsageBook _usage;
     private readonly GatewayDrain _drain;
+    private readonly GrpcAdapter _adapter;
     private readonly TimeProvider _time;
     private readonly ILogger<EngineForwarder> _logger;
     private readonly HttpMessageInvoker _engines;
@@ -44,10 +47,10 @@ internal sealed partial class EngineForwarder : IDisposable
 
     public EngineForwarder(
         RouteSource routes, IHttpForwarder forwarder, IOptions<GatewayOptions> options, LiveSettings settings, GatewayMeters meters, UsageBook usage,
-        GatewayDrain drain, NodeLinks links, TimeProvider time, ILogger<EngineForwarder> logger)
+        GatewayDrain drain, GrpcAdapter adapter, NodeLinks links, TimeProvider time, ILogger<EngineForwarder> logger)
     {
         (_routes, _forwarder, _options, _settings, _meters) = (routes, forwarder, options.Value, settings, meters);
-        (_usage, _drain, _time, _logger) = (usage, drain, time, logger);
+        (_usage, _drain, _adapter, _time, _logger) = (usage, drain, adapter, time, logger);
         _engines = EngineHttp.Invoker(links.Handler(), _options.ConnectTimeout);
     }
 
@@ -101,6 +104,11 @@ internal sealed partial class EngineForwarder : IDisposable
             }
             try
             {
+                if (answer.Route!.Protocol == BackendCatalogue.Grpc)
+                {
+                    await _adapter.ServeAsync(context, kind, answer.Route, body);
+                    return answer.Route.PublicName;
+                }
                 if (kind.CountsOnRequest)
                     body.AskForUsage();
                 else if (kind.TakesContent)

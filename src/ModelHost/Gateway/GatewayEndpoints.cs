@@ -17,7 +17,7 @@ internal static class GatewayEndpoints
     private static readonly int[] ErrorStatuses =
     [
         StatusCodes.Status400BadRequest, StatusCodes.Status401Unauthorized, StatusCodes.Status403Forbidden, StatusCodes.Status404NotFound, StatusCodes.Status413PayloadTooLarge,
-        StatusCodes.Status415UnsupportedMediaType, StatusCodes.Status502BadGateway, StatusCodes.Status503ServiceUnavailable, StatusCodes.Status504GatewayTimeout,
+        StatusCodes.Status415UnsupportedMediaType, StatusCodes.Status501NotImplemented, StatusCodes.Status502BadGateway, StatusCodes.Status503ServiceUnavailable, StatusCodes.Status504GatewayTimeout,
     ];
 
     /// <summary>Adds the gateway.</summary>
@@ -26,7 +26,7 @@ internal static class GatewayEndpoints
         services.AddCheckedOptions<GatewayOptions>(GatewayOptions.Section);
         services.AddHttpForwarder();
         services.AddSingleton<GatewayDrain>().AddHostedService(provider => provider.GetRequiredService<GatewayDrain>());
-        return services.AddSingleton<RouteSource>().AddSingleton<EngineForwarder>().AddSingleton<GatewayMeters>().AddSingleton<BackendConnections>();
+        return services.AddSingleton<RouteSource>().AddSingleton<EngineForwarder>().AddSingleton<GatewayMeters>().AddSingleton<BackendConnections>().AddSingleton<Grpc.GrpcAdapter>();
     }
 
     /// <summary>Lets the gateway be switched off; after routing.</summary>

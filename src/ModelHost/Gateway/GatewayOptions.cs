@@ -17,6 +17,12 @@ public sealed class GatewayOptions
     [Range(1024, 256 * 1024 * 1024)]
     public int MaxModelOffset { get; set; } = 64 * 1024 * 1024;
 
+    /// <summary>
+    /// Largest body in bytes of a request that is translated for a gRPC backend, which is held in memory; files of forms do not count. Default 32 MiB.
+    /// </summary>
+    [Range(1024, 1024 * 1024 * 1024)]
+    public int MaxTranslatedBytes { get; set; } = 32 * 1024 * 1024;
+
     /// <summary>Longest wait for a connection to an engine. Default 5 s.</summary>
     [Range(typeof(TimeSpan), "00:00:00.1", "00:10:00")]
     public TimeSpan ConnectTimeout { get; set; } = TimeSpan.FromSeconds(5);

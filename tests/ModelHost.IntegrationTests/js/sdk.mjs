@@ -6,6 +6,8 @@ const { model } = input;
 const client = new OpenAI({ baseURL: input.baseURL, apiKey: input.key ?? 'none', ...(input.retries === undefined ? {} : { maxRetries: input.retries }) });
 const messages = [{ role: 'user', content: 'Say something.' }];
 
+const tools = [{ type: 'function', function: { name: 'weather', parameters: { type: 'object', properties: { city: { type: 'string' } } } } }];
+
 const uses = {
   async models() {
     const found = [];
@@ -34,6 +36,12 @@ const uses = {
     const chunks = [];
     for await (const chunk of stream) chunks.push(chunk);
     return { text: chunks.map((chunk) => chunk.choices[0].delta.content ?? '').join(''), usages: chunks.filter((chunk) => chunk.usage).length };
+  },
+  tools: () => client.chat.completions.create({ model, messages: [{ role: 'user', content: 'call' }], tools }),
+  toolsStream: () => client.chat.completions.stream({ model, messages: [{ role: 'user', content: 'call' }], tools }).finalChatCompletion(),
+  async speech() {
+    const answer = await client.audio.speech.create({ model, input: 'hello', voice: 'alloy', response_format: 'wav' });
+    return Buffer.from(await answer.arrayBuffer()).toString('latin1');
   },
   completion: () => client.completions.create({ model, prompt: 'Once upon a time', max_tokens: 5 }),
   async completionStream() {

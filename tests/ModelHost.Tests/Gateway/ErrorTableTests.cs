@@ -9,6 +9,7 @@ using ModelHost.Agent.Http;
 using ModelHost.Core.Deployments;
 using ModelHost.Core.Routing;
 using ModelHost.Gateway;
+using ModelHost.Rpc;
 using ModelHost.TestKit;
 using ModelHost.Tests.ApiKeys;
 using ModelHost.Tests.Reconcile;
@@ -36,6 +37,8 @@ public sealed class ErrorTableTests
         new("a form without a model", "plain", "POST", Speech, Form, "--b\r\nContent-Disposition: form-data; name=a\r\n\r\nx\r\n--b--", 400, Invalid, "missing_model", "model"),
         new("an unclear stream", "plain", "POST", Chat, JsonType, """{"model":"m","stream":"yes"}""", 400, Invalid, "invalid_type", "stream"),
         new("unclear options", "plain", "POST", "/v1/completions", JsonType, """{"model":"m","stream":true,"stream_options":1}""", 400, Invalid, "invalid_type", "stream_options"),
+        new("a field that a backend cannot be told", "plain", "POST", Chat, JsonType, """{"model":"backend","messages":[]}""", 400, Invalid, "invalid_value", "messages"),
+        new("a request that a backend refuses", "plain", "POST", Chat, JsonType, """{"model":"backend","messages":[{"role":"user","content":"InvalidArgument"}]}""", 400, Invalid, "backend_refused", null),
         new("a model that two serve", "plain", "POST", Chat, JsonType, """{"model":"org/two"}""", 400, Invalid, "model_ambiguous", "model"),
         new("no key", "keys", "POST", Chat, JsonType, """{"model":"m"}""", 401, Invalid, "invalid_api_key", null),
         new("no key and no such route", "keys", "GET", "/v1/nothing", null, null, 401, Invalid, "invalid_api_key", null),
@@ -57,6 +60,8 @@ public sealed class ErrorTableTests
         new("JSON for a form", "plain", "POST", Speech, JsonType, """{"model":"m"}""", 415, Invalid, "unsupported_media_type", null),
         new("a form without its boundary", "plain", "POST", Speech, "multipart/form-data", "--b--", 415, Invalid, "unsupported_media_type", null),
         new("a bug of ours", "bug", "POST", Chat, JsonType, """{"model":"m"}""", 500, "server_error", "internal_error", null),
+        new("something that a backend cannot do", "plain", "POST", "/v1/score", JsonType, """{"model":"backend","text_1":"a","text_2":["b"]}""", 501, Upstream, "not_supported", null),
+        new("a backend that fails", "plain", "POST", Chat, JsonType, """{"model":"backend","messages":[{"role":"user","content":"Internal"}]}""", 502, Upstream, "backend_failed", null),
         new("an engine that is gone", "plain", "POST", Chat, JsonType, """{"model":"gone"}""", 502, Upstream, "deployment_unreachable", null),
         new("an engine that hangs up", "plain", "POST", Chat, JsonType, """{"model":"m","do":"hang up"}""", 502, Upstream, "deployment_unreachable", null),
         new("an engine that hangs up in a stream", "plain", "POST", Chat, JsonType, """{"model":"m","do":"hang up","stream":true}""", 502, Upstream, "deployment_unreachable", null),
@@ -147,7 +152,7 @@ public sealed class ErrorTableTests
     public void No_error_is_missing()
     {
         var all = typeof(OpenAiErrors).GetMethods(BindingFlags.Public | BindingFlags.Static).Where(method => method.ReturnType == typeof(OpenAiError))
-            .Select(method => (OpenAiError)method.Invoke(null, [.. method.GetParameters().Select(parameter => Any(parameter.ParameterType))])!)
+            .Select(method => (OpenAiError)method.Invoke(null, [.. method.GetParameters().Select(parameter => parameter.Name == "field" ? "messages" : Any(parameter.ParameterType))])!)
             .Select(error => (error.Type, error.Param, error.Code)).Distinct();
 
         Rows.Select(row => (row.Type, row.Param, row.Code)).Distinct().ShouldBe(all, ignoreOrder: true);
@@ -201,6 +206,8 @@ public sealed class ErrorTableTests
 
     private static async Task ShouldAnswerAsync(ControlPlane host, string when, Dictionary<string, string>? keys = null, bool closes = false)
     {
+        await using var backend = await Grpc.TestBackend.StartAsync(host, "backend");
+        backend.Answer = (asked, _) => Grpc.TestBackend.ThenFail(Enum.Parse<RpcCode>(asked.Messages[0].Content), "the inside");
         using var full = Full();
         using var babbling = new CancellationTokenSource();
         using var babbler = new TcpListener(IPAddress.Loopback, 0);

@@ -8,10 +8,12 @@ using Microsoft.Extensions.DependencyInjection;
 using ModelHost.Core.Routing;
 using ModelHost.Features.Usage;
 using ModelHost.Gateway;
+using ModelHost.Rpc;
 using ModelHost.TestKit;
 using ModelHost.Tests.ApiKeys;
 using ModelHost.Tests.Deployments;
 using ModelHost.Tests.Gateway;
+using ModelHost.Tests.Gateway.Grpc;
 using ModelHost.Tests.Reconcile;
 
 namespace ModelHost.Tests.Usage;
@@ -48,6 +50,43 @@ public sealed class UsageTests
         before.ShouldBeGreaterThan(15);
         var total = (await UsageAsync(host)).GetProperty("total");
         (total.GetProperty("prompt_tokens").GetInt64(), total.GetProperty("completion_tokens").GetInt64()).ShouldBe((7 * before, 5 * before));
+    }
+
+    /// <summary>What a backend that speaks gRPC cannot be asked is refused and not counted; everything else is.</summary>
+    [Fact]
+    public async Task Every_route_that_reaches_a_grpc_backend_is_metered()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        await using var backend = await TestBackend.StartAsync(host);
+        backend.Speak = _ => throw new RpcException(RpcCode.Internal, "hoarse");
+        var bodies = new Dictionary<string, string>
+        {
+            ["/v1/chat/completions"] = """{"model":"m","messages":[{"role":"user","content":"x"}]}""",
+            ["/v1/completions"] = """{"model":"m","prompt":"x"}""",
+            ["/v1/embeddings"] = """{"model":"m","input":"x"}""",
+            ["/v1/rerank"] = """{"model":"m","query":"x","documents":["y"]}""",
+            ["/v1/tokenize"] = """{"model":"m","content":"x"}""",
+            ["/v1/detokenize"] = """{"model":"m","tokens":[1]}""",
+            ["/v1/audio/speech"] = """{"model":"m","input":"x"}""",
+            ["/tts"] = """{"model":"m","input":"x"}""",
+            ["/v1/audio/transcriptions"] = "",
+            ["/v1/audio/translations"] = "",
+        };
+        var routes = host.Services.GetRequiredService<EndpointDataSource>().Endpoints.OfType<RouteEndpoint>()
+            .Where(endpoint => endpoint.Metadata.GetMetadata<GatewayRoute>() is not null).ToArray();
+
+        var before = 0;
+        foreach (var route in routes)
+        {
+            var path = route.RoutePattern.RawText!;
+            using var body = bodies.GetValueOrDefault(path) is { Length: > 0 } json ? Json(json) : Body(route.Metadata.GetMetadata<GatewayRoute>()!.Body);
+            using var answer = await host.Client.PostAsync(new Uri(path, UriKind.Relative), body, Ct);
+            var reached = backend.Asked.Count;
+            (await UsageAsync(host)).GetProperty("total").GetProperty("requests").GetInt64().ShouldBe(reached, path);
+            (reached > before).ShouldBe(bodies.ContainsKey(path), path);
+            before = reached;
+        }
+        before.ShouldBe(bodies.Count);
     }
 
     [Fact]

@@ -111,13 +111,15 @@ internal sealed class Deployment
     public ModelRoute ToRoute(Engine? engine)
     {
         var spec = ReadSpec();
+        var protocol = BackendCatalogue.Find(spec.Backend)?.Protocol ?? "openai";
         return new ModelRoute(Id, Status, spec.ServedModelName, spec.ModelName, [.. spec.LoraModules.Select(module => module.Name)],
             spec.Owner, CreatedAt, engine is { Phase: EnginePhase.Ready } ? new Uri(engine.EngineUrl) : null, engine?.EngineKey)
         {
             DeploymentUid = Uid,
             RunId = RunId,
             Backend = spec.Backend,
-            Protocol = BackendCatalogue.Find(spec.Backend)?.Protocol ?? "openai",
+            Protocol = protocol,
+            Defaults = protocol == BackendCatalogue.Grpc ? GenerationDefaults.Of(spec.Backend, spec.EngineArgs) : GenerationDefaults.None,
         };
     }
 }

@@ -5,6 +5,7 @@ using ModelHost.Core.Backends;
 using ModelHost.Core.Deployments;
 using ModelHost.Core.Engines;
 using ModelHost.Core.Packages;
+using ModelHost.Core.Routing;
 
 namespace ModelHost.Features.Deployments;
 
@@ -97,7 +98,7 @@ internal static class DeploymentRules
         : request.ExtraArgs is { Count: > 0 } ? Failure.Invalid("extra_args", $"backend '{recipe.Name}' takes its options by engine_args alone")
         : request.LoraModules is { Count: > 0 } ? Failure.Invalid("lora_modules", $"backend '{recipe.Name}' serves no adapters by names of their own; use engine_args.lora_adapters")
         : !string.IsNullOrEmpty(request.VllmVersion) ? Failure.Invalid("vllm_version", $"backend '{recipe.Name}' has the version that is installed")
-        : ModelLoad.Check(recipe, engineArgs);
+        : ModelLoad.Check(recipe, engineArgs) ?? GenerationDefaults.Check(engineArgs);
 
     private static Failure? ServedName(IReadOnlyDictionary<string, JsonElement>? arguments) =>
         arguments?.GetValueOrDefault("served_model_name") is { ValueKind: JsonValueKind.String } name && !LoraRules.IsPublicName(name.GetString()!)

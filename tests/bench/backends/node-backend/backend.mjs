@@ -36,6 +36,8 @@ function command(prompt, reply) {
     }
 }
 
+// with a template of the model's the last message is the prompt
+const promptOf = request => request.UseTokenizerTemplate ? request.Messages.at(-1)?.content ?? '' : request.Prompt;
 const words = text => text.split(/\s+/).filter(Boolean);
 const key = floats => floats.map(f => Math.fround(f)).join(',');
 const cosine = (a, b) => {
@@ -56,14 +58,14 @@ server.addService(proto.backend.Backend.service, {
         reply(null, { success: true, message: 'loaded' });
     }),
     Predict: loaded(({ request }, reply) => {
-        if (command(request.Prompt, reply))
+        if (command(promptOf(request), reply))
             return;
         const answer = request.UseTokenizerTemplate ? request.Messages.map(m => `${m.role}: ${m.content}`).join('\n') : `echo ${request.Prompt}`;
         generated += words(answer).length;
         reply(null, { message: Buffer.from(answer), tokens: words(answer).length, prompt_tokens: words(request.Prompt).length });
     }),
     PredictStream: guarded(call => {
-        const { Prompt } = call.request;
+        const Prompt = promptOf(call.request);
         let count = 0;
         if (Prompt === 'forever') {
             const timer = setInterval(() => call.write({ message: Buffer.from('again '), tokens: ++count }), 20);

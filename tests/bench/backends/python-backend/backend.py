@@ -147,10 +147,23 @@ def free(request, context):
     return M["Result"](success=True)
 
 
+def prompt_of(request):
+    return request.Messages[-1].content if request.UseTokenizerTemplate and request.Messages else request.Prompt
+
+
+def calls(request):
+    """A call of the first tool, in the pieces that a parser of a model's output tells."""
+    name = json.loads(request.Tools)[0]["function"]["name"]
+    pieces = [M["ToolCallDelta"](index=0, id="call-1", name=name), M["ToolCallDelta"](index=0, arguments='{"city": '), M["ToolCallDelta"](index=0, arguments='"Oslo"}')]
+    return [M["ChatDelta"](tool_calls=[piece]) for piece in pieces]
+
+
 def predict(request, context):
     require_model(context)
     check_identity(request, context)
-    played = obey(request.Prompt, context)
+    if request.Tools and prompt_of(request) == "call":
+        return M["Reply"](tokens=3, prompt_tokens=1, chat_deltas=calls(request))
+    played = obey(prompt_of(request), context)
     if played is not None:
         return played
     text = "\n".join(f"{m.role}: {m.content}" for m in request.Messages) if request.UseTokenizerTemplate else "echo " + request.Prompt
@@ -160,22 +173,28 @@ def predict(request, context):
 
 def predict_stream(request, context):
     require_model(context)
-    count = 0
-    if request.Prompt == "forever":
+    check_identity(request, context)
+    count, prompt = 0, prompt_of(request)
+    if request.Tools and prompt == "call":
+        for delta in calls(request):
+            count += 1
+            yield M["Reply"](tokens=count, prompt_tokens=1, chat_deltas=[delta])
+        return
+    if prompt == "forever":
         context.add_callback(lambda: print("python-backend cancelled"))
         while context.is_active():
             count += 1
             yield M["Reply"](message=b"again ", tokens=count)
             time.sleep(0.02)
         return
-    for word in request.Prompt.split():
+    for word in prompt.split():
         if word == "die":
             time.sleep(0.05)  # what was written before is on its way
             os._exit(3)
         if word == "fail":
             context.abort(grpc.StatusCode.INTERNAL, "the stream broke")
         count += 1
-        yield M["Reply"](message=(word + " ").encode(), tokens=count, prompt_tokens=len(request.Prompt.split()),
+        yield M["Reply"](message=(word + " ").encode(), tokens=count, prompt_tokens=len(prompt.split()),
                          chat_deltas=[M["ChatDelta"](content=word + " ")])
 
 
