@@ -4,6 +4,8 @@ using System.Net;
 using System.Net.Sockets;
 using System.Security.Cryptography;
 using Microsoft.Extensions.Logging;
+using ModelHost.Agent.Artifacts;
+using ModelHost.Agent.Downloads;
 using ModelHost.Agent.Engines;
 using ModelHost.Agent.Gpus;
 using ModelHost.Agent.Runtimes;
@@ -55,7 +57,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     private TaskCompletionSource _changed = NewSignal();
 
     /// <summary>Makes the node; nothing runs before <see cref="OpenAsync"/>.</summary>
-    public LocalNode(NodeIdentity identity, NodeOptions options, TimeProvider time, ILoggerFactory loggers)
+    public LocalNode(NodeIdentity identity, NodeOptions options, DownloadOptions downloads, TimeProvider time, ILoggerFactory loggers)
     {
         ArgumentNullException.ThrowIfNull(identity);
         ArgumentNullException.ThrowIfNull(options);
@@ -75,12 +77,17 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         _processes = new ProcessSampler(RunOf, AnyEngines, options.MetricsInterval, time);
         _records = new RunRecords(identity.DataFolder);
         _kept = _records.ReadAll().ToDictionary(record => record.RunId);
+        _http = new GuardedHttp(downloads, time);
+        _folders = new ArtifactFolders(identity.DataFolder);
+        _images = new ImagePull(_docker, new ImageSource(_docker, options, time));
+        _pulls = Pulls(downloads);
         _context = new SupervisorContext(options, LogPath, _probe, _records, time, _logger, SignalChange);
     }
 
     /// <summary>Finds the engines that are there, and begins to watch the machine.</summary>
     public async Task OpenAsync(CancellationToken cancellationToken)
     {
+        _pulls.Open();
         var scans = _runtimes.Select(runtime => ScanAsync(runtime, _shutdown.Token)).ToArray();
         _loops = Task.WhenAll(
             [_gpus.RunAsync(SignalChange, _shutdown.Token), _disk.RunAsync(_shutdown.Token), _system.RunAsync(_shutdown.Token), _processes.RunAsync(_shutdown.Token), EnforceLeasesAsync(), .. _runtimes.Select((runtime, i) => ScanForeverAsync(runtime, scans[i]))]);
@@ -179,6 +186,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
             Memory = _system.Memory,
         };
         GpuReport.Write(_gpus.Current, report);
+        report.Pulls.AddRange(_pulls.Snapshot());
         report.ModelFolders.AddRange(_options.AllowedModelFolders);
         lock (_lock)
         {
@@ -244,6 +252,8 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         lock (_lock)
             engines = [.. _engines.Values];
         await Task.WhenAll(engines.Select(engine => engine.DisposeAsync().AsTask()));
+        await _pulls.DisposeAsync();
+        _http.Dispose();
         _probe.Dispose();
         _packages.Dispose();
         _docker.Dispose();

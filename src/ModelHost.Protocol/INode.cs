@@ -34,4 +34,16 @@ public interface INode
 
     /// <summary>Whether something on the node could listen on a port now, on any address; ports outside of 1 to 65535 make no sense.</summary>
     Task<PortReply> CheckPortAsync(PortRequest request, CancellationToken cancellationToken);
+
+    /// <summary>Begins to download and install something. How it goes is in the report; asking again with the same id changes nothing.</summary>
+    Task<PullReply> PullAsync(PullRequest request, CancellationToken cancellationToken);
+
+    /// <summary>Begins the end of a pull, and sees to it that one which is still on its way here does not begin.</summary>
+    Task<CancelPullReply> CancelPullAsync(CancelPullRequest request, CancellationToken cancellationToken);
+
+    /// <summary>The models and backends that are installed, and images where asked for.</summary>
+    Task<ArtifactsReply> ArtifactsAsync(ArtifactsRequest request, CancellationToken cancellationToken);
+
+    /// <summary>Removes what a pull installed.</summary>
+    Task<DeleteArtifactReply> DeleteArtifactAsync(DeleteArtifactRequest request, CancellationToken cancellationToken);
 }

@@ -59,7 +59,7 @@ public sealed class NodeAgent : IAsyncDisposable
                 Token = token,
                 Name = name,
                 Listen = $"127.0.0.1:{port}",
-                Configuration = [.. surroundings.Configuration.Where(setting => setting.StartsWith("Node:", StringComparison.Ordinal))],
+                Configuration = [.. surroundings.Configuration.Where(setting => setting.StartsWith("Node:", StringComparison.Ordinal) || setting.StartsWith("Downloads:", StringComparison.Ordinal))],
             };
             membership = await NodeHost.MembershipAsync(settings, folder, clock, CancellationToken.None);
             var app = NodeHost.Build(settings, folder, membership, clock);

@@ -51,7 +51,11 @@ public sealed class TestNode : IDisposable
     [
         $"Node:DockerHost={DockerHost}", $"Node:NvidiaSmi={NvidiaSmi}", $"Node:EnginePortFirst={Ports.First}", $"Node:EnginePortLast={Ports.Last}",
         "Node:ProcessRuntime=true", "Node:StopGrace=00:00:10", "Node:MetricsInterval=00:00:01", "Releases:Url=",
+        .. Downloads,
     ];
+
+    /// <summary>How downloads are made, as <c>Downloads:Key=value</c>: by default from servers of this machine too, and tried again soon.</summary>
+    public IReadOnlyList<string> Downloads { get; set; } = ["Downloads:AllowedNetworks=127.0.0.0/8", "Downloads:RetryDelay=00:00:00.010"];
 
     /// <summary>Lets <c>nvidia-smi</c> play a card or a driver in trouble, as that script lists them; empty: all is well again.</summary>
     public void SmiPlays(string what)

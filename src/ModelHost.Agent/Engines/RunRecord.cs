@@ -49,7 +49,6 @@ internal enum RunEnding
 /// <summary>The records of a node: a file each in the data folder's <c>runs</c>, for its owner's eyes only.</summary>
 internal sealed class RunRecords
 {
-    private const UnixFileMode OwnerOnly = UnixFileMode.UserRead | UnixFileMode.UserWrite;
     private const int TagBytes = 16, NonceBytes = 12, KeyBytes = 32;
     private const string BootIdFile = "/proc/sys/kernel/random/boot_id";
 
@@ -77,15 +76,7 @@ internal sealed class RunRecords
     {
         lock (_lock)
         {
-            Directory.CreateDirectory(_folder, OwnerOnly | UnixFileMode.UserExecute);
-            var path = PathOf(record.RunId);
-            var options = new FileStreamOptions { Mode = FileMode.Create, Access = FileAccess.Write, UnixCreateMode = OwnerOnly };
-            using (var file = new FileStream(path + ".new", options))
-            {
-                JsonSerializer.Serialize(file, record, RunRecordJson.Default.RunRecord);
-                file.Flush(flushToDisk: true);
-            }
-            File.Move(path + ".new", path, overwrite: true);
+            AtomicFile.Write(PathOf(record.RunId), JsonSerializer.SerializeToUtf8Bytes(record, RunRecordJson.Default.RunRecord));
         }
     }
 
@@ -148,14 +139,8 @@ internal sealed class RunRecords
         var path = Path.Combine(folder, "run-records.key");
         if (File.Exists(path) && File.ReadAllBytes(path) is { Length: KeyBytes } known)
             return known;
-        Directory.CreateDirectory(folder, OwnerOnly | UnixFileMode.UserExecute);
         var made = RandomNumberGenerator.GetBytes(KeyBytes);
-        using (var file = new FileStream(path + ".new", new FileStreamOptions { Mode = FileMode.Create, Access = FileAccess.Write, UnixCreateMode = OwnerOnly }))
-        {
-            file.Write(made);
-            file.Flush(flushToDisk: true);
-        }
-        File.Move(path + ".new", path, overwrite: true);
+        AtomicFile.Write(path, made);
         return made;
     }
 

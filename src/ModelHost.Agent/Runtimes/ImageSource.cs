@@ -43,9 +43,15 @@ internal sealed class ImageSource(DockerClient docker, NodeOptions options, Time
         DockerRuntime.Ask(async () => await FindAsync(image, cancellationToken) is not { } found ? ""
             : found.RepoDigests.Count > 0 ? found.RepoDigests[0] : found.Id);
 
-    private async Task PullAsync(string repository, string tag, Action<LaunchProgress> progress, CancellationToken cancellationToken)
+    /// <summary>Pulls an image.</summary>
+    /// <param name="repository">Name without tag.</param>
+    /// <param name="tag">A tag, or a digest.</param>
+    /// <param name="progress">Hears how far it is.</param>
+    /// <param name="cancellationToken">Ends it.</param>
+    /// <exception cref="RuntimeException">It could not be pulled.</exception>
+    public async Task PullAsync(string repository, string tag, Action<LaunchProgress> progress, CancellationToken cancellationToken)
     {
-        var image = $"{repository}:{tag}";
+        var image = tag.StartsWith("sha256:", StringComparison.Ordinal) ? $"{repository}@{tag}" : $"{repository}:{tag}";
         var report = new PullReport();
         var unpacking = false;
         using var stalled = new CancellationTokenSource(options.PullStallTimeout, time);

@@ -12,6 +12,8 @@ internal static class Libc
     private const int StandardOutput = 1, StandardError = 2;
     private const int SigPipe = 13;
     private const int OwnerOnly = 0x180; // 0600
+    private const int CurrentFolder = -100; // AT_FDCWD
+    private const uint RenameExchange = 2;
 
     /// <summary>Sends a signal to the process group that a process leads.</summary>
     public static bool SignalGroup(int pid, int signal) => kill(-pid, signal) == 0;
@@ -27,6 +29,27 @@ internal static class Libc
             return Marshal.GetLastPInvokeError();
         signal(SigPipe, IntPtr.Zero); // .NET ignores it, and what is ignored stays so in the new program
         return execvp(command[0], [.. command, null]) < 0 ? Marshal.GetLastPInvokeError() : 0;
+    }
+
+    /// <summary>Gives a file a second name on the same disk.</summary>
+    /// <exception cref="IOException">It could not.</exception>
+    public static void Link(string existing, string name)
+    {
+        if (link(existing, name) != 0)
+            throw new IOException($"{name} cannot be linked: {Marshal.GetPInvokeErrorMessage(Marshal.GetLastPInvokeError())}");
+    }
+
+    /// <summary>Lets two files or folders take each other's place at once; false: not on this disk.</summary>
+    public static bool Exchange(string one, string other) => renameat2(CurrentFolder, one, CurrentFolder, other, RenameExchange) == 0;
+
+    /// <summary>Writes all of the disk that a folder is on to it: what was unpacked must be there before it takes its name.</summary>
+    public static void SyncDisk(string folder)
+    {
+        var file = open(folder, 0, 0);
+        if (file < 0)
+            return;
+        _ = syncfs(file);
+        _ = close(file);
     }
 
     /// <summary>When a process began, in the kernel's ticks since boot; null: there is none, or it only waits to be reaped.</summary>
@@ -79,5 +102,18 @@ internal static class Libc
     [DllImport("libc", SetLastError = true)]
     private static extern int execvp(
         [MarshalAs(UnmanagedType.LPUTF8Str)] string file, [MarshalAs(UnmanagedType.LPArray, ArraySubType = UnmanagedType.LPStr)] string?[] arguments);
+
+    [DllImport("libc", SetLastError = true)]
+    private static extern int link([MarshalAs(UnmanagedType.LPUTF8Str)] string existing, [MarshalAs(UnmanagedType.LPUTF8Str)] string name);
+
+    [DllImport("libc", SetLastError = true)]
+    private static extern int renameat2(
+        int fromFolder, [MarshalAs(UnmanagedType.LPUTF8Str)] string from, int toFolder, [MarshalAs(UnmanagedType.LPUTF8Str)] string to, uint flags);
+
+    [DllImport("libc", SetLastError = true)]
+    private static extern int syncfs(int file);
+
+    [DllImport("libc", SetLastError = true)]
+    private static extern int close(int file);
 #pragma warning restore IDE1006, SYSLIB1054, CA2101
 }

@@ -39,6 +39,19 @@ public static class NodeMethods
     /// <summary><see cref="INode.CheckPortAsync"/>.</summary>
     public static RpcMethod<PortRequest, PortReply> CheckPort { get; } = Method("CheckPort", PortRequest.Parser, PortReply.Parser);
 
+    /// <summary><see cref="INode.PullAsync"/>.</summary>
+    public static RpcMethod<PullRequest, PullReply> Pull { get; } = Method("Pull", PullRequest.Parser, PullReply.Parser);
+
+    /// <summary><see cref="INode.CancelPullAsync"/>.</summary>
+    public static RpcMethod<CancelPullRequest, CancelPullReply> CancelPull { get; } = Method("CancelPull", CancelPullRequest.Parser, CancelPullReply.Parser);
+
+    /// <summary><see cref="INode.ArtifactsAsync"/>.</summary>
+    public static RpcMethod<ArtifactsRequest, ArtifactsReply> Artifacts { get; } = Method("Artifacts", ArtifactsRequest.Parser, ArtifactsReply.Parser);
+
+    /// <summary><see cref="INode.DeleteArtifactAsync"/>.</summary>
+    public static RpcMethod<DeleteArtifactRequest, DeleteArtifactReply> DeleteArtifact { get; } =
+        Method("DeleteArtifact", DeleteArtifactRequest.Parser, DeleteArtifactReply.Parser);
+
     private static RpcMethod<TRequest, TResponse> Method<TRequest, TResponse>(string name, MessageParser<TRequest> requests, MessageParser<TResponse> responses)
         where TRequest : class, IMessage<TRequest>
         where TResponse : class, IMessage<TResponse> => new(Service, name, requests, responses);

@@ -24,6 +24,10 @@ public static class NodeRoutes
         Map(group, NodeMethods.Report, node.ReportAsync);
         Map(group, NodeMethods.Logs, node.LogsAsync);
         Map(group, NodeMethods.CheckPort, node.CheckPortAsync);
+        Map(group, NodeMethods.Pull, node.PullAsync);
+        Map(group, NodeMethods.CancelPull, node.CancelPullAsync);
+        Map(group, NodeMethods.Artifacts, node.ArtifactsAsync);
+        Map(group, NodeMethods.DeleteArtifact, node.DeleteArtifactAsync);
         group.MapServerStream(NodeMethods.LogFile, (request, _, cancellationToken) => node.LogFileAsync(request, cancellationToken), NodeMethods.MaxMessageBytes);
         group.MapServerStream(NodeMethods.Changed, (_, _, cancellationToken) => ChangedAsync(node, cancellationToken), NodeMethods.MaxMessageBytes);
         return group;

@@ -19,6 +19,14 @@ internal sealed class RefusedNode(string reason) : INode
 
     public Task<LogsReply> LogsAsync(LogsRequest request, CancellationToken cancellationToken) => RefuseAsync<LogsReply>();
 
+    public Task<PullReply> PullAsync(PullRequest request, CancellationToken cancellationToken) => RefuseAsync<PullReply>();
+
+    public Task<CancelPullReply> CancelPullAsync(CancelPullRequest request, CancellationToken cancellationToken) => RefuseAsync<CancelPullReply>();
+
+    public Task<ArtifactsReply> ArtifactsAsync(ArtifactsRequest request, CancellationToken cancellationToken) => RefuseAsync<ArtifactsReply>();
+
+    public Task<DeleteArtifactReply> DeleteArtifactAsync(DeleteArtifactRequest request, CancellationToken cancellationToken) => RefuseAsync<DeleteArtifactReply>();
+
     public async IAsyncEnumerable<LogPiece> LogFileAsync(LogsRequest request, [System.Runtime.CompilerServices.EnumeratorCancellation] CancellationToken cancellationToken)
     {
         yield return await RefuseAsync<LogPiece>();

@@ -45,6 +45,18 @@ internal sealed class RemoteNode(RpcClient client, Func<string, string> engineUr
 
     public Task<PortReply> CheckPortAsync(PortRequest request, CancellationToken cancellationToken) => AskAsync(NodeMethods.CheckPort, request, cancellationToken);
 
+    public Task<PullReply> PullAsync(PullRequest request, CancellationToken cancellationToken) =>
+        AskAsync(NodeMethods.Pull, request, cancellationToken);
+
+    public Task<CancelPullReply> CancelPullAsync(CancelPullRequest request, CancellationToken cancellationToken) =>
+        AskAsync(NodeMethods.CancelPull, request, cancellationToken);
+
+    public Task<ArtifactsReply> ArtifactsAsync(ArtifactsRequest request, CancellationToken cancellationToken) =>
+        AskAsync(NodeMethods.Artifacts, request, cancellationToken);
+
+    public Task<DeleteArtifactReply> DeleteArtifactAsync(DeleteArtifactRequest request, CancellationToken cancellationToken) =>
+        AskAsync(NodeMethods.DeleteArtifact, request, cancellationToken);
+
     public Task ChangedAsync(CancellationToken cancellationToken)
     {
         var listening = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);

@@ -73,6 +73,7 @@ internal static class NodeHost
         ServeHost.AddLogging(builder);
         builder.Services.AddSingleton(time);
         builder.Services.AddHttpForwarder().AddSingleton<EngineRelay>();
+        ServeHost.AddDownloads(builder.Services);
         ServeHost.AddLocalNode(builder.Services, new NodeIdentity(membership.ClusterId, folder.NodeId, folder.Path));
         builder.Services.AddHostedService<NodeService>();
         AddAgent(builder, settings.Listen, membership, settings.NodeName);

@@ -4,6 +4,7 @@ using Microsoft.AspNetCore.DataProtection;
 using Microsoft.Extensions.Options;
 using ModelHost.Access;
 using ModelHost.Agent;
+using ModelHost.Agent.Downloads;
 using ModelHost.Cluster;
 using ModelHost.Common;
 using ModelHost.Data;
@@ -50,6 +51,7 @@ internal static partial class ServeHost
             kestrel.Limits.MaxRequestBodySize = MaxBody;
         });
         AddServices(builder.Services, folder);
+        AddDownloads(builder.Services);
         if (!settings.NoLocalNode)
             AddLocalNode(builder.Services, new NodeIdentity(folder.ClusterId, folder.NodeId, folder.Path));
         configure?.Invoke(builder);
@@ -124,7 +126,15 @@ internal static partial class ServeHost
             .Validate(node => node.EnginePortFirst <= node.EnginePortLast, "Node:EnginePortFirst is above Node:EnginePortLast.")
             .Validate(node => Uri.TryCreate(node.DockerHost, UriKind.Absolute, out _), "Node:DockerHost is no address such as unix:///var/run/docker.sock.");
         services.AddSingleton(provider => new LocalNode(
-            identity, provider.GetRequiredService<IOptions<NodeOptions>>().Value, provider.GetRequiredService<TimeProvider>(), provider.GetRequiredService<ILoggerFactory>()));
+            identity, provider.GetRequiredService<IOptions<NodeOptions>>().Value, provider.GetRequiredService<IOptions<DownloadOptions>>().Value,
+            provider.GetRequiredService<TimeProvider>(), provider.GetRequiredService<ILoggerFactory>()));
+    }
+
+    /// <summary>Adds what both roles download with.</summary>
+    public static void AddDownloads(IServiceCollection services)
+    {
+        services.AddCheckedOptions<DownloadOptions>(DownloadOptions.Section);
+        services.AddSingleton(provider => new GuardedHttp(provider.GetRequiredService<IOptions<DownloadOptions>>().Value, provider.GetRequiredService<TimeProvider>()));
     }
 
     private static void Map(WebApplication app)

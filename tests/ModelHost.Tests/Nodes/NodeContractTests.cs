@@ -7,12 +7,13 @@ using ModelHost.Core.Deployments;
 using ModelHost.Protocol;
 using ModelHost.Rpc;
 using ModelHost.TestKit;
+using ModelHost.Tests.Artifacts;
 using static ModelHost.Tests.Nodes.NodeRuns;
 
 namespace ModelHost.Tests.Nodes;
 
 /// <summary>What every <see cref="INode"/> promises, whatever lies between it and who asks.</summary>
-public abstract class NodeContractTests
+public abstract partial class NodeContractTests
 {
     private static readonly Lease s_forever = new(1, null, null);
 
@@ -218,10 +219,11 @@ public abstract class NodeContractTests
     private async Task<Asked> StartAsync()
     {
         var surroundings = new TestNode();
-        var local = await OpenAsync(surroundings);
+        var local = await OpenAsync(surroundings, Pulls.Options());
         var asked = await AskedAsync(local);
         asked.Ends.Add(local);
         asked.Ends.Add(new Surroundings(surroundings));
+        asked.Data = surroundings.Data;
         return asked;
     }
 
@@ -243,6 +245,9 @@ public abstract class NodeContractTests
     private protected sealed record Asked(INode Link) : IAsyncDisposable
     {
         public List<IAsyncDisposable> Ends { get; } = [];
+
+        /// <summary>The node's data folder.</summary>
+        public string Data { get; set; } = "";
 
         public async ValueTask DisposeAsync()
         {

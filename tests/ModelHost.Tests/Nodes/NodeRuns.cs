@@ -1,5 +1,6 @@
 using Microsoft.Extensions.Logging.Abstractions;
 using ModelHost.Agent;
+using ModelHost.Agent.Downloads;
 using ModelHost.Core.Deployments;
 using ModelHost.Protocol;
 using ModelHost.TestKit;
@@ -12,7 +13,7 @@ internal static class NodeRuns
     private static CancellationToken Ct => TestContext.Current.CancellationToken;
 
     /// <summary>Opens one.</summary>
-    public static async Task<LocalNode> OpenAsync(TestNode surroundings)
+    public static async Task<LocalNode> OpenAsync(TestNode surroundings, DownloadOptions? downloads = null)
     {
         var options = new NodeOptions
         {
@@ -23,7 +24,7 @@ internal static class NodeRuns
             EnginePortLast = surroundings.Ports.Last,
             StopGrace = TimeSpan.FromSeconds(10),
         };
-        var node = new LocalNode(new NodeIdentity("cluster", "node", surroundings.Data), options, TimeProvider.System, NullLoggerFactory.Instance);
+        var node = new LocalNode(new NodeIdentity("cluster", "node", surroundings.Data), options, downloads ?? new DownloadOptions(), TimeProvider.System, NullLoggerFactory.Instance);
         await node.OpenAsync(Ct);
         return node;
     }

@@ -1,0 +1,60 @@
+using ModelHost.Agent.Downloads;
+using ModelHost.Agent.Runtimes;
+using ModelHost.Docker;
+using ModelHost.Protocol;
+
+namespace ModelHost.Agent.Artifacts;
+
+/// <summary>Has the node's container engine pull images, and tells which it has.</summary>
+internal sealed class ImagePull(DockerClient docker, ImageSource source)
+{
+    /// <summary>Pulls one.</summary>
+    /// <param name="name"><c>repository:tag</c>, or <c>repository@digest</c>.</param>
+    /// <param name="progress">Hears how far it is.</param>
+    /// <param name="cancellationToken">Ends it.</param>
+    /// <exception cref="DownloadException">It could not be pulled.</exception>
+    public async Task<Artifact> RunAsync(string name, PullProgress progress, CancellationToken cancellationToken)
+    {
+        var (repository, reference) = PullRules.Image(name)!.Value;
+        progress.Enter(PullPhase.Downloading);
+        try
+        {
+            await source.PullAsync(repository, reference, launch =>
+            {
+                if (launch.Pull is not { } pull)
+                    return;
+                progress.Set(pull.DoneBytes, pull.TotalBytes > 0 ? pull.TotalBytes : null);
+                if (PullReport.IsDownloaded(pull) && pull.LayersDone < pull.Layers && progress.Phase == PullPhase.Downloading)
+                    progress.Enter(PullPhase.Unpacking);
+                progress.Say(pull.Layer is null ? pull.Status : $"{pull.Layer}: {pull.Status}");
+            }, cancellationToken);
+            return new Artifact { Kind = ArtifactKind.Image, Name = name, Digest = DigestOf(await source.DigestAsync(name, cancellationToken)) };
+        }
+        catch (RuntimeException e)
+        {
+            throw new DownloadException(e.Failure?.Code ?? "image", e.Message, inner: e);
+        }
+    }
+
+    /// <summary>The images of some repositories.</summary>
+    /// <exception cref="RuntimeException">The engine does not answer.</exception>
+    public async Task<IReadOnlyList<Artifact>> ListAsync(IEnumerable<string> repositories, CancellationToken cancellationToken)
+    {
+        var found = new List<Artifact>();
+        foreach (var repository in repositories.Distinct())
+        {
+            var images = await DockerRuntime.Ask(() => docker.ListImagesAsync(repository, cancellationToken));
+            found.AddRange(images.SelectMany(image => image.RepoTags.Where(tag => tag.StartsWith(repository + ":", StringComparison.Ordinal)).Select(tag => new Artifact
+            {
+                Kind = ArtifactKind.Image,
+                Name = tag,
+                Version = tag[(repository.Length + 1)..],
+                Digest = DigestOf(image.RepoDigests.FirstOrDefault(digest => digest.StartsWith(repository + "@", StringComparison.Ordinal)) ?? image.Id),
+                SizeBytes = image.SizeBytes,
+            })));
+        }
+        return found;
+    }
+
+    private static string DigestOf(string name) => name[(name.IndexOf('@', StringComparison.Ordinal) + 1)..];
+}

@@ -1,0 +1,318 @@
+using Microsoft.Extensions.Logging;
+using ModelHost.Agent.Downloads;
+using ModelHost.Protocol;
+
+namespace ModelHost.Agent.Artifacts;
+
+/// <summary>The pulls of a node: those under way, a few at a time and one after the other for each name, and for a day those that have ended.</summary>
+internal sealed partial class PullQueue : IAsyncDisposable
+{
+    private const int MaxUnderWay = 500, KeptEnded = 200;
+    private static readonly TimeSpan KeptFor = TimeSpan.FromDays(1);
+    private static readonly TimeSpan PartialsKeptFor = TimeSpan.FromDays(7);
+
+    private readonly ArtifactFolders _folders;
+    private readonly PullRecords _records;
+    private readonly PullRunner _files;
+    private readonly ImagePull _images;
+    private readonly TimeProvider _time;
+    private readonly ILogger _logger;
+    private readonly Action _changed;
+    private readonly Dictionary<string, Running> _running = [];
+    private readonly Dictionary<string, PullRecord> _ended = [];
+    private readonly Dictionary<(ArtifactKind, string), Task> _last = [];
+    private readonly SemaphoreSlim _slots;
+    private readonly CancellationTokenSource _shutdown = new();
+    private readonly Lock _lock = new();
+
+    public PullQueue(
+        ArtifactFolders folders, PullRecords records, PullRunner files, ImagePull images, DownloadOptions options, TimeProvider time, ILogger logger, Action changed)
+    {
+        (_folders, _records, _files, _images, _time, _logger, _changed) = (folders, records, files, images, time, logger, changed);
+        _slots = new SemaphoreSlim(options.ParallelPulls);
+    }
+
+    /// <summary>Goes on with what an earlier process had not finished.</summary>
+    public void Open()
+    {
+        _folders.Recover();
+        lock (_lock)
+        {
+            foreach (var record in _records.ReadAll().OrderBy(record => record.State.CreatedAt))
+            {
+                if (record.IsEnded)
+                    _ended[Key(record.State.PullId)] = record;
+                else if (record.Request is { } request && PullRules.Fault(request) is null)
+                    Begin(record);
+            }
+            _folders.Forget(_time.GetUtcNow() - PartialsKeptFor, (kind, name) => _last.ContainsKey((kind, name)));
+        }
+    }
+
+    /// <summary>Begins a pull that is not known.</summary>
+    /// <exception cref="ArgumentException">It makes no sense.</exception>
+    /// <exception cref="InvalidOperationException">There are too many, or it cannot be written down.</exception>
+    public void Pull(PullRequest request)
+    {
+        if (PullRules.Fault(request) is { } fault)
+            throw new ArgumentException(fault, nameof(request));
+        lock (_lock)
+        {
+            if (_running.ContainsKey(Key(request.PullId)) || _ended.ContainsKey(Key(request.PullId)))
+                return;
+            if (_running.Count >= MaxUnderWay)
+                throw new InvalidOperationException($"{MaxUnderWay} pulls are under way");
+            var kept = request.Clone();
+            kept.HuggingFaceToken = "";
+            var record = new PullRecord
+            {
+                Request = kept,
+                Token = _records.Seal(request.HuggingFaceToken),
+                State = new Pull { PullId = request.PullId, Kind = request.Kind, Name = request.Name, Phase = PullPhase.Queued, CreatedAt = Now() },
+            };
+            Keep(record);
+            Begin(record);
+        }
+        _changed();
+    }
+
+    /// <summary>Ends a pull, or sees to it that it does not begin.</summary>
+    /// <exception cref="ArgumentException">The id is none.</exception>
+    public void Cancel(string pullId, bool keepPartial)
+    {
+        if (!Guid.TryParse(pullId, out _))
+            throw new ArgumentException("pull_id: a pull id is a GUID", nameof(pullId));
+        lock (_lock)
+        {
+            if (_running.TryGetValue(Key(pullId), out var running))
+            {
+                running.Cancel(keepPartial);
+                return;
+            }
+            if (_ended.ContainsKey(Key(pullId)))
+                return;
+            var now = Now();
+            End(new PullRecord { State = new Pull { PullId = pullId, Phase = PullPhase.Cancelled, CreatedAt = now, EndedAt = now } });
+        }
+    }
+
+    /// <summary>All of them as they stand, oldest first.</summary>
+    public IReadOnlyList<Pull> Snapshot()
+    {
+        lock (_lock)
+        {
+            Prune();
+            return [.. _running.Values.Select(running => running.State()).Concat(_ended.Values.Where(record => record.Request is not null).Select(record => record.State.Clone())).OrderBy(pull => pull.CreatedAt)];
+        }
+    }
+
+    /// <summary>Removes what a pull installed.</summary>
+    /// <exception cref="InvalidOperationException">A pull is at work on it, or none installed it.</exception>
+    public void Delete(ArtifactKind kind, string name)
+    {
+        string? removed;
+        lock (_lock)
+        {
+            if (_running.Values.Any(running => running.Request.Kind == kind && running.Request.Name == name))
+                throw new InvalidOperationException($"a pull is at work on '{name}'");
+            removed = _folders.Remove(kind, name);
+        }
+        if (removed is not null)
+        {
+            // it may be hundreds of thousands of files; those that a crash leaves go at the next start
+            _ = Task.Run(() => DeleteQuietly(removed));
+        }
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        await _shutdown.CancelAsync();
+        Task[] tasks;
+        lock (_lock)
+            tasks = [.. _running.Values.Select(running => running.Work)];
+        await Task.WhenAll(tasks);
+        _slots.Dispose();
+        _shutdown.Dispose();
+    }
+
+    private static string Key(string pullId) => Guid.Parse(pullId).ToString("N");
+
+    private double Now() => _time.GetUtcNow().ToUnixTimeMilliseconds() / 1000d;
+
+    private void Begin(PullRecord record)
+    {
+        var running = new Running(record, _changed, CancellationTokenSource.CreateLinkedTokenSource(_shutdown.Token));
+        var place = (record.Request!.Kind, record.Request.Name);
+        var before = _last.GetValueOrDefault(place, Task.CompletedTask);
+        _running[Key(record.State.PullId)] = running;
+        running.Work = Task.Run(() => RunAsync(running, before));
+        _last[place] = running.Work;
+    }
+
+    private async Task RunAsync(Running running, Task before)
+    {
+        var ended = await DoAsync(running, before);
+        lock (_lock)
+        {
+            _running.Remove(Key(running.Request.PullId));
+            if (_last.GetValueOrDefault((running.Request.Kind, running.Request.Name)) == running.Work)
+                _last.Remove((running.Request.Kind, running.Request.Name));
+            if (ended is not null)
+                End(ended);
+            running.Dispose();
+        }
+        _changed();
+    }
+
+    /// <summary>Does it, and tells how it ended; null: it has not, and goes on at the next start.</summary>
+    private async Task<PullRecord?> DoAsync(Running running, Task before)
+    {
+        var staging = running.Request.Kind == ArtifactKind.Image ? null : _folders.StagingOf(running.Request.Kind, running.Request.Name);
+        try
+        {
+            await before.WaitAsync(running.Stop);
+            await _slots.WaitAsync(running.Stop);
+            try
+            {
+                LogBegins(running.Request.PullId, running.Request.Name);
+                var artifact = staging is null ? await _images.RunAsync(running.Request.Name, running.Progress, running.Stop)
+                    : await _files.RunAsync(running.Request, _records.Token(running.Record), running.Progress, running.Stop);
+                DeleteQuietly(staging);
+                LogInstalled(running.Request.PullId, running.Request.Name, artifact.Digest);
+                return running.Ended(PullPhase.Done, Now(), pull => pull.Digest = artifact.Digest);
+            }
+            finally
+            {
+                _slots.Release();
+            }
+        }
+        catch (OperationCanceledException) when (running.IsCancelled)
+        {
+            if (!running.KeepsPartial)
+                DeleteQuietly(staging);
+            return running.Ended(PullPhase.Cancelled, Now());
+        }
+        catch (OperationCanceledException) when (_shutdown.IsCancellationRequested)
+        {
+            return null;
+        }
+#pragma warning disable CA1031 // whatever it is, the pull has ended by it and says so
+        catch (Exception e)
+#pragma warning restore CA1031
+        {
+            var failure = e as DownloadException ?? (e is IOException full && DiskRoom.IsFull(full) ? DiskRoom.Full(e.Message) : new DownloadException("install_failed", e.Message, inner: e));
+            LogFailed(running.Request.PullId, running.Request.Name, failure.Message);
+            return running.Ended(PullPhase.Failed, Now(), pull => (pull.ErrorCode, pull.Error) = (failure.Code, failure.Message));
+        }
+    }
+
+    private void End(PullRecord record)
+    {
+        _ended[Key(record.State.PullId)] = record;
+        try
+        {
+            _records.Write(record);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // on a full disk: the next start does it again, and finds it done
+            LogNotKept(record.State.PullId, e.Message);
+        }
+        Prune();
+    }
+
+    private void Prune()
+    {
+        var oldest = _time.GetUtcNow() - KeptFor;
+        var gone = _ended.Values.OrderByDescending(record => record.State.EndedAt).Where((record, i) => i >= KeptEnded || record.State.EndedAt < oldest.ToUnixTimeSeconds()).ToArray();
+        foreach (var record in gone)
+        {
+            _ended.Remove(Key(record.State.PullId));
+            _records.Delete(record.State.PullId);
+        }
+    }
+
+    private void Keep(PullRecord record)
+    {
+        try
+        {
+            _records.Write(record);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new InvalidOperationException($"the pull cannot be written down: {e.Message}", e);
+        }
+    }
+
+    private void DeleteQuietly(string? folder)
+    {
+        try
+        {
+            if (folder is not null && Directory.Exists(folder))
+                Directory.Delete(folder, recursive: true);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            LogLeft(folder!, e.Message);
+        }
+    }
+
+    /// <summary>A pull under way.</summary>
+    private sealed class Running : IDisposable
+    {
+        private readonly CancellationTokenSource _stop;
+
+        public Running(PullRecord record, Action changed, CancellationTokenSource stop)
+        {
+            (Record, _stop) = (record, stop);
+            Stop = stop.Token;
+            Progress = new PullProgress(changed);
+        }
+
+        public PullRecord Record { get; }
+        public PullRequest Request => Record.Request!;
+        public PullProgress Progress { get; }
+        public CancellationToken Stop { get; }
+        public Task Work { get; set; } = Task.CompletedTask;
+        public bool IsCancelled { get; private set; }
+        public bool KeepsPartial { get; private set; }
+
+        public void Cancel(bool keepPartial)
+        {
+            (IsCancelled, KeepsPartial) = (true, keepPartial);
+            _stop.Cancel();
+        }
+
+        public Pull State()
+        {
+            var pull = Record.State.Clone();
+            Progress.Write(pull);
+            return pull;
+        }
+
+        public PullRecord Ended(PullPhase phase, double at, Action<Pull>? more = null)
+        {
+            var pull = State();
+            (pull.Phase, pull.Detail, pull.EndedAt) = (phase, "", at);
+            more?.Invoke(pull);
+            return new PullRecord { Request = Request, State = pull };
+        }
+
+        public void Dispose() => _stop.Dispose();
+    }
+
+    [LoggerMessage(2251, LogLevel.Information, "Pull {PullId} of {Name} begins.")]
+    private partial void LogBegins(string pullId, string name);
+
+    [LoggerMessage(2252, LogLevel.Information, "Pull {PullId} has installed {Name}, {Digest}.")]
+    private partial void LogInstalled(string pullId, string name, string digest);
+
+    [LoggerMessage(2253, LogLevel.Warning, "Pull {PullId} of {Name} failed: {Reason}")]
+    private partial void LogFailed(string pullId, string name, string reason);
+
+    [LoggerMessage(2254, LogLevel.Warning, "How pull {PullId} ended could not be written down: {Reason}")]
+    private partial void LogNotKept(string pullId, string reason);
+
+    [LoggerMessage(2255, LogLevel.Warning, "{Folder} could not be removed: {Reason}")]
+    private partial void LogLeft(string folder, string reason);
+}

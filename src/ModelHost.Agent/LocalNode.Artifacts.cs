@@ -1,0 +1,70 @@
+using ModelHost.Agent.Artifacts;
+using ModelHost.Agent.Downloads;
+using ModelHost.Agent.Runtimes;
+using ModelHost.Core.Engines;
+using ModelHost.Protocol;
+
+namespace ModelHost.Agent;
+
+/// <content>What the node gets from elsewhere and keeps.</content>
+public sealed partial class LocalNode
+{
+    private const int MaxRepositories = 100;
+
+    private readonly GuardedHttp _http;
+    private readonly ArtifactFolders _folders;
+    private readonly ImagePull _images;
+    private readonly PullQueue _pulls;
+
+    /// <inheritdoc/>
+    public Task<PullReply> PullAsync(PullRequest request, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        _pulls.Pull(request);
+        return Task.FromResult(new PullReply());
+    }
+
+    /// <inheritdoc/>
+    public Task<CancelPullReply> CancelPullAsync(CancelPullRequest request, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        _pulls.Cancel(request.PullId, request.KeepPartial);
+        return Task.FromResult(new CancelPullReply());
+    }
+
+    /// <inheritdoc/>
+    public async Task<ArtifactsReply> ArtifactsAsync(ArtifactsRequest request, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        if (request.ImageRepositories.Count > MaxRepositories || !request.ImageRepositories.All(EngineImage.IsValidRepository))
+            throw new ArgumentException($"image_repositories: up to {MaxRepositories} of [host[:port]/]path", nameof(request));
+        var reply = new ArtifactsReply();
+        reply.Artifacts.AddRange(_folders.List());
+        try
+        {
+            reply.Artifacts.AddRange(await _images.ListAsync(request.ImageRepositories, cancellationToken));
+        }
+        catch (RuntimeException e)
+        {
+            reply.ImageError = e.Message;
+        }
+        return reply;
+    }
+
+    /// <inheritdoc/>
+    public Task<DeleteArtifactReply> DeleteArtifactAsync(DeleteArtifactRequest request, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        if (PullRules.NameFault(request.Kind, request.Name) is { } fault)
+            throw new ArgumentException(fault, nameof(request));
+        _pulls.Delete(request.Kind, request.Name);
+        return Task.FromResult(new DeleteArtifactReply());
+    }
+
+    private PullQueue Pulls(DownloadOptions downloads)
+    {
+        var download = new FileDownload(_http, downloads, new DiskRoom(_identity.DataFolder, downloads.ReservedDiskBytes), _time, Random.Shared);
+        var runner = new PullRunner(_folders, new SourceResolver(downloads), download, new TreeBuilder(_folders), downloads, _time);
+        return new PullQueue(_folders, new PullRecords(_identity.DataFolder, _records), runner, _images, downloads, _time, _logger, SignalChange);
+    }
+}
