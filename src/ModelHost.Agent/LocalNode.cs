@@ -188,6 +188,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         GpuReport.Write(_gpus.Current, report);
         report.Pulls.AddRange(_pulls.Snapshot());
         report.ModelFolders.AddRange(_options.AllowedModelFolders);
+        report.ModelsFolder = _identity.ModelsFolder;
         lock (_lock)
         {
             // taken together: a runtime that answers has all its engines in the same report

@@ -129,4 +129,8 @@ internal sealed class PackageIndexAttribute() : ValidationAttribute("the index i
 /// <param name="ClusterId">Id of the cluster, written into the labels of its containers.</param>
 /// <param name="NodeId">Id of this node.</param>
 /// <param name="DataFolder">The data folder.</param>
-public sealed record NodeIdentity(string ClusterId, string NodeId, string DataFolder);
+public sealed record NodeIdentity(string ClusterId, string NodeId, string DataFolder)
+{
+    /// <summary>Where models lie that were installed; they may be served by their path.</summary>
+    public string ModelsFolder => Path.Combine(Path.GetFullPath(DataFolder), "models");
+}

@@ -72,6 +72,9 @@ public sealed class FileServer : IAsyncDisposable
     /// <summary>Where it listens.</summary>
     public Uri Address { get; private set; } = new("http://127.0.0.1");
 
+    /// <summary>Its files by path.</summary>
+    public IReadOnlyDictionary<string, ServedFile> Files => _files;
+
     /// <summary>What it was asked, in order.</summary>
     public IReadOnlyList<ServedRequest> Requests => [.. _requests];
 

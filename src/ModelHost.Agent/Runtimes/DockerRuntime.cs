@@ -56,7 +56,7 @@ internal sealed class DockerRuntime(
 
     public async Task<EngineInstance> LaunchAsync(EngineLaunch launch, Action<LaunchProgress> progress, CancellationToken cancellationToken)
     {
-        new ModelFolders(options).Resolve(launch.Spec); // before hours of pulling
+        new ModelFolders(options, identity).Resolve(launch.Spec); // before hours of pulling
         var image = await _images.EnsureAsync(launch, progress, cancellationToken);
         var derived = await packages.EnsureAsync(launch, image, progress, cancellationToken);
         var digest = await _images.DigestAsync(derived, cancellationToken);
@@ -81,7 +81,7 @@ internal sealed class DockerRuntime(
             Mounts =
             [
                 .. launch.Recipe.CacheMount.Length > 0 ? [new BindMount(cacheFolder, launch.Recipe.CacheMount, ReadOnly: false)] : Array.Empty<BindMount>(),
-                .. new ModelFolders(options).Resolve(launch.Spec).Select(path => new BindMount(path, path, ReadOnly: true)),
+                .. new ModelFolders(options, identity).Resolve(launch.Spec).Select(path => new BindMount(path, path, ReadOnly: true)),
             ],
             NetworkMode = "host",
             IpcMode = "host",

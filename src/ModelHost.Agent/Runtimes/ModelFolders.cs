@@ -4,10 +4,10 @@ using ModelHost.Core.Engines;
 namespace ModelHost.Agent.Runtimes;
 
 /// <summary>
-/// The folders of this node from which models and adapters may be taken (<see cref="NodeOptions.ModelFolders"/>). Judged at every start:
+/// The folders of this node from which models and adapters may be taken: those of <see cref="NodeOptions.ModelFolders"/>, and that of installed models. Judged at every start:
 /// between the request and then, links can be laid and folders be gone.
 /// </summary>
-internal sealed class ModelFolders(NodeOptions options)
+internal sealed class ModelFolders(NodeOptions options, NodeIdentity identity)
 {
     /// <summary>The paths that a launch takes weights from.</summary>
     /// <returns>Each once, and none that lies within another; all plain, without links, and there.</returns>
@@ -31,7 +31,7 @@ internal sealed class ModelFolders(NodeOptions options)
     {
         if (ModelSource.Fault(path) is { } unreadable)
             return unreadable;
-        if (!options.AllowedModelFolders.Any(folder => ModelSource.IsWithin(path, folder)))
+        if (!options.AllowedModelFolders.Append(identity.ModelsFolder).Any(folder => ModelSource.IsWithin(path, folder)))
             return options.AllowedModelFolders.Count == 0
                 ? "is a path, and the node allows none (Node:ModelFolders)"
                 : $"is in none of the folders that the node allows (Node:ModelFolders: {string.Join(", ", options.AllowedModelFolders)})";

@@ -38,7 +38,7 @@ internal sealed class ProcessRuntime(NodeIdentity identity, NodeOptions options,
 
     public async Task<EngineInstance> LaunchAsync(EngineLaunch launch, Action<LaunchProgress> progress, CancellationToken cancellationToken)
     {
-        new ModelFolders(options).Resolve(launch.Spec);
+        new ModelFolders(options, identity).Resolve(launch.Spec);
         progress(new LaunchProgress("starting process"));
         Directory.CreateDirectory(_folder, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
         var path = SidecarPath(launch.RunId);

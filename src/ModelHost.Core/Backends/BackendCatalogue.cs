@@ -16,6 +16,11 @@ public static class BackendCatalogue
     /// <summary>All recipes by name.</summary>
     public static IReadOnlyDictionary<string, BackendRecipe> BuiltIn => Recipes.Value;
 
+    /// <summary>Reads a recipe that may extend one of those that this build ships, from YAML text, and so from JSON.</summary>
+    /// <param name="yaml">The text; unknown keys are errors.</param>
+    /// <exception cref="YamlException">The text is no recipe.</exception>
+    public static BackendRecipe Parse(string yaml) => Parse(yaml, name => BuiltInNames.Contains(name) ? Resource(name) : throw new YamlException($"there is no recipe '{name}'"));
+
     /// <summary>Reads a recipe from YAML text.</summary>
     /// <param name="yaml">The text; unknown keys are errors.</param>
     /// <param name="parent">Finds the text of the recipe that this one extends.</param>

@@ -105,6 +105,9 @@ public static partial class EngineRequestRules
         var name = argument[2..].Split('=', '.')[0].Replace('_', '-').ToLowerInvariant();
         if (name.Length == 0)
             return true; // "--" ends the options: what follows would be read as something else than it looks
+        // a name that is an option's own abbreviates no other
+        if (OptionReader.Of(recipe).IsWhole("--" + name) && !recipe.DeniedOptions.Any(denied => denied == name || "no-" + denied == name))
+            return false;
         return recipe.DeniedOptions.Any(denied => denied.StartsWith(name, StringComparison.Ordinal) || ("no-" + denied).StartsWith(name, StringComparison.Ordinal));
     }
 

@@ -60,6 +60,9 @@ internal sealed partial class OptionReader
         return kinds.Length == 1 ? kinds[0] : OptionKind.Unknown;
     }
 
+    /// <summary>Whether a name is that of a known option in full, and abbreviates none.</summary>
+    public bool IsWhole(string name) => _kinds.ContainsKey(name);
+
     /// <summary>Takes a command line apart.</summary>
     /// <param name="arguments">The arguments.</param>
     /// <param name="stray">The first argument that is no option and that no option takes: the engine would read it as a model; null: there is none.</param>

@@ -42,6 +42,15 @@ public sealed record GalleryIndex(IReadOnlyList<GalleryEntry> Entries, int Skipp
         return isWrapper ? ReadEntry(map, yaml) : new GalleryEntry { Name = Text(map, "name"), Description = Text(map, "description"), ConfigFile = (JsonObject)yaml.ToJson(map)! };
     }
 
+    /// <summary>Reads a list of mappings, as they stand.</summary>
+    /// <exception cref="GalleryFormatException">The text is no such list, or costs too much.</exception>
+    public static IReadOnlyList<JsonObject> ParseItems(TextReader text) => BoundedYaml.Read(text, out var yaml) switch
+    {
+        null => [],
+        List<object> list => [.. list.Select(item => yaml.ToJson(item) as JsonObject ?? throw new GalleryFormatException("an item of the list is no mapping"))],
+        _ => throw new GalleryFormatException("the text is no list"),
+    };
+
     private static GalleryEntry ReadEntry(YamlMap map, BoundedYaml yaml) => new()
     {
         Name = Text(map, "name"),

@@ -84,9 +84,10 @@ internal static partial class CommandLine
         var tlsKey = new Option<string?>("--tls-key") { Description = "Its private key, as PEM.", HelpName = "FILE" };
         var proxies = new Option<string?>("--trusted-proxies") { Description = "Reverse proxies whose X-Forwarded headers are believed: addresses and networks, separated by commas.", HelpName = "LIST" };
         var clusterListen = new Option<string?>("--cluster-listen") { Description = "Address and port for nodes of other machines. Default: 0.0.0.0:8443, opened by the first join token.", HelpName = "ADDRESS" };
+        var modelsConfig = new Option<string?>("--models-config") { Description = "File with models to install at start: a YAML list of what POST /models/apply takes.", HelpName = "FILE" };
         var logJson = new Option<bool>("--log-json") { Description = "Write log lines as JSON." };
         var configuration = new Argument<string[]>("Section:Key=value") { Description = "Settings, such as Node:NvidiaSmi=/opt/nvidia-smi." };
-        foreach (var option in (Option[])[data, urls, tlsCert, tlsKey, pathBase, proxies, trustedLan, noLocalNode, demo, clusterListen, logJson])
+        foreach (var option in (Option[])[data, urls, tlsCert, tlsKey, pathBase, proxies, trustedLan, noLocalNode, demo, clusterListen, modelsConfig, logJson])
             command.Options.Add(option);
         if (command is not RootCommand) // it would take the name of a command for one
             command.Arguments.Add(configuration);
@@ -109,6 +110,7 @@ internal static partial class CommandLine
             TlsKey = parsed.GetValue(tlsKey),
             TrustedProxies = parsed.GetValue(proxies),
             ClusterListen = parsed.GetValue(clusterListen),
+            ModelsConfig = parsed.GetValue(modelsConfig),
             Configuration = parsed.GetValue(configuration) ?? [],
         }, cancellationToken));
     }

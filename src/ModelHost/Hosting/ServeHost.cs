@@ -230,6 +230,7 @@ internal static partial class ServeHost
             ($"{ListenerOptions.Section}:{nameof(ListenerOptions.TlsKey)}", settings.TlsKey),
             ($"{AccessOptions.Section}:{nameof(AccessOptions.TrustedProxies)}", settings.TrustedProxies),
             ($"{ClusterOptions.Section}:{nameof(ClusterOptions.Listen)}", settings.ClusterListen),
+            ($"{GalleryOptions.Section}:{nameof(GalleryOptions.Import)}", settings.ModelsConfig is null ? null : Path.GetFullPath(settings.ModelsConfig)),
             ($"{ClusterOptions.Section}:{nameof(ClusterOptions.Open)}", settings.ClusterListen is null ? null : "true"),
         ])
         {

@@ -42,6 +42,9 @@ public sealed record ServeSettings
     /// <summary>Address and port for nodes, opened at start; null: opened when it is needed.</summary>
     public string? ClusterListen { get; init; }
 
+    /// <summary>File with models to install at start; null: none.</summary>
+    public string? ModelsConfig { get; init; }
+
     /// <summary>Configuration given as <c>Section:Key=value</c>.</summary>
     public IReadOnlyList<string> Configuration { get; init; } = [];
 

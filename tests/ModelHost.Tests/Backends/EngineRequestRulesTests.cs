@@ -48,6 +48,14 @@ public sealed class EngineRequestRulesTests
         }
     }
 
+    [Fact]
+    public void An_option_whose_name_begins_a_denied_one_is_its_own()
+    {
+        Options("""{"reasoning_parser": "qwen3"}""").ShouldBeNull();
+        Extra("--reasoning-parser", "qwen3").ShouldBeNull();
+        Extra("--reasoning-parser-p", "x").ShouldBeDenied("extra_args", "--reasoning-parser-p");
+    }
+
     [Theory]
     [InlineData("--")]
     [InlineData("--=x")]

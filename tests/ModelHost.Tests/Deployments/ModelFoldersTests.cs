@@ -11,6 +11,8 @@ public sealed class ModelFoldersTests : IDisposable
 {
     private readonly string _root = Directory.CreateTempSubdirectory("mh-models-").FullName;
 
+    private static NodeIdentity Identity { get; } = new("cluster", "node", "/srv/modelhost");
+
     private string Allowed => Path.Combine(_root, "allowed");
 
     public ModelFoldersTests()
@@ -55,7 +57,7 @@ public sealed class ModelFoldersTests : IDisposable
     [Fact]
     public void A_folder_reached_by_a_link_is_to_be_named_itself()
     {
-        var folders = new ModelFolders(new NodeOptions { ModelFolders = Path.Combine(_root, "way") });
+        var folders = new ModelFolders(new NodeOptions { ModelFolders = Path.Combine(_root, "way") }, Identity);
 
         Refused(() => folders.Resolve(Spec(Path.Combine(_root, "way", "qwen")))).ShouldBe("model_name: ", "symbolic link");
     }
@@ -83,7 +85,7 @@ public sealed class ModelFoldersTests : IDisposable
 
     [Fact]
     public void Without_folders_no_path_is_taken() =>
-        Refused(() => new ModelFolders(new NodeOptions()).Resolve(Spec("/etc/passwd"))).ShouldBe("model_name: /etc/passwd ", "allows none");
+        Refused(() => new ModelFolders(new NodeOptions(), Identity).Resolve(Spec("/etc/passwd"))).ShouldBe("model_name: /etc/passwd ", "allows none");
 
     [Theory]
     [InlineData("Node:ModelFolders=models")]
@@ -111,7 +113,7 @@ public sealed class ModelFoldersTests : IDisposable
     }
 
     private IReadOnlyList<string> Resolve(string model, params string[] adapters) =>
-        new ModelFolders(new NodeOptions { ModelFolders = $"/srv/not/there, {Allowed}/" }).Resolve(Spec(model, adapters));
+        new ModelFolders(new NodeOptions { ModelFolders = $"/srv/not/there, {Allowed}/" }, Identity).Resolve(Spec(model, adapters));
 
     private static LaunchSpec Spec(string model, params string[] adapters) =>
         new() { ModelName = model, Owner = "tests", LoraModules = [.. adapters.Select((path, i) => new LoraModule($"lora-{i}", path))] };

@@ -35,11 +35,11 @@ internal static class DeploymentRules
     public static Failure? CheckRelease(DeploymentFields request, BackendRecipe recipe, string version) =>
         EngineReleaseRules.Check(recipe, version, request.EngineArgs ?? new Dictionary<string, JsonElement>(), request.ExtraArgs ?? []);
 
-    /// <summary>Checks the paths of a launch against the folders that its node allows; whether they are there, the node sees at the start.</summary>
-    public static Failure? CheckPaths(LaunchSpec spec, string hostname, IReadOnlyCollection<string> folders)
+    /// <summary>Checks the paths of a launch against the folders that its node allows, and that of its installed models; whether they are there, the node sees at the start.</summary>
+    public static Failure? CheckPaths(LaunchSpec spec, string hostname, IReadOnlyCollection<string> folders, string installed)
     {
         var outside = spec.LoraModules.Select(module => (Field: "lora_modules", module.Path)).Prepend((Field: "model_name", Path: spec.ModelName))
-            .FirstOrDefault(source => ModelSource.IsPath(source.Path) && !folders.Any(folder => ModelSource.IsWithin(source.Path, folder)));
+            .FirstOrDefault(source => ModelSource.IsPath(source.Path) && !folders.Append(installed).Any(folder => folder.Length > 0 && ModelSource.IsWithin(source.Path, folder)));
         return outside.Path is null ? null : Failure.Invalid(outside.Field, folders.Count == 0
             ? $"{outside.Path} is a path, and node {hostname} allows none (Node:ModelFolders)"
             : $"{outside.Path} is in none of the folders that node {hostname} allows (Node:ModelFolders: {string.Join(", ", folders)})");

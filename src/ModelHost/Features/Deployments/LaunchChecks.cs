@@ -37,7 +37,7 @@ internal sealed class LaunchChecks(NodeRegistry nodes, LiveSettings settings)
             return DeploymentFailures.NodeNotFound(nodeId);
         if (nodes.Find(node.Id)?.Report is not { } report)
             return DeploymentFailures.NodeSilent(node.Hostname);
-        if (DeploymentRules.CheckPaths(spec, node.Hostname, report.ModelFolders) is { } outside)
+        if (DeploymentRules.CheckPaths(spec, node.Hostname, report.ModelFolders, report.ModelsFolder) is { } outside)
             return outside;
         if (RuntimeChoice.Choose(recipe.Runtimes, report.Runtimes, preferred, node.ContainerRuntime, settings.Current.PreferredContainerRuntime) is not { } runtime)
             return DeploymentFailures.NoRuntime(node.Hostname, recipe.Name, recipe.Runtimes, report.Runtimes);

@@ -1,6 +1,5 @@
 using Microsoft.Extensions.Options;
 using ModelHost.Access;
-using ModelHost.Agent.Downloads;
 using ModelHost.Common;
 
 namespace ModelHost.Features.Galleries;
@@ -12,20 +11,20 @@ internal static class GalleriesFeature
     public static IServiceCollection AddGalleries(this IServiceCollection services)
     {
         services.AddCheckedOptions<GalleryOptions>(GalleryOptions.Section);
-        services.AddCheckedOptions<DownloadOptions>(DownloadOptions.Section);
-        services.AddSingleton(provider => new GuardedHttp(provider.GetRequiredService<IOptions<DownloadOptions>>().Value, provider.GetRequiredService<TimeProvider>()));
         services.AddSingleton<IValidateOptions<GalleryOptions>, GalleryOptionsRules>();
         return services.AddSingleton<GallerySources>().AddSingleton<GalleryFetcher>().AddSingleton<GalleryCopies>().AddSingleton<GalleryReader>().AddSingleton<GalleryBook>()
-            .AddSingleton<JobBook>();
+            .AddSingleton<JobBook>().AddSingleton<EntryFinder>().AddSingleton<FileScan>().AddSingleton<NodePulls>().AddSingleton<ModelBook>().AddSingleton<ModelDeployments>()
+            .AddSingleton<ModelService>().AddSingleton<IJobHandler, ModelInstallHandler>().AddSingleton<IJobHandler, ModelDeleteHandler>();
     }
 
     /// <summary>Adds what runs jobs; behind what brings the database up to date.</summary>
-    public static IServiceCollection AddJobs(this IServiceCollection services) => services.AddHostedService<JobRunner>();
+    public static IServiceCollection AddJobs(this IServiceCollection services) => services.AddHostedService<JobRunner>().AddHostedService<ModelImport>();
 
     /// <summary>Maps <c>/models</c> and <c>/backends</c>.</summary>
     public static void MapGalleries(this IEndpointRouteBuilder routes)
     {
         var models = routes.MapLocalAi("/models", AccessRule.Admin).WithTags("Models");
+        models.MapModels();
         models.MapModelGalleries();
         models.MapJobs("Model");
         var backends = routes.MapLocalAi("/backends", AccessRule.Admin).WithTags("Backends");

@@ -29,6 +29,9 @@ internal sealed class JobContext(JobEntry job)
     /// <summary>What is asked, as JSON.</summary>
     public string Request => job.Request;
 
+    /// <summary>Whether it was cancelled, and not only interrupted.</summary>
+    public bool IsCancelled => job.State == JobState.Cancelled;
+
     /// <summary>Says what goes on now.</summary>
     public void Phase(string phase, string message) => job.Show(status => status with { Phase = phase, Message = message });
 

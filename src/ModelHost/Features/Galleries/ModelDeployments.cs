@@ -1,0 +1,137 @@
+using System.Text.Json;
+using ModelHost.Core;
+using ModelHost.Core.Artifacts;
+using ModelHost.Core.Deployments;
+using ModelHost.Core.Galleries;
+using ModelHost.Features.Deployments;
+using ModelHost.Features.Nodes;
+using ModelHost.Features.Settings;
+
+namespace ModelHost.Features.Galleries;
+
+/// <summary>Makes deployments of installed models, and takes them away with them.</summary>
+internal sealed class ModelDeployments(
+    DeploymentReads reads, DeploymentStarts starts, DeploymentService deployments, NodeRegistry nodes, LiveSettings settings, TimeProvider time)
+{
+    private const string Owner = "galleries";
+    private const int LastPort = 65_535;
+    private static readonly TimeSpan Poll = TimeSpan.FromMilliseconds(200);
+
+    /// <summary>What the deployment of a model is to be; checked as far as that goes without asking its node.</summary>
+    /// <param name="model">The model.</param>
+    /// <param name="deploy">What was asked for.</param>
+    /// <param name="variables">Values of its variables.</param>
+    /// <param name="nodeId">Where.</param>
+    /// <param name="cancellationToken">Gives up.</param>
+    public async Task<Result<DeploymentCreate>> DescribeAsync(
+        ComposedModel model, ModelDeploy? deploy, Dictionary<string, string> variables, int nodeId, CancellationToken cancellationToken)
+    {
+        if (nodes.Find(nodeId)?.LastReport is not { } report)
+            return DeploymentFailures.NodeSilent($"{nodeId}");
+        if (!Source(model, report.ModelsFolder).TryGet(out var source, out var none))
+            return none;
+        var said = ModelEngineArgs.Read(model.Config, model.Name);
+        foreach (var (key, value) in deploy?.EngineArgs ?? new Dictionary<string, JsonElement>())
+            said.EngineArgs[key] = value;
+        var create = new DeploymentCreate
+        {
+            NodeId = nodeId,
+            ModelName = source,
+            Port = deploy?.Port ?? await FreePortAsync(nodeId, cancellationToken),
+            GpuMemoryFraction = deploy?.GpuMemoryFraction ?? said.GpuMemoryFraction ?? settings.Current.DefaultGpuFraction,
+            GpuIds = deploy?.GpuIds,
+            TensorParallelSize = deploy?.TensorParallelSize ?? said.TensorParallelSize,
+            Owner = string.IsNullOrWhiteSpace(deploy?.Owner) ? Owner : deploy.Owner,
+            DurationSeconds = deploy?.DurationSeconds,
+            Pinned = deploy?.Pinned ?? false,
+            VllmVersion = deploy?.VllmVersion,
+            EngineArgs = said.EngineArgs,
+            ExtraArgs = deploy?.ExtraArgs,
+            LoraModules = deploy?.LoraModules,
+            EnvVars = [.. variables.Select(variable => new EnvironmentVariable { Key = variable.Key, Value = variable.Value })],
+            Backend = model.Backend,
+        };
+        return DeploymentRules.Check(create).Match<Result<DeploymentCreate>>(_ => create, failure => failure);
+    }
+
+    /// <summary>Makes the deployment, unless one is there that is in use: that goes on as it is. One at rest makes way.</summary>
+    /// <param name="create">What it is to be.</param>
+    /// <param name="before">The one that was made before; null: none.</param>
+    /// <param name="job">The job that makes it: run again, it finds what it made.</param>
+    /// <param name="cancellationToken">Gives up.</param>
+    /// <returns>Its id.</returns>
+    public async Task<Result<int>> MakeAsync(DeploymentCreate create, int? before, string job, CancellationToken cancellationToken)
+    {
+        var claim = new IdempotencyClaim($"job:{job}:{create.NodeId}", "job");
+        if (before is { } id && (await reads.FindAsync(id, cancellationToken)).TryGet(out var known, out _))
+        {
+            if (!IsAtRest(known))
+                return id;
+            if (known.Owner != create.Owner || !SameSpec(known, create))
+            {
+                if ((await deployments.DeleteAsync(id, cancellationToken)).Failure is { Kind: not FailureKind.NotFound } failure)
+                    return failure;
+            }
+            else
+                return id;
+        }
+        return (await starts.RecordAsync(create, claim, cancellationToken)).Match<Result<int>>(made => made.Id, failure => failure);
+    }
+
+    /// <summary>Starts one that rests.</summary>
+    public async Task<Failure?> StartAsync(int id, DeploymentCreate create, CancellationToken cancellationToken)
+    {
+        if (!(await reads.FindAsync(id, cancellationToken)).TryGet(out var known, out var gone))
+            return gone;
+        return !IsAtRest(known) ? null
+            : (await starts.RestartAsync(id, new DeploymentRestart { Owner = create.Owner, DurationSeconds = create.DurationSeconds }, IdempotencyClaim.None, cancellationToken)).Failure;
+    }
+
+    /// <summary>Stops one, waits for its end, and deletes its record. One that is gone already is fine.</summary>
+    public async Task<Failure?> RemoveAsync(int id, CancellationToken cancellationToken)
+    {
+        while ((await reads.FindAsync(id, cancellationToken)).TryGet(out var known, out _) && !IsAtRest(known))
+        {
+            // asked again each time: a stop that nobody hears changes nothing
+            if ((await deployments.StopAsync(id, cancellationToken)).Failure is { Kind: not FailureKind.NotFound } failure)
+                return failure;
+            if (DeploymentStatuses.FromWire(known.Status) == DeploymentStatus.Unreachable)
+                return DeploymentFailures.NodeSilent($"{known.NodeId}");
+            await Task.Delay(Poll, time, cancellationToken);
+        }
+        return (await deployments.DeleteAsync(id, cancellationToken)).Failure is { Kind: not FailureKind.NotFound } refused ? refused : null;
+    }
+
+    private static bool IsAtRest(DeploymentRead deployment) =>
+        DeploymentStatuses.FromWire(deployment.Status) is DeploymentStatus.Stopped or DeploymentStatus.Expired or DeploymentStatus.Error;
+
+    // the same wish again keeps its record, with its id and its totals
+    private static bool SameSpec(DeploymentRead known, DeploymentCreate wish) => known.ModelName == wish.ModelName && known.Backend == wish.Backend && known.EnvVars!.Count == 0 && wish.EnvVars!.Count == 0
+        && known.GpuMemoryFraction == wish.GpuMemoryFraction && known.TensorParallelSize == wish.TensorParallelSize && known.Pinned == wish.Pinned && known.DurationSeconds == wish.DurationSeconds
+        && JsonSerializer.Serialize(known.EngineArgs) == JsonSerializer.Serialize(wish.EngineArgs) && (known.ExtraArgs ?? []).SequenceEqual(wish.ExtraArgs ?? [])
+        && (known.LoraModules ?? []).SequenceEqual(wish.LoraModules ?? []) && (known.GpuIds ?? []).SequenceEqual(wish.GpuIds ?? []) && (known.VllmVersion ?? "") == (wish.VllmVersion ?? "");
+
+    /// <summary>What the engine loads: a repository of Hugging Face, or what lies in the model's folder.</summary>
+    private static Result<string> Source(ComposedModel model, string folder)
+    {
+        if (model.Files.Count == 0)
+        {
+            var named = ArtifactUri.Parse(model.Model).Match(uri => uri is ArtifactUri.HuggingFace { Path: "" } face ? face.Repository : model.Model, _ => model.Model);
+            return named.Length > 0 ? named : Failure.Invalid("parameters.model", "the configuration names no model, and there are no files");
+        }
+        var own = $"{folder}/{GalleryNames.ToFolder(model.Name)}";
+        var named2 = model.Files.FirstOrDefault(file => file.Filename == model.Model || file.Filename.StartsWith(model.Model + "/", StringComparison.Ordinal));
+        return model.Model.Length > 0 && named2 is not null ? $"{own}/{model.Model}"
+            : model is { Files: [{ Filename: { Length: > 0 } only }] } && only.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase) ? $"{own}/{only}" : own;
+    }
+
+    private async Task<int> FreePortAsync(int nodeId, CancellationToken cancellationToken)
+    {
+        var all = await reads.ListAsync(new DeploymentQuery { NodeId = nodeId }, cancellationToken);
+        var taken = all.Match(page => page.Deployments.Select(deployment => deployment.Port).ToHashSet(), _ => []);
+        var port = settings.Current.DefaultPort;
+        while (taken.Contains(port) && port < LastPort)
+            port++;
+        return port;
+    }
+}
