@@ -63,8 +63,10 @@ public sealed partial class LocalNode
 
     private PullQueue Pulls(DownloadOptions downloads)
     {
-        var download = new FileDownload(_http, downloads, new DiskRoom(_identity.DataFolder, downloads.ReservedDiskBytes), _time, Random.Shared);
-        var runner = new PullRunner(_folders, new SourceResolver(downloads), download, new TreeBuilder(_folders), downloads, _time);
+        var room = new DiskRoom(_identity.DataFolder, downloads.ReservedDiskBytes);
+        var resolver = new SourceResolver(new ImageRegistry(_http, downloads), new HuggingFaceHub(_http, downloads), downloads, _identity.DataFolder);
+        var runner = new PullRunner(
+            _folders, resolver, new FileDownload(_http, downloads, room, _time, Random.Shared), new TreeBuilder(_folders, downloads, room), downloads, _time);
         return new PullQueue(_folders, new PullRecords(_identity.DataFolder, _records), runner, _images, downloads, _time, _logger, SignalChange);
     }
 }

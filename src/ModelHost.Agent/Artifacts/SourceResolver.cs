@@ -4,8 +4,11 @@ using ModelHost.Core.Artifacts;
 namespace ModelHost.Agent.Artifacts;
 
 /// <summary>Finds out what an address stands for, and asks its registry where need be.</summary>
-internal sealed class SourceResolver(DownloadOptions options)
+internal sealed class SourceResolver(ImageRegistry registry, HuggingFaceHub hub, DownloadOptions options, string dataFolder)
 {
+    // the rest of the data folder holds keys
+    private static readonly string[] s_folders = ["models", "backends", "packages", "galleries"];
+
     /// <summary>What there is to download.</summary>
     /// <param name="text">The address.</param>
     /// <param name="sha256">The hash that the file is to have; empty: unknown.</param>
@@ -15,21 +18,27 @@ internal sealed class SourceResolver(DownloadOptions options)
     /// <exception cref="DownloadException">It cannot be found out, or stands for nothing.</exception>
     public async Task<Source> ResolveAsync(string text, string sha256, string? huggingFaceToken, bool refusesPickle, CancellationToken cancellationToken)
     {
-        await Task.Yield();
-        cancellationToken.ThrowIfCancellationRequested();
         if (!ArtifactUri.Parse(text).TryGet(out var uri, out var failure))
             throw new DownloadException("uri_invalid", failure.Detail);
-        var headers = new Dictionary<string, string>();
-        RemoteFile File(Uri url) => new(url, uri.FileName) { Sha256 = sha256, Headers = headers, RefusesPickle = refusesPickle };
+        RemoteFile File(Uri url) => new(url, uri.FileName) { Sha256 = sha256, Headers = TokenFor(url, huggingFaceToken), RefusesPickle = refusesPickle };
         switch (uri)
         {
             case ArtifactUri.Web web:
-                return One(File(web.Url) with { Headers = TokenFor(web.Url, huggingFaceToken) });
-            case ArtifactUri.HuggingFace { Path.Length: > 0 } face:
-                var url = Below(options.HuggingFaceUrl, $"{face.Repository}/resolve/{Uri.EscapeDataString(face.Revision)}/{face.Path}");
-                return One(File(url) with { Headers = TokenFor(url, huggingFaceToken) });
-            case ArtifactUri.GitHub hub:
-                return One(File(Below(options.GitHubUrl, $"{hub.Repository}/{hub.Revision}/{hub.Path}")));
+                return One(File(web.Url));
+            case ArtifactUri.HuggingFace { Path.Length: 0 } repository:
+                return new Source.Files(await hub.FilesAsync(repository, TokenFor(new Uri(options.HuggingFaceUrl), huggingFaceToken), refusesPickle, cancellationToken), IsFolder: true);
+            case ArtifactUri.HuggingFace file:
+                return One(File(hub.FileUrl(file.Repository, file.Revision, file.Path)));
+            case ArtifactUri.GitHub source:
+                return One(File(new Uri($"{options.GitHubUrl.TrimEnd('/')}/{source.Repository}/{source.Revision}/{string.Join('/', source.Path.Split('/').Select(Uri.EscapeDataString))}")));
+            case ArtifactUri.Image image:
+                return await registry.LayersAsync(image, sha256, cancellationToken);
+            case ArtifactUri.Ollama model:
+                var weights = await registry.WeightsAsync(model, cancellationToken);
+                return sha256.Length == 0 || sha256 == weights.Sha256 ? One(weights with { RefusesPickle = refusesPickle })
+                    : throw new DownloadException("hash_mismatch", $"{text} has the SHA-256 {weights.Sha256}, not {sha256}");
+            case ArtifactUri.Local local:
+                return new Source.Local(Plain(local.Path));
             default:
                 throw new DownloadException("uri_invalid", "the node cannot download from such an address");
         }
@@ -37,8 +46,21 @@ internal sealed class SourceResolver(DownloadOptions options)
 
     private static Source.Files One(RemoteFile file) => new([file], IsFolder: false);
 
-    private static Uri Below(string address, string path) =>
-        new(address.TrimEnd('/') + "/" + string.Join('/', path.Split('/').Select(part => Uri.EscapeDataString(Uri.UnescapeDataString(part)))));
+    private string Plain(string path)
+    {
+        var root = Path.GetFullPath(dataFolder);
+        var full = Path.GetFullPath(Path.Combine(root, path)).TrimEnd('/');
+        if (!s_folders.Any(folder => full.StartsWith(Path.Combine(root, folder) + "/", StringComparison.Ordinal)))
+            throw new DownloadException("uri_invalid", $"a file:// address leads to the {string.Join(", ", s_folders)} of the node's data folder, and nowhere else");
+        var part = root;
+        foreach (var name in Path.GetRelativePath(root, full).Split('/'))
+        {
+            part = Path.Combine(part, name);
+            if (new FileInfo(part).LinkTarget is not null)
+                throw new DownloadException("uri_invalid", "a file:// address leads through no link");
+        }
+        return Path.Exists(full) ? full : throw new DownloadException("not_found", $"the node has no {Path.GetRelativePath(root, full)}");
+    }
 
     // an address of Hugging Face may be written out
     private Dictionary<string, string> TokenFor(Uri url, string? token) =>

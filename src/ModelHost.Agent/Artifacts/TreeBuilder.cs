@@ -1,4 +1,6 @@
+using System.Security.Cryptography;
 using ModelHost.Agent.Downloads;
+using ModelHost.Agent.Extraction;
 using ModelHost.Agent.Runtimes;
 using ModelHost.Core.Artifacts;
 using ModelHost.Protocol;
@@ -12,7 +14,7 @@ namespace ModelHost.Agent.Artifacts;
 internal sealed record BuiltTree(string Path, IReadOnlyList<ArtifactFile> Files, long SizeBytes);
 
 /// <summary>Puts together what was downloaded, in a folder of its own.</summary>
-internal sealed class TreeBuilder(ArtifactFolders folders)
+internal sealed class TreeBuilder(ArtifactFolders folders, DownloadOptions options, DiskRoom room)
 {
     private const string RunFile = "run.sh";
     private const UnixFileMode Executable = UnixFileMode.UserExecute | UnixFileMode.GroupExecute | UnixFileMode.OtherExecute;
@@ -26,36 +28,94 @@ internal sealed class TreeBuilder(ArtifactFolders folders)
             Directory.Delete(tree, recursive: true);
         Directory.CreateDirectory(tree);
         var files = new List<ArtifactFile>();
+        var meter = new UnpackMeter(new UnpackLimits(options.MaxFileBytes, options.MaxArchiveEntries), room, cancellationToken);
         await Task.Run(() =>
         {
             for (var i = 0; i < fetched.Count; i++)
             {
                 progress.Say(fetched[i].Uri);
-                Add(request, request.Files[i], fetched[i], tree, files, cancellationToken);
+                Add(request, request.Files[i], fetched[i], tree, files, meter);
             }
             Check(request, tree, cancellationToken);
         }, cancellationToken);
-        return new BuiltTree(tree, files, new DirectoryInfo(tree).EnumerateFiles("*", s_all).Sum(file => file.LinkTarget is null ? file.Length : 0));
+        return new BuiltTree(tree, files, Entries(tree).OfType<FileInfo>().Sum(file => file.LinkTarget is null ? file.Length : 0));
     }
 
-    private static readonly EnumerationOptions s_all = new() { RecurseSubdirectories = true, AttributesToSkip = 0, IgnoreInaccessible = false };
-
-    private static void Add(PullRequest request, PullFile file, Fetched fetched, string tree, List<ArtifactFile> files, CancellationToken cancellationToken)
+    /// <summary>All files and links below a folder; the framework's own walk goes through links, which may lead round in circles.</summary>
+    private static IEnumerable<FileSystemInfo> Entries(string folder)
     {
-        cancellationToken.ThrowIfCancellationRequested();
-        if (fetched.Source is Source.Files items)
+        var folders = new Stack<DirectoryInfo>([new DirectoryInfo(folder)]);
+        while (folders.TryPop(out var next))
         {
-            for (var i = 0; i < items.Items.Count; i++)
+            foreach (var entry in next.EnumerateFileSystemInfos())
             {
-                var path = items.IsFolder ? Join(file.Path, items.Items[i].Path) : file.Path.Length > 0 ? file.Path : items.Items[i].Path;
-                Place(fetched.Files[i], tree, path, files);
+                if (entry is DirectoryInfo { LinkTarget: null } below)
+                    folders.Push(below);
+                else
+                    yield return entry;
             }
         }
     }
 
+    private static void Add(PullRequest request, PullFile file, Fetched fetched, string tree, List<ArtifactFile> files, UnpackMeter meter)
+    {
+        switch (fetched.Source)
+        {
+            case Source.Files items:
+                for (var i = 0; i < items.Items.Count; i++)
+                {
+                    var path = items.IsFolder ? Join(file.Path, items.Items[i].Path) : file.Path.Length > 0 ? file.Path : items.Items[i].Path;
+                    AddFile(request, file, fetched.Files[i], tree, path, files, meter);
+                }
+                break;
+            case Source.Image:
+                var layers = new TreeWriter(Folder(tree, file.Path), meter, isLayered: true);
+                foreach (var layer in fetched.Files)
+                    Archive.Unpack(layer.Path, layers, meter, isLayer: true);
+                break;
+            case Source.Local { Path: var folder } when Directory.Exists(folder):
+                foreach (var found in Entries(folder))
+                {
+                    var path = Path.GetRelativePath(folder, found.FullName);
+                    if (found is not FileInfo { LinkTarget: null } plain)
+                        throw new DownloadException("uri_invalid", $"there is a link in the folder: {path}");
+                    if (!PullRules.IsReserved(path))
+                        Place(Facts(plain), tree, Join(file.Path, path), files, isCopy: true);
+                    meter.Entry();
+                }
+                break;
+            case Source.Local local:
+                var facts = Facts(new FileInfo(local.Path));
+                if (file.Sha256.Length > 0 && !facts.Sha256.Equals(file.Sha256, StringComparison.OrdinalIgnoreCase))
+                    throw new DownloadException("hash_mismatch", $"{file.Uri} has the SHA-256 {facts.Sha256}, not {file.Sha256}");
+                AddFile(request, file, facts, tree, file.Path.Length > 0 ? file.Path : Path.GetFileName(local.Path), files, meter, isCopy: true);
+                break;
+        }
+    }
+
+    private static void AddFile(
+        PullRequest request, PullFile file, DownloadedFile got, string tree, string path, List<ArtifactFile> files, UnpackMeter meter, bool isCopy = false)
+    {
+        if (!file.Unpack && !(request.Kind == ArtifactKind.Backend && Archive.Is(got.Path)))
+        {
+            Place(got, tree, path, files, isCopy);
+            return;
+        }
+        Archive.Unpack(got.Path, new TreeWriter(Folder(tree, file.Path), meter), meter, isLayer: false);
+        files.Add(new ArtifactFile { Path = path, SizeBytes = got.SizeBytes, Sha256 = got.Sha256 });
+    }
+
+    private static string Folder(string tree, string path) => Directory.CreateDirectory(path.Length == 0 ? tree : Path.Combine(tree, path)).FullName;
+
+    private static DownloadedFile Facts(FileInfo file)
+    {
+        using var content = file.OpenRead();
+        return new DownloadedFile(file.FullName, Convert.ToHexStringLower(SHA256.HashData(content)), file.Length);
+    }
+
     private static string Join(string folder, string path) => folder.Length == 0 ? path : $"{folder}/{path}";
 
-    private static void Place(DownloadedFile file, string tree, string path, List<ArtifactFile> files)
+    private static void Place(DownloadedFile file, string tree, string path, List<ArtifactFile> files, bool isCopy)
     {
         if (ArtifactNames.PathFault(path) is { } fault)
             throw new DownloadException("uri_invalid", $"'{path}' cannot be the name of a file: {fault}");
@@ -65,9 +125,16 @@ internal sealed class TreeBuilder(ArtifactFolders folders)
         if (Path.Exists(target))
             throw new DownloadException("uri_invalid", $"two files are to be '{path}'");
         Directory.CreateDirectory(Path.GetDirectoryName(target)!);
-        // a second name, so that a node that goes down now finds the download again
-        Libc.Link(file.Path, target);
-        File.SetUnixFileMode(target, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.GroupRead | UnixFileMode.OtherRead);
+        if (isCopy)
+        {
+            File.Copy(file.Path, target);
+        }
+        else
+        {
+            // a second name, so that a node that goes down now finds the download again
+            Libc.Link(file.Path, target);
+            File.SetUnixFileMode(target, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.GroupRead | UnixFileMode.OtherRead);
+        }
         files.Add(new ArtifactFile { Path = path, SizeBytes = file.SizeBytes, Sha256 = file.Sha256 });
     }
 
@@ -82,7 +149,7 @@ internal sealed class TreeBuilder(ArtifactFolders folders)
         }
         else if (!request.AllowPickle)
         {
-            foreach (var file in new DirectoryInfo(tree).EnumerateFiles("*", s_all))
+            foreach (var file in Entries(tree).OfType<FileInfo>())
             {
                 cancellationToken.ThrowIfCancellationRequested();
                 if (file.LinkTarget is null && IsPickle(file))
@@ -96,7 +163,8 @@ internal sealed class TreeBuilder(ArtifactFolders folders)
         if (PickleFiles.ByName(file.Name))
             return true;
         Span<byte> beginning = stackalloc byte[PickleFiles.BeginningBytes];
-        using var handle = File.OpenHandle(file.FullName);
-        return PickleFiles.ByBeginning(beginning[..RandomAccess.Read(handle, beginning, 0)]);
+        using var content = file.OpenRead();
+        var read = beginning[..RandomAccess.Read(content.SafeFileHandle, beginning, 0)];
+        return PickleFiles.ByBeginning(read) || (read.StartsWith("PK"u8) && ZipUnpacker.HoldsPickle(content));
     }
 }

@@ -1,0 +1,116 @@
+using System.Runtime.InteropServices;
+using System.Security.Cryptography;
+using System.Text.Json;
+using ModelHost.Agent.Downloads;
+using ModelHost.Core.Artifacts;
+
+namespace ModelHost.Agent.Artifacts;
+
+/// <summary>Asks registries what an image or a model consists of (OCI distribution and image specifications 1.1, and Docker's of the same).</summary>
+internal sealed class ImageRegistry(GuardedHttp http, DownloadOptions options)
+{
+    private const int MaxManifestBytes = 4 * 1024 * 1024, MaxLayers = 500;
+    private const string DockerHub = "docker.io", DockerHubHost = "registry-1.docker.io";
+    private const string OllamaModel = "application/vnd.ollama.image.model";
+
+    private static readonly string s_accept = string.Join(", ",
+        "application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json", "application/vnd.docker.distribution.manifest.v2+json");
+
+    /// <summary>The layers of an image for this machine.</summary>
+    /// <param name="image">Which.</param>
+    /// <param name="sha256">What the manifest's hash is to be; empty: unknown.</param>
+    /// <param name="cancellationToken">Ends it.</param>
+    /// <exception cref="DownloadException">There is none, or it is not to be used.</exception>
+    public async Task<Source.Image> LayersAsync(ArtifactUri.Image image, string sha256, CancellationToken cancellationToken)
+    {
+        var host = image.Registry == DockerHub ? DockerHubHost : image.Registry;
+        var place = new Place(new Uri($"{(options.IsInsecure(image.Registry) ? "http" : "https")}://{host}/v2/{image.Repository}/"), new RegistryLogin(image.Repository));
+        var (manifest, digest) = await ManifestAsync(place, image.Reference, cancellationToken);
+        if (sha256.Length > 0 && digest != "sha256:" + sha256)
+            throw new DownloadException("hash_mismatch", $"the manifest of {image.Repository} has the digest {digest}, not sha256:{sha256}");
+        using (manifest)
+        {
+            if (!manifest.RootElement.TryGetProperty("manifests", out var variants))
+                return new Source.Image(Layers(place, manifest.RootElement), digest);
+            var (chosen, _) = await ManifestAsync(place, OfThisMachine(variants, image.Repository), cancellationToken);
+            using (chosen)
+                return new Source.Image(Layers(place, chosen.RootElement), digest);
+        }
+    }
+
+    /// <summary>The weights of a model of an Ollama registry.</summary>
+    /// <exception cref="DownloadException">There are none.</exception>
+    public async Task<RemoteFile> WeightsAsync(ArtifactUri.Ollama model, CancellationToken cancellationToken)
+    {
+        var place = new Place(new Uri($"{options.OllamaUrl.TrimEnd('/')}/v2/{model.Repository}/"), new RegistryLogin(model.Repository));
+        var (manifest, _) = await ManifestAsync(place, model.Tag, cancellationToken);
+        using (manifest)
+        {
+            var weights = Blobs(place, manifest.RootElement).Where(blob => blob.MediaType == OllamaModel).ToArray();
+            return weights is [var (_, file)] ? file with { Path = model.FileName }
+                : throw new DownloadException("answer_invalid", $"{model.Repository}:{model.Tag} has {weights.Length} files of weights where one was looked for");
+        }
+    }
+
+    private async Task<(JsonDocument Manifest, string Digest)> ManifestAsync(Place place, string reference, CancellationToken cancellationToken)
+    {
+        var url = new Uri(place.Url, $"manifests/{reference}");
+        byte[] bytes;
+        using (var answer = await place.Login.GetAsync(http, url, new Dictionary<string, string> { ["Accept"] = s_accept }, cancellationToken))
+            bytes = await answer.ReadAsync(MaxManifestBytes, cancellationToken);
+        var digest = "sha256:" + Convert.ToHexStringLower(SHA256.HashData(bytes));
+        if (reference.StartsWith("sha256:", StringComparison.Ordinal) && reference != digest)
+            throw new DownloadException("hash_mismatch", $"{GuardedHttp.Display(url)} has the digest {digest}");
+        try
+        {
+            var manifest = JsonDocument.Parse(bytes);
+            if (manifest.RootElement.ValueKind == JsonValueKind.Object)
+                return (manifest, digest);
+            manifest.Dispose();
+        }
+        catch (JsonException)
+        {
+            // as one that is something else
+        }
+        throw new DownloadException("answer_invalid", $"{GuardedHttp.Display(url)} is no manifest");
+    }
+
+    private static string OfThisMachine(JsonElement variants, string repository)
+    {
+        var architecture = RuntimeInformation.OSArchitecture switch { Architecture.X64 => "amd64", Architecture.Arm64 => "arm64", var other => other.ToString().ToLowerInvariant() };
+        foreach (var variant in variants.ValueKind == JsonValueKind.Array ? variants.EnumerateArray() : default)
+        {
+            if (variant.ValueKind == JsonValueKind.Object && variant.TryGetProperty("platform", out var platform)
+                && Text(platform, "os") == "linux" && Text(platform, "architecture") == architecture && DigestOf(variant) is { } digest)
+                return "sha256:" + digest;
+        }
+        throw new DownloadException("not_found", $"{repository} has no image for linux/{architecture}");
+    }
+
+    private static RemoteFile[] Layers(Place place, JsonElement manifest)
+    {
+        var layers = Blobs(place, manifest).Select(blob => blob.File).ToArray();
+        return layers.Length is > 0 and <= MaxLayers ? layers : throw new DownloadException("answer_invalid", $"the image has {layers.Length} layers, not 1 to {MaxLayers}");
+    }
+
+    private static IEnumerable<(string MediaType, RemoteFile File)> Blobs(Place place, JsonElement manifest)
+    {
+        if (!manifest.TryGetProperty("layers", out var layers) || layers.ValueKind != JsonValueKind.Array)
+            throw new DownloadException("answer_invalid", "the manifest names no layers");
+        foreach (var layer in layers.EnumerateArray())
+        {
+            if (layer.ValueKind != JsonValueKind.Object || DigestOf(layer) is not { } digest || !layer.TryGetProperty("size", out var size) || !size.TryGetInt64(out var bytes) || bytes < 0)
+                throw new DownloadException("answer_invalid", "the manifest names a layer without digest (sha256) or size");
+            yield return (Text(layer, "mediaType"), new RemoteFile(new Uri(place.Url, $"blobs/sha256:{digest}"), $"layer {digest[..12]}") { Sha256 = digest, SizeBytes = bytes, Login = place.Login });
+        }
+    }
+
+    private static string? DigestOf(JsonElement descriptor) =>
+        Text(descriptor, "digest") is ['s', 'h', 'a', '2', '5', '6', ':', .. var hex] && hex.Length == 64 && hex.All(char.IsAsciiHexDigitLower) ? hex : null;
+
+    private static string Text(JsonElement element, string name) =>
+        element.ValueKind == JsonValueKind.Object && element.TryGetProperty(name, out var value) && value.ValueKind == JsonValueKind.String ? value.GetString()! : "";
+
+    private sealed record Place(Uri Url, RegistryLogin Login);
+}
