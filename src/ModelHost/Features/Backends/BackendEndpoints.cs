@@ -1,5 +1,6 @@
 using System.ComponentModel;
 using Microsoft.AspNetCore.Http.HttpResults;
+using Microsoft.AspNetCore.Mvc;
 using ModelHost.Access;
 using ModelHost.Common;
 using ModelHost.Core;
@@ -65,11 +66,11 @@ internal static class BackendEndpoints
             : await AnswerAsync(await backends.ApplyAsync(request, cancellationToken), http, wait, waits, cancellationToken);
 
     private static async Task<IResult> DeleteAsync(
-        string name, [Description(NodesText)] string[]? nodes, HttpRequest http, [Description(WaitText)] bool? wait, BackendService backends, Waits waits, CancellationToken cancellationToken) =>
+        string name, [FromQuery, Description(NodesText)] string[]? nodes, HttpRequest http, [Description(WaitText)] bool? wait, BackendService backends, Waits waits, CancellationToken cancellationToken) =>
         await AnswerAsync(await backends.DeleteAsync(name, nodes, cancellationToken), http, wait, waits, cancellationToken);
 
     private static async Task<IResult> UpgradeAsync(
-        string name, [Description(NodesText)] string[]? nodes, [Description("Of an image: the release or tag. Default: the newest.")] string? version, HttpRequest http,
+        string name, [FromQuery, Description(NodesText)] string[]? nodes, [Description("Of an image: the release or tag. Default: the newest.")] string? version, HttpRequest http,
         [Description(WaitText)] bool? wait, BackendService backends, Waits waits, CancellationToken cancellationToken) =>
         await AnswerAsync(await backends.UpgradeAsync(name, nodes, version, cancellationToken), http, wait, waits, cancellationToken);
 

@@ -63,6 +63,6 @@ internal sealed partial class BackendInventory(BackendBook book, NodeRegistry no
         }
     }
 
-    [LoggerMessage(3041, LogLevel.Warning, "Node {NodeId} could not be asked for its backends: {Reason}")]
+    [LoggerMessage(3061, LogLevel.Warning, "Node {NodeId} could not be asked for its backends: {Reason}")]
     private partial void LogSilent(int nodeId, string reason);
 }

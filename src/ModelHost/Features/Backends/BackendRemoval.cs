@@ -83,9 +83,11 @@ internal sealed class BackendDeleteHandler(BackendRemoval removal) : IJobHandler
 
     public string Kind => JobKind;
 
-    public Task<Failure?> RunAsync(JobContext job, CancellationToken cancellationToken)
+    public async Task<Failure?> RunAsync(JobContext job, CancellationToken cancellationToken)
     {
         var asked = GalleryJson.Read<BackendDeletion>(job.Request);
-        return removal.RemoveAsync(asked.Name, asked.Nodes, cancellationToken);
+        var failure = await removal.RemoveAsync(asked.Name, asked.Nodes, cancellationToken);
+        // what was deleted before the process ended is not there any more
+        return failure is { Kind: FailureKind.NotFound } && job.IsResumed ? null : failure;
     }
 }
