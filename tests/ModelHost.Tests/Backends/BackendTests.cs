@@ -83,6 +83,7 @@ public sealed class BackendTests
         var list = (await client.JsonAsync("/backends")).EnumerateArray().ToDictionary(one => one.GetProperty("Name").GetString()!);
         var local = list["cpu-echo"].GetProperty("nodes").EnumerateArray().ShouldHaveSingleItem().GetProperty("node_id").GetString();
         var available = (await client.JsonAsync("/backends/available")).EnumerateArray().Select(one => one.GetProperty("name").GetString()).ToArray();
+        var metadata = await File.ReadAllTextAsync(Path.Combine(agent.Node.Data, "backends", "cuda-echo", "metadata.json"), Ct);
         var removed = (await PostAsync(client, "/backends/delete/echo?wait=true", null)).Body.GetProperty("job");
 
         job.GetProperty("message").GetString().ShouldBe("completed", job.GetRawText());
@@ -96,13 +97,13 @@ public sealed class BackendTests
             .ShouldBe(($"{other}", "gpu-1", "online", "2.0"));
         list["cuda-echo"].GetProperty("RunFile").GetString().ShouldBe("backends/cuda-echo/run.sh");
         // a node finds it by the name that was asked for
-        File.ReadAllText(Path.Combine(agent.Node.Data, "backends", "cuda-echo", "metadata.json")).ShouldContain("\"alias\": \"echo\"");
-        Directory.Exists(Path.Combine(cluster.Host.Node.Data, "backends", "cuda-echo")).ShouldBeFalse();
+        metadata.ShouldContain("\"alias\": \"echo\"");
         available.ShouldContain("cuda-echo");
         available.ShouldNotContain("rocm-echo");
         // what it stood for goes with it
         removed.GetProperty("message").GetString().ShouldBe("completed", removed.GetRawText());
         (await client.GetStringAsync("/backends", Ct)).ShouldBe("[]");
+        Directory.Exists(Path.Combine(agent.Node.Data, "backends", "cuda-echo")).ShouldBeFalse();
     }
 
     [Fact]

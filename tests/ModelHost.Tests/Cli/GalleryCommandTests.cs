@@ -32,14 +32,14 @@ public sealed class GalleryCommandTests
 
         before.ExitCode.ShouldBe(0, before.Error);
         before.Output.ShouldStartWith("  plain     A plain one\n  echo\n");
-        before.Error.ShouldBe("4 backends; * is installed.\n");
+        before.Error.ShouldBe("3 backends; * is installed.\n");
         install.ExitCode.ShouldBe(0, install.Error);
         install.Output.ShouldBeEmpty();
         // no terminal: lines, and no bar
         install.Error.ShouldEndWith("100% completed\nown@plain: completed\n");
         install.Error.ShouldNotContain('\r');
         after.Output.ShouldBe("* plain  1.0\n");
-        JsonSerializer.Deserialize<JsonElement>(json.Output).GetArrayLength().ShouldBe(4);
+        JsonSerializer.Deserialize<JsonElement>(json.Output).GetArrayLength().ShouldBe(3);
         (later.ExitCode, later.Error).ShouldBe((0, ""));
         JsonSerializer.Deserialize<JsonElement>(later.Output).GetProperty("message").GetString().ShouldBe("completed");
         unknown.ExitCode.ShouldBe(1);
