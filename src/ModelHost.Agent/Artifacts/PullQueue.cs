@@ -35,7 +35,7 @@ internal sealed partial class PullQueue : IAsyncDisposable
     /// <summary>Goes on with what an earlier process had not finished.</summary>
     public void Open()
     {
-        _folders.Recover();
+        Quietly(_folders.Recover);
         lock (_lock)
         {
             foreach (var record in _records.ReadAll().OrderBy(record => record.State.CreatedAt))
@@ -45,7 +45,7 @@ internal sealed partial class PullQueue : IAsyncDisposable
                 else if (record.Request is { } request && PullRules.Fault(request) is null)
                     Begin(record);
             }
-            _folders.Forget(_time.GetUtcNow() - PartialsKeptFor, (kind, name) => _last.ContainsKey((kind, name)));
+            ForgetPartials();
         }
     }
 
@@ -159,6 +159,7 @@ internal sealed partial class PullQueue : IAsyncDisposable
                 _last.Remove((running.Request.Kind, running.Request.Name));
             if (ended is not null)
                 End(ended);
+            ForgetPartials();
             running.Dispose();
         }
         _changed();
@@ -228,7 +229,7 @@ internal sealed partial class PullQueue : IAsyncDisposable
         foreach (var record in gone)
         {
             _ended.Remove(Key(record.State.PullId));
-            _records.Delete(record.State.PullId);
+            Quietly(() => _records.Delete(record.State.PullId));
         }
     }
 
@@ -244,16 +245,25 @@ internal sealed partial class PullQueue : IAsyncDisposable
         }
     }
 
-    private void DeleteQuietly(string? folder)
+    private void ForgetPartials() =>
+        Quietly(() => _folders.Forget(_time.GetUtcNow() - PartialsKeptFor, (kind, name) => _last.ContainsKey((kind, name))));
+
+    private void DeleteQuietly(string? folder) => Quietly(() =>
+    {
+        if (folder is not null && Directory.Exists(folder))
+            Directory.Delete(folder, recursive: true);
+    });
+
+    // what is left over takes room and does no harm; the next start tries again
+    private void Quietly(Action tidy)
     {
         try
         {
-            if (folder is not null && Directory.Exists(folder))
-                Directory.Delete(folder, recursive: true);
+            tidy();
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            LogLeft(folder!, e.Message);
+            LogLeft(e.Message);
         }
     }
 
@@ -313,6 +323,6 @@ internal sealed partial class PullQueue : IAsyncDisposable
     [LoggerMessage(2254, LogLevel.Warning, "How pull {PullId} ended could not be written down: {Reason}")]
     private partial void LogNotKept(string pullId, string reason);
 
-    [LoggerMessage(2255, LogLevel.Warning, "{Folder} could not be removed: {Reason}")]
-    private partial void LogLeft(string folder, string reason);
+    [LoggerMessage(2255, LogLevel.Warning, "Something that a pull left could not be removed: {Reason}")]
+    private partial void LogLeft(string reason);
 }

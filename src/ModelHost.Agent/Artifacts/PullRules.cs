@@ -67,6 +67,8 @@ internal static class PullRules
         }
         if (file.Sha256.Length > 0 && !(file.Sha256.Length == 64 && file.Sha256.All(char.IsAsciiHexDigit)))
             return "sha256: it has 64 hexadecimal digits";
+        if (!paths.Add($"{(file.Sha256.Length > 0 ? file.Sha256.ToLowerInvariant() : file.Uri)}\n{file.Path}"))
+            return "uri: another file is the same";
         if (file.Path.Length == 0)
             return null;
         if (ArtifactNames.PathFault(file.Path) is { } fault || IsReserved(file.Path))

@@ -66,7 +66,8 @@ internal sealed class PullRunner(ArtifactFolders folders, SourceResolver resolve
                     await downloads.WaitAsync(stop);
                     try
                     {
-                        got[i] = await download.GetAsync(items[i], Path.Combine(parts, Key(items[i])), reports[i], stop);
+                        var part = Path.Combine(parts, Key(items[i], items.Count > 1 ? $"{file.Path}/{i}" : file.Path));
+                        got[i] = await ReuseAsync(request, items[i], part, stop) ?? await download.GetAsync(items[i], part, reports[i], stop);
                         progress.Whole(keys[i], got[i].SizeBytes);
                     }
                     finally
@@ -86,8 +87,13 @@ internal sealed class PullRunner(ArtifactFolders folders, SourceResolver resolve
         throw failure!;
     }
 
-    // two files of one pull may have the same name, and the same content
-    private static string Key(RemoteFile file) => Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes($"{file.Identity}\n{file.Path}")))[..40];
+    // an upgrade often changes one file of many
+    private async Task<DownloadedFile?> ReuseAsync(PullRequest request, RemoteFile file, string part, CancellationToken cancellationToken) =>
+        file.Sha256.Length > 0 && folders.Installed(request.Kind, request.Name)?.Files.FirstOrDefault(there => there.Sha256 == file.Sha256) is { } known
+            ? await FileDownload.ReuseAsync(file, Path.Combine(folders.Of(request.Kind, request.Name), known.Path), part, cancellationToken) : null;
+
+    // by its place in the pull: two files of it, or layers, may be the same and are downloaded at the same time
+    private static string Key(RemoteFile file, string target) => Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes($"{file.Identity}\n{target}")))[..40];
 
     private Artifact Describe(PullRequest request, Fetched[] fetched, BuiltTree tree)
     {

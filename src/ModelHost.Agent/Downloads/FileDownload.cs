@@ -2,6 +2,7 @@ using System.Net;
 using System.Security.Cryptography;
 using System.Text.Json;
 using System.Text.Json.Serialization;
+using ModelHost.Agent.Runtimes;
 using ModelHost.Core.Artifacts;
 
 namespace ModelHost.Agent.Downloads;
@@ -11,6 +12,9 @@ internal sealed record PartState
 {
     /// <summary><see cref="RemoteFile.Identity"/>, hashed: addresses may be signed.</summary>
     public required string Identity { get; init; }
+
+    /// <summary>The address that it came from, hashed: what a server says of its version means nothing to another.</summary>
+    public string From { get; init; } = "";
 
     /// <summary>The strong ETag or date by which the server knows the version again; empty: it gave none.</summary>
     public string Validator { get; init; } = "";
@@ -58,6 +62,26 @@ internal sealed class FileDownload(GuardedHttp http, DownloadOptions options, Di
         }
     }
 
+    /// <summary>Takes a file that is on the disk already in place of a download, if it is the same; null: it is not.</summary>
+    /// <param name="file">What is wanted; its hash is known.</param>
+    /// <param name="existing">The file that may be it.</param>
+    /// <param name="path">Where the download would lie.</param>
+    /// <param name="cancellationToken">Ends the reading.</param>
+    public static async Task<DownloadedFile?> ReuseAsync(RemoteFile file, string existing, string path, CancellationToken cancellationToken)
+    {
+        if (Known(file, path) is not null || new FileInfo(existing) is not { Exists: true, LinkTarget: null } found)
+            return null;
+        await using (var content = found.OpenRead())
+        {
+            if (Convert.ToHexStringLower(await SHA256.HashDataAsync(content, cancellationToken)) != file.Sha256)
+                return null;
+        }
+        Forget(path);
+        Libc.Link(existing, path);
+        WriteState(path, new PartState { Identity = Hash(file.Identity), Sha256 = file.Sha256 });
+        return new DownloadedFile(path, file.Sha256, found.Length);
+    }
+
     // half of it is random: nodes that lost the same server do not come back to it at once
     private TimeSpan Delay(int failures)
     {
@@ -74,17 +98,18 @@ internal sealed class FileDownload(GuardedHttp http, DownloadOptions options, Di
             report.At(have, have);
             return new DownloadedFile(path, known, have);
         }
+        var validator = state?.From == Hash(file.Url.AbsoluteUri) ? state.Validator : "";
         // without a validator or a hash, nobody could tell whether the rest belongs to what is there
-        if (state is null || (state.Validator.Length == 0 && file.Sha256.Length == 0))
+        if (state is null || (validator.Length == 0 && file.Sha256.Length == 0))
             have = 0;
-        using var answer = await AskAsync(file, have, state, cancellationToken);
+        using var answer = await AskAsync(file, have, validator, cancellationToken);
         var total = Total(answer, have, file, path);
         if (answer.Status != HttpStatusCode.PartialContent && answer.Status != HttpStatusCode.RequestedRangeNotSatisfiable)
             have = 0;
         if (total > options.MaxFileBytes)
             throw new DownloadException("too_large", $"{GuardedHttp.Display(file.Url)} has {total} bytes, more than Downloads:MaxFileBytes");
         room.Require((total ?? 0) - have);
-        WriteState(path, new PartState { Identity = IdentityOf(file), Validator = Validator(answer) });
+        WriteState(path, new PartState { Identity = Hash(file.Identity), From = Hash(file.Url.AbsoluteUri), Validator = Validator(answer) });
         using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
         report.At(have, total);
         var length = await CopyAsync(answer, file, path, have, total, hash, report, cancellationToken);
@@ -95,18 +120,18 @@ internal sealed class FileDownload(GuardedHttp http, DownloadOptions options, Di
             // the beginning may have been of another version
             throw new DownloadException("hash_mismatch", $"{GuardedHttp.Display(file.Url)} has the SHA-256 {sha256}, not {file.Sha256}", isPassing: have > 0);
         }
-        WriteState(path, new PartState { Identity = IdentityOf(file), Sha256 = sha256 });
+        WriteState(path, new PartState { Identity = Hash(file.Identity), Sha256 = sha256 });
         return new DownloadedFile(path, sha256, length);
     }
 
-    private async Task<GuardedAnswer> AskAsync(RemoteFile file, long have, PartState? state, CancellationToken cancellationToken)
+    private async Task<GuardedAnswer> AskAsync(RemoteFile file, long have, string validator, CancellationToken cancellationToken)
     {
         var headers = new Dictionary<string, string>(file.Headers);
         if (have > 0)
         {
             headers["Range"] = $"bytes={have}-";
-            if (state!.Validator.Length > 0)
-                headers["If-Range"] = state.Validator;
+            if (validator.Length > 0)
+                headers["If-Range"] = validator;
         }
         return file.Login is null ? await http.GetAsync(file.Url, headers, cancellationToken) : await file.Login.GetAsync(http, file.Url, headers, cancellationToken);
     }
@@ -191,14 +216,14 @@ internal sealed class FileDownload(GuardedHttp http, DownloadOptions options, Di
         : answer.Headers.ETag is null && answer.ContentHeaders.LastModified is { } date && answer.Headers.Date - date > TimeSpan.FromSeconds(60) // RFC 9110, 8.8.2.2
             ? date.ToString("R", System.Globalization.CultureInfo.InvariantCulture) : "";
 
-    private static string IdentityOf(RemoteFile file) => Convert.ToHexStringLower(SHA256.HashData(System.Text.Encoding.UTF8.GetBytes(file.Identity)));
+    private static string Hash(string text) => Convert.ToHexStringLower(SHA256.HashData(System.Text.Encoding.UTF8.GetBytes(text)));
 
     private static PartState? Known(RemoteFile file, string path)
     {
         try
         {
             var state = JsonSerializer.Deserialize(File.ReadAllBytes(path + ".json"), PartStateJson.Default.PartState);
-            return state?.Identity == IdentityOf(file) && File.Exists(path) ? state : null;
+            return state?.Identity == Hash(file.Identity) && File.Exists(path) ? state : null;
         }
         catch (Exception e) when (e is JsonException or FileNotFoundException or DirectoryNotFoundException)
         {

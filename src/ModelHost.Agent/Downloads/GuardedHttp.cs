@@ -89,7 +89,8 @@ public sealed class GuardedHttp : IDisposable
             throw new DownloadException("uri_invalid", "an address to download from is http or https and has no login in it");
     }
 
-    private static Uri Next(Uri from, Uri? location)
+    /// <summary>Where a redirect leads.</summary>
+    internal static Uri Next(Uri from, Uri? location)
     {
         if (location is null || !Uri.TryCreate(from, location, out var next) || next.Scheme is not ("http" or "https") || next.UserInfo.Length > 0)
             throw new DownloadException("redirect_refused", $"{Display(from)} redirects to no http or https address");

@@ -80,6 +80,8 @@ internal sealed class TarFraming(Stream tar, UnpackMeter meter) : Stream
     {
         if (_header.AsSpan().IndexOfAnyExcept((byte)0) < 0)
             return; // the end, or on the way to it
+        if (!IsSummedUp())
+            throw Invalid("the sum of a header is wrong: it is damaged"); // the reader of .NET does not look
         _type = _header[156];
         var size = Size(_header.AsSpan(124, 12));
         switch ((char)_type)
@@ -106,6 +108,16 @@ internal sealed class TarFraming(Stream tar, UnpackMeter meter) : Stream
                 throw Invalid($"something in it is of the kind '{(char.IsAsciiLetterOrDigit((char)_type) ? (char)_type : '?')}', which is no file, folder or link");
         }
         _skip = (size + Block - 1) / Block * Block;
+    }
+
+    // of all bytes, its own eight counted as blanks
+    private bool IsSummedUp()
+    {
+        var stated = Encoding.ASCII.GetString(_header, 148, 8).Trim('\0', ' ');
+        var sum = 8 * ' ';
+        for (var i = 0; i < Block; i++)
+            sum += i is >= 148 and < 156 ? 0 : _header[i];
+        return stated.Length is > 0 and < 8 && stated.All(c => c is >= '0' and <= '7') && Convert.ToInt32(stated, 8) == sum;
     }
 
     private static long Size(ReadOnlySpan<byte> field)

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using ModelHost.Agent;
+using ModelHost.Agent.Downloads;
 using ModelHost.Cluster;
 using ModelHost.Hosting;
 
@@ -8,7 +9,7 @@ namespace ModelHost.Cli;
 /// <summary><c>modelhost node</c>.</summary>
 internal static class NodeCommand
 {
-    private static readonly string[] s_sections = [NodeOptions.Section, "Logging"];
+    private static readonly string[] s_sections = [NodeOptions.Section, DownloadOptions.Section, "Logging"];
 
     /// <summary>Makes it.</summary>
     public static Command Make()

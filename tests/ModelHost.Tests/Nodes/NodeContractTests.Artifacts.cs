@@ -54,7 +54,7 @@ public abstract partial class NodeContractTests
         server.Put("/v2", FileServer.Bytes(1000, seed: 2));
         await Pulls.DoAsync(node.Link, Pulls.Model("kept", Pulls.From(server.Url("/v1"), "w.gguf")));
 
-        var pull = await Pulls.DoAsync(node.Link, Pulls.Model("kept", Pulls.From(server.Url("/v2"), "w.gguf", good.Sha256)));
+        var pull = await Pulls.DoAsync(node.Link, Pulls.Model("kept", Pulls.From(server.Url("/v2"), "w.gguf", new string('0', 64))));
         var missing = await Pulls.DoAsync(node.Link, Pulls.Model("kept", Pulls.From(server.Url("/v3"), "w.gguf")));
 
         (pull.Phase, pull.ErrorCode).ShouldBe((PullPhase.Failed, "hash_mismatch"));
@@ -122,7 +122,8 @@ public abstract partial class NodeContractTests
             ("files[0].path", r => r.Files[0].Path = "/etc/passwd"),
             ("files[0].path", r => r.Files[0].Path = ".modelhost.json"),
             ("files[0].sha256", r => r.Files[0].Sha256 = "abc"),
-            ("files[1].path", r => { r.Files[0].Path = "a"; r.Files.Add(r.Files[0].Clone()); }),
+            ("files[1].uri", r => r.Files.Add(r.Files[0].Clone())),
+            ("files[1].path", r => { r.Files[0].Path = "a"; r.Files.Add(Pulls.From("https://models.example/b.gguf", "a")); }),
             ("metadata", r => r.Metadata = "[1]"),
             ("metadata", r => r.Metadata = "{"),
             ("hugging_face_token", r => r.HuggingFaceToken = "a\r\nX-Evil: 1"),
