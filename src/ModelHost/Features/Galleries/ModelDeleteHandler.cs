@@ -6,7 +6,7 @@ using ModelHost.Protocol;
 namespace ModelHost.Features.Galleries;
 
 /// <summary>Deletes models: their deployments, their files, and what is known of them, in this order.</summary>
-internal sealed class ModelDeleteHandler(ModelBook models, ModelDeployments deployments, NodeRegistry nodes) : IJobHandler
+internal sealed class ModelDeleteHandler(ModelBook models, ModelDeployments deployments, NodeRegistry nodes, NodeService nodeList) : IJobHandler
 {
     /// <summary>The kind of its jobs.</summary>
     public const string JobKind = "model.delete";
@@ -17,13 +17,14 @@ internal sealed class ModelDeleteHandler(ModelBook models, ModelDeployments depl
     {
         if (await models.FindAsync(job.Request, cancellationToken) is not { } model)
             return new Failure(FailureKind.NotFound, "model.not_found", $"model {job.Request} is not installed");
+        var hosts = await nodeList.NamesAsync(cancellationToken);
         var places = GalleryJson.Read<InstalledNode[]>(model.Nodes);
         // nothing is deleted before all of it can be; a node that is not known any more has nothing to delete
         var linked = places.Where(place => nodes.Find(place.NodeId) is not null).ToArray();
         foreach (var place in linked)
         {
             if (nodes.Find(place.NodeId) is { Report: null } silent)
-                return DeploymentFailures.NodeSilent(silent.LastReport?.Hostname ?? $"{place.NodeId}");
+                return DeploymentFailures.NodeSilent(hosts.GetValueOrDefault(silent.Id, $"{silent.Id}"));
         }
         foreach (var place in places)
         {
@@ -32,14 +33,14 @@ internal sealed class ModelDeleteHandler(ModelBook models, ModelDeployments depl
         }
         foreach (var place in linked.Where(place => place.Folder.Length > 0))
         {
-            if (await DeleteAsync(place, cancellationToken) is { } failure)
+            if (await DeleteAsync(place, hosts, cancellationToken) is { } failure)
                 return failure;
         }
         await models.RemoveAsync(model.Id, cancellationToken);
         return null;
     }
 
-    private async Task<Failure?> DeleteAsync(InstalledNode place, CancellationToken cancellationToken)
+    private async Task<Failure?> DeleteAsync(InstalledNode place, IReadOnlyDictionary<int, string> hosts, CancellationToken cancellationToken)
     {
         if (nodes.Find(place.NodeId) is not { } node)
             return null;
@@ -56,7 +57,7 @@ internal sealed class ModelDeleteHandler(ModelBook models, ModelDeployments depl
         catch (Exception e) when (!cancellationToken.IsCancellationRequested)
 #pragma warning restore CA1031
         {
-            return new Failure(FailureKind.Unavailable, "node.unreachable", $"node {node.LastReport?.Hostname ?? $"{node.Id}"} could not be asked to delete its files: {e.Message}");
+            return new Failure(FailureKind.Unavailable, "node.unreachable", $"node {hosts.GetValueOrDefault(node.Id, $"{node.Id}")} could not be asked to delete its files: {e.Message}");
         }
     }
 }

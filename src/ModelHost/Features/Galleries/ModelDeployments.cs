@@ -120,8 +120,8 @@ internal sealed class ModelDeployments(
             return named.Length > 0 ? named : Failure.Invalid("parameters.model", "the configuration names no model, and there are no files");
         }
         var own = $"{folder}/{GalleryNames.ToFolder(model.Name)}";
-        var named2 = model.Files.FirstOrDefault(file => file.Filename == model.Model || file.Filename.StartsWith(model.Model + "/", StringComparison.Ordinal));
-        return model.Model.Length > 0 && named2 is not null ? $"{own}/{model.Model}"
+        var inside = model.Files.FirstOrDefault(file => file.Filename == model.Model || file.Filename.StartsWith(model.Model + "/", StringComparison.Ordinal));
+        return model.Model.Length > 0 && inside is not null ? $"{own}/{model.Model}"
             : model is { Files: [{ Filename: { Length: > 0 } only }] } && only.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase) ? $"{own}/{only}" : own;
     }
 

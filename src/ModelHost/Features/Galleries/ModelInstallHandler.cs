@@ -1,18 +1,18 @@
 using System.Security.Cryptography;
 using System.Text;
+using Microsoft.Extensions.Options;
 using ModelHost.Core;
 using ModelHost.Core.Galleries;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Nodes;
 using ModelHost.Protocol;
-using Options = Microsoft.Extensions.Options;
 
 namespace ModelHost.Features.Galleries;
 
 /// <summary>Installs models: finds out what they are, has their nodes download them, and records their deployments.</summary>
 internal sealed class ModelInstallHandler(
-    EntryFinder finder, FileScan scan, NodePulls pulls, ModelBook models, ModelDeployments deployments, NodeRegistry nodes, EnvironmentVault vault,
-    Options.IOptions<GalleryOptions> options, TimeProvider time) : IJobHandler
+    EntryFinder finder, FileScan scan, NodePulls pulls, ModelBook models, ModelDeployments deployments, NodeRegistry nodes, NodeService nodeList, EnvironmentVault vault,
+    IOptions<GalleryOptions> options, TimeProvider time) : IJobHandler
 {
     /// <summary>The kind of its jobs.</summary>
     public const string JobKind = "model.install";
@@ -105,8 +105,8 @@ internal sealed class ModelInstallHandler(
 
     private async Task<Failure?> PullAsync(JobContext job, ComposedModel model, int[] targets, CancellationToken cancellationToken)
     {
-        var shares = new double[targets.Length];
-        var outcomes = await Task.WhenAll(targets.Select((node, index) => PullAsync(job, model, node, share =>
+        var (shares, hosts) = (new double[targets.Length], await nodeList.NamesAsync(cancellationToken));
+        var outcomes = await Task.WhenAll(targets.Select((node, index) => PullAsync(job, model, node, hosts.GetValueOrDefault(node, $"{node}"), share =>
         {
             shares[index] = share;
             return shares.Average() * Downloaded;
@@ -114,9 +114,8 @@ internal sealed class ModelInstallHandler(
         return Array.Find(outcomes, failure => failure is not null);
     }
 
-    private async Task<Failure?> PullAsync(JobContext job, ComposedModel model, int nodeId, Func<double, double> share, CancellationToken cancellationToken)
+    private async Task<Failure?> PullAsync(JobContext job, ComposedModel model, int nodeId, string name, Func<double, double> share, CancellationToken cancellationToken)
     {
-        var name = nodes.Find(nodeId)?.LastReport?.Hostname ?? $"{nodeId}";
         var shown = new JobNode { NodeId = $"{nodeId}", NodeName = name, Status = "queued" };
         job.Node(shown);
         var request = new PullRequest
@@ -131,9 +130,7 @@ internal sealed class ModelInstallHandler(
         request.Files.AddRange(model.Files.Select(file => new PullFile { Uri = file.Uri, Sha256 = file.Sha256, Path = file.Filename }));
         var outcome = await pulls.PullAsync(nodeId, request, pull => job.Node(shown = Show(job, shown, pull, share)), () => job.IsCancelled, cancellationToken);
         job.Node(outcome.Failure is { } failure ? shown with { Status = "error", Error = failure.Detail, Phase = null } : shown with { Status = "success", Percentage = 100, Phase = null });
-        return outcome.Failure is { } why ? why with { Detail = targetsOf(name, why.Detail) } : null;
-
-        string targetsOf(string node, string detail) => nodes.All.Count() > 1 ? $"{node}: {detail}" : detail;
+        return outcome.Failure is { } why ? why with { Detail = nodes.All.Count() > 1 ? $"{name}: {why.Detail}" : why.Detail } : null;
     }
 
     private static JobNode Show(JobContext job, JobNode node, Pull? pull, Func<double, double> share)

@@ -62,6 +62,13 @@ internal sealed class NodeService(Database database, NodeRegistry registry, Chan
         return await ReadAsync(db, await db.Nodes.AsNoTracking().OrderBy(n => n.Hostname).ToListAsync(cancellationToken), cancellationToken);
     }
 
+    /// <summary>The names of all nodes by their ids.</summary>
+    public async Task<IReadOnlyDictionary<int, string>> NamesAsync(CancellationToken cancellationToken)
+    {
+        await using var db = await database.OpenAsync(cancellationToken);
+        return await db.Nodes.ToDictionaryAsync(node => node.Id, node => node.Hostname, cancellationToken);
+    }
+
     /// <summary>One node.</summary>
     public async Task<Result<NodeRead>> FindAsync(int id, CancellationToken cancellationToken)
     {
