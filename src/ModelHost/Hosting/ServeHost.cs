@@ -11,6 +11,7 @@ using ModelHost.Common;
 using ModelHost.Data;
 using ModelHost.Features.Admin;
 using ModelHost.Features.ApiKeys;
+using ModelHost.Features.Backends;
 using ModelHost.Features.Configs;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Events;
@@ -114,12 +115,14 @@ internal static partial class ServeHost
         services.AddStores();
         services.AddMonitor();
         services.AddGalleries();
+        services.AddBackends();
         services.AddModelHostMetrics();
         services.AddApiDocument();
         services.AddSingleton<ReconcileService>().AddHostedService(provider => provider.GetRequiredService<ReconcileService>());
         services.AddCluster();
         services.AddHostedService<NodeHistoryWriter>(); // behind what brings the database up to date, as the next
         services.AddJobs(); // as these
+        services.AddBackendUpgrades(); // as these
         services.AddUsage(); // behind what brings the database up to date
     }
 
@@ -176,6 +179,7 @@ internal static partial class ServeHost
         api.MapReleases("GetApiVllmVersion");
         api.MapDeployments();
         api.MapNodes();
+        api.MapBackendJobs();
         api.MapPeers();
         api.MapConfigs();
         api.MapApiKeys();

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Net.Http.Json;
+using System.Text;
 using System.Text.RegularExpressions;
 using ModelHost.TestKit;
 
@@ -110,6 +111,34 @@ public sealed partial class DocumentationTests
         exitCode.ShouldBe(0, output);
         foreach (var step in (string[])["/set", "/find", "/get", "/delete"])
             output.ShouldContain(step);
+    }
+
+    [Fact]
+    public async Task The_example_of_galleries_installs_a_backend_and_a_model_and_chats_with_it()
+    {
+        using var node = new TestNode();
+        await using var files = await FileServer.StartAsync();
+        files.Put("/run.sh", "#!/bin/sh\n"u8.ToArray());
+        files.Put("/backends.yaml", Encoding.UTF8.GetBytes($"- {{name: small, version: '1.0', uri: '{files.Url("/run.sh")}'}}\n"));
+        files.Put("/models.yaml", "- {name: tiny, config_file: {backend: simulator, parameters: {model: demo/tiny-chat}}}\n"u8.ToArray());
+        await using var host = await ModelHostProcess.ServeAsync(node, TestPorts.Free(), "Galleries:Backends:0:Name=own", $"Galleries:Backends:0:Url={files.Url("/backends.yaml")}",
+            "Galleries:Models:0:Name=own", $"Galleries:Models:0:Url={files.Url("/models.yaml")}");
+        using var client = new HttpClient { BaseAddress = host.Url };
+        var id = await client.NodeAsync("process");
+        var script = Path.Combine(RealDocker.RepositoryRoot, "docs", "examples", "gallery.sh");
+        File.GetUnixFileMode(script).HasFlag(UnixFileMode.UserExecute).ShouldBeTrue();
+
+        var (exitCode, output) = await ShellAsync($"MODELHOST_URL=http://{host.Url.Authority} NODE={id} BACKEND=small MODEL=own@tiny exec sh {script}");
+        var (failed, reason) = await ShellAsync($"MODELHOST_URL=http://{host.Url.Authority} NODE={id} BACKEND=nothing exec sh {script}");
+
+        exitCode.ShouldBe(0, output);
+        output.ShouldContain("\"chat.completion\"");
+        output.ShouldContain("backend installation started");
+        output.ShouldContain("backend deleted");
+        (await client.GetStringAsync("/backends", Ct)).ShouldBe("[]");
+        failed.ShouldNotBe(0);
+        reason.ShouldContain("no backend found with name");
+        Directory.GetFiles(Path.Combine(node.Data, "engines")).ShouldBeEmpty();
     }
 
     private static async Task<(int ExitCode, string Output)> ShellAsync(string script)

@@ -35,6 +35,12 @@ internal sealed class QuietNode : INode
     /// <summary>Runs whose end was asked for.</summary>
     public List<string> Stopped { get; } = [];
 
+    /// <summary>The models, backends and images that it has.</summary>
+    public ArtifactsReply Has { get; } = new();
+
+    /// <summary>What it was asked to get.</summary>
+    public List<PullRequest> Pulled { get; } = [];
+
     /// <summary>Makes one with a process runtime and GPUs of 80 GB.</summary>
     public static async Task<QuietNode> AddAsync(ControlPlane host, int gpus = 0)
     {
@@ -129,11 +135,21 @@ internal sealed class QuietNode : INode
         await Task.Delay(Timeout.Infinite, cancellationToken);
     }
 
-    public Task<PullReply> PullAsync(PullRequest request, CancellationToken cancellationToken) => Task.FromResult(new PullReply());
+    /// <summary>Has at once what it is asked to get, and says so.</summary>
+    public Task<PullReply> PullAsync(PullRequest request, CancellationToken cancellationToken)
+    {
+        Pulled.Add(request);
+        var digest = $"sha256:{new string('d', 64)}";
+        Has.Artifacts.Add(new Artifact { Kind = request.Kind, Name = request.Name, Version = request.Kind == ArtifactKind.Image ? request.Name.Split(':')[^1] : request.Version, Digest = digest, PullId = request.PullId });
+        var report = _handle.LastReport!.Clone();
+        report.Pulls.Add(new Pull { PullId = request.PullId, Kind = request.Kind, Name = request.Name, Phase = PullPhase.Done, Digest = digest });
+        Says(report);
+        return Task.FromResult(new PullReply());
+    }
 
     public Task<CancelPullReply> CancelPullAsync(CancelPullRequest request, CancellationToken cancellationToken) => Task.FromResult(new CancelPullReply());
 
-    public Task<ArtifactsReply> ArtifactsAsync(ArtifactsRequest request, CancellationToken cancellationToken) => Task.FromResult(new ArtifactsReply());
+    public Task<ArtifactsReply> ArtifactsAsync(ArtifactsRequest request, CancellationToken cancellationToken) => Task.FromResult(Has.Clone());
 
     public Task<DeleteArtifactReply> DeleteArtifactAsync(DeleteArtifactRequest request, CancellationToken cancellationToken) => Task.FromResult(new DeleteArtifactReply());
 }

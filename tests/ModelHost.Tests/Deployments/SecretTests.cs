@@ -106,6 +106,11 @@ public sealed class SecretTests
         (await client.DeleteAsync(new Uri("/api/nodes/987", UriKind.Relative), Ct)).StatusCode.ShouldBe(HttpStatusCode.NotFound);
         await GetAsync("/api/nodes/discovered");
         (await RawAsync("/api/nodes/discovered/987/admit", "")).StatusCode.ShouldBe(HttpStatusCode.NotFound);
+        var install = JsonDocument.Parse(await (await RawAsync($"/api/nodes/{node}/backends/install?wait=true", """{"backend":"x"}""")).Content.ReadAsStringAsync(Ct)).RootElement;
+        await GetAsync($"/api/backends/job/{install.GetProperty("jobID").GetString()}");
+        await GetAsync($"/api/nodes/{node}/backends");
+        await RawAsync($"/api/nodes/{node}/backends/upgrade", """{"backend":"x"}""");
+        await RawAsync($"/api/nodes/{node}/backends/delete", """{"backend":"x"}""");
         var key = JsonDocument.Parse(await (await RawAsync("/api/api-keys", """{"label":"tests"}""")).Content.ReadAsStringAsync(Ct)).RootElement.Id();
         using (var refused = await RawAsync("/api/api-keys", $$"""{"label":"tests","models":"{{Canary}}"}"""))
             refused.StatusCode.ShouldBe(HttpStatusCode.BadRequest);

@@ -7,6 +7,7 @@ using Microsoft.Extensions.DependencyInjection;
 using ModelHost.Cluster;
 using ModelHost.Features.Events;
 using ModelHost.Features.Nodes;
+using ModelHost.Protocol;
 using ModelHost.TestKit;
 using ModelHost.Tests.Deployments;
 
@@ -62,6 +63,10 @@ public sealed class MutationTests
         await walk.ShouldNotTellAsync("POST", $"/api/nodes/discovered/{revoked}/admit", null);
         await walk.ShouldNotTellAsync("PATCH", $"/api/nodes/{node.Id}", new() { ["port"] = 9001 });
         await walk.ShouldNotTellAsync("POST", $"/api/nodes/{byHand}/maintenance", new() { ["enabled"] = true, ["gpu_ids"] = new JsonArray(0) });
+        await walk.ShouldTellAsync("POST", $"/api/nodes/{node.Id}/backends/install", new() { ["backend"] = "none" }, ChangeKind.Jobs);
+        await walk.ShouldTellAsync("POST", $"/api/nodes/{node.Id}/backends/upgrade", new() { ["backend"] = "none" }, ChangeKind.Jobs);
+        node.Has.Artifacts.Add(new Artifact { Kind = ArtifactKind.Backend, Name = "some", PullId = "1" });
+        await walk.ShouldTellAsync("POST", $"/api/nodes/{node.Id}/backends/delete", new() { ["backend"] = "some" }, ChangeKind.Jobs);
         await walk.ShouldTellAsync("PUT", "/api/settings/", new() { ["default_port"] = 9001 }, ChangeKind.Settings);
         await walk.ShouldTellAsync("POST", "/api/admin/purge", new() { ["targets"] = new JsonArray("configs") }, ChangeKind.Configs);
         await walk.ShouldTellAsync("POST", "/api/admin/purge", new() { ["targets"] = new JsonArray("metrics") }, ChangeKind.Nodes);

@@ -275,6 +275,14 @@ public sealed class LivenessTests
 
         public Task<AccessReply> AccessAsync(AccessRequest request, CancellationToken cancellationToken) => Task.FromResult(new AccessReply());
 
+        public Task<PullReply> PullAsync(PullRequest request, CancellationToken cancellationToken) => throw new NotSupportedException();
+
+        public Task<CancelPullReply> CancelPullAsync(CancelPullRequest request, CancellationToken cancellationToken) => throw new NotSupportedException();
+
+        public Task<ArtifactsReply> ArtifactsAsync(ArtifactsRequest request, CancellationToken cancellationToken) => throw new NotSupportedException();
+
+        public Task<DeleteArtifactReply> DeleteArtifactAsync(DeleteArtifactRequest request, CancellationToken cancellationToken) => throw new NotSupportedException();
+
         public Task<PortReply> CheckPortAsync(PortRequest request, CancellationToken cancellationToken) => throw new NotSupportedException();
 
         private Channel<ReportUpdate> Stream(int number)

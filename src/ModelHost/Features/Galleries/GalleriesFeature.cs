@@ -1,6 +1,7 @@
 using Microsoft.Extensions.Options;
 using ModelHost.Access;
 using ModelHost.Common;
+using ModelHost.Features.Backends;
 
 namespace ModelHost.Features.Galleries;
 
@@ -28,6 +29,7 @@ internal static class GalleriesFeature
         models.MapModelGalleries();
         models.MapJobs("Model");
         var backends = routes.MapLocalAi("/backends", AccessRule.Admin).WithTags("Backends");
+        backends.MapBackends();
         backends.MapBackendGalleries();
         backends.MapJobs("Backend");
     }

@@ -43,6 +43,16 @@ public sealed class GalleryOptions
     /// <summary>Whether files may be downloaded whose formats run code when they are read (pickles: .bin, .pt, .pth, .ckpt, .pkl). Default false.</summary>
     public bool AllowPickle { get; set; }
 
+    /// <summary>
+    /// What nodes can run, by host name, <c>*</c> for all others, in the words of backend galleries (<c>nvidia-cuda-12</c>, <c>amd</c>, <c>intel</c>, <c>default</c> ...).
+    /// Default: what their GPUs and drivers tell.
+    /// </summary>
+    public Dictionary<string, string> Capabilities { get; set; } = [];
+
+    /// <summary>How often newer versions of installed backends are looked for. Default 6 h, 1 min to 30 days.</summary>
+    [Range(typeof(TimeSpan), "00:01:00", "30.00:00:00")]
+    public TimeSpan UpgradePeriod { get; set; } = TimeSpan.FromHours(6);
+
     /// <summary>Jobs that run at the same time. Default 2, 1 to 16.</summary>
     [Range(1, 16)]
     public int ParallelJobs { get; set; } = 2;

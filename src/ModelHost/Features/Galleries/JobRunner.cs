@@ -29,6 +29,9 @@ internal sealed class JobContext(JobEntry job)
     /// <summary>What is asked, as JSON.</summary>
     public string Request => job.Request;
 
+    /// <summary>Whether it was begun before, and interrupted.</summary>
+    public bool IsResumed => job.Attempts > 1;
+
     /// <summary>Whether it was cancelled, and not only interrupted.</summary>
     public bool IsCancelled => job.State == JobState.Cancelled;
 

@@ -6,6 +6,7 @@ using ModelHost.Cluster;
 using ModelHost.Common;
 using ModelHost.Core;
 using ModelHost.Data;
+using ModelHost.Features.Backends;
 using ModelHost.Features.Events;
 using ModelHost.Features.Settings;
 
@@ -32,6 +33,7 @@ internal static class NodesFeature
         group.MapDiscovery();
         group.MapNodeChanges();
         group.MapNodeMonitoring();
+        group.MapNodeBackends();
         group.MapGet("/{id:int}/gpu-processes", GpuProcesses).WithName("ListGpuProcesses")
             .WithSummary("List the engine processes on a node's GPUs, those that no deployment owns among them.")
             .ProducesProblem(StatusCodes.Status404NotFound).ProducesProblem(StatusCodes.Status503ServiceUnavailable);

@@ -2,6 +2,7 @@ using System.Buffers;
 using System.Text.Encodings.Web;
 using System.Text.Json;
 using Microsoft.AspNetCore.Http.Features;
+using ModelHost.Agent.Http;
 using ModelHost.Common;
 
 namespace ModelHost.Gateway.Grpc;

@@ -2,6 +2,7 @@ using System.Collections.Frozen;
 using System.Globalization;
 using Microsoft.Extensions.Options;
 using ModelHost.Agent.Backends;
+using ModelHost.Agent.Http;
 using ModelHost.Common;
 using ModelHost.Core.Routing;
 using ModelHost.Features.Settings;

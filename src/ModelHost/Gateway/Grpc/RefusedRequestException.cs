@@ -1,3 +1,4 @@
+using ModelHost.Agent.Http;
 using ModelHost.Common;
 
 namespace ModelHost.Gateway.Grpc;

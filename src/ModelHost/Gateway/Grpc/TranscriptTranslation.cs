@@ -3,6 +3,7 @@ using System.Net;
 using System.Text;
 using Microsoft.AspNetCore.WebUtilities;
 using Microsoft.Net.Http.Headers;
+using ModelHost.Agent.Http;
 using ModelHost.Common;
 using ModelHost.Protocol.Backend;
 using ModelHost.Rpc;

@@ -1,0 +1,191 @@
+using System.Collections.Concurrent;
+using System.Security.Cryptography;
+using System.Text;
+using Microsoft.Extensions.Options;
+using ModelHost.Core;
+using ModelHost.Core.Galleries;
+using ModelHost.Features.Deployments;
+using ModelHost.Features.Galleries;
+using ModelHost.Features.Nodes;
+using ModelHost.Features.Releases;
+using ModelHost.Protocol;
+
+namespace ModelHost.Features.Backends;
+
+/// <summary>Installs and upgrades backends: finds out what they are, chooses a build for each node, and has the nodes get it.</summary>
+internal sealed class BackendInstallHandler(
+    BackendShelves shelves, BackendInventory inventory, BackendBook book, BackendUpgrades upgrades, NodePulls pulls, NodeRegistry nodes, DeploymentReads deployments,
+    ReleaseService releases, IOptions<GalleryOptions> options, TimeProvider time) : IJobHandler
+{
+    /// <summary>The kind of its jobs.</summary>
+    public const string JobKind = "backend.install";
+
+    private const double Downloaded = 95;
+    private static readonly TimeSpan FirstReport = TimeSpan.FromMinutes(1);
+    private static readonly TimeSpan Silence = TimeSpan.FromMinutes(15);
+    private static readonly TimeSpan Poll = TimeSpan.FromMilliseconds(200);
+
+    public string Kind => JobKind;
+
+    public async Task<Failure?> RunAsync(JobContext job, CancellationToken cancellationToken)
+    {
+        var install = GalleryJson.Read<BackendInstall>(job.Request);
+        job.Phase(JobPhases.Resolving, $"processing backend: {job.Element}");
+        var shelf = await shelves.ReadAsync(install.Galleries, cancellationToken);
+        if (!Find(install, shelf).TryGet(out var found, out var failure))
+            return failure;
+        var newest = install.Version.Length > 0 ? "" : await releases.LatestAsync(cancellationToken);
+        var targets = install.Nodes.Length > 0 ? install.Nodes : install.IsUpgrade ? await HoldersAsync(found, cancellationToken) : [.. nodes.All.Select(node => node.Id).Order()];
+        if (targets.Length == 0)
+            return new Failure(FailureKind.Conflict, "backend.not_installed", install.IsUpgrade ? $"{found.Entry.Name} is not installed on any node" : "there is no node");
+        var asked = new Asked(job, install, shelf, found, newest, await inventory.NamesAsync(cancellationToken), new ConcurrentDictionary<int, double>());
+        foreach (var id in targets)
+            job.Node(new JobNode { NodeId = $"{id}", NodeName = asked.NameOf(id), Status = "queued" });
+        var outcomes = await Task.WhenAll(targets.Select(async id => (Id: id, Failure: await InstallAsync(asked, id, targets.Length, cancellationToken))));
+        upgrades.Poke();
+        var failed = outcomes.Where(outcome => outcome.Failure is not null).ToArray();
+        return failed.Length == 0 ? null : failed[0].Failure! with
+        {
+            Detail = string.Join("; ", failed.Select(outcome => targets.Length > 1 || nodes.All.Skip(1).Any() ? $"{asked.NameOf(outcome.Id)}: {outcome.Failure!.Detail}" : outcome.Failure!.Detail)),
+        };
+    }
+
+    // of a backend of ModelHost itself, an upgrade means its images, whatever a gallery would install by its name
+    private static Result<FoundEntry> Find(BackendInstall install, BackendShelf shelf) =>
+        install.Uri.Length > 0 ? new FoundEntry(new GalleryRead { Name = "", Url = "" }, new GalleryEntry { Name = install.Name, Uri = install.Uri, Alias = install.Alias })
+        : install.IsUpgrade && BackendShelf.Own(install.Id) is { } own ? own : shelf.Find(install.Id);
+
+    private async Task<int[]> HoldersAsync(FoundEntry found, CancellationToken cancellationToken)
+    {
+        var name = GalleryNames.ToInstalled(found.Entry.Name);
+        return [.. (await inventory.ListAsync(cancellationToken)).Where(here => here.Name == name).Select(here => here.Node.Id).Distinct().Order()];
+    }
+
+    private async Task<Failure?> InstallAsync(Asked asked, int id, int targets, CancellationToken cancellationToken)
+    {
+        var shown = new JobNode { NodeId = $"{id}", NodeName = asked.NameOf(id), Status = "queued" };
+        void Show(JobNode next) => asked.Job.Node(shown = next);
+        var failure = await TryInstallAsync(asked, id, pull =>
+        {
+            Show(Progress(shown, pull));
+            if (pull is not null)
+                Tell(asked, id, targets, pull);
+        }, cancellationToken);
+        Show(failure is null ? shown with { Status = "success", Percentage = 100, Phase = null, Error = null }
+            : shown with { Status = "error", Error = failure.Detail, Phase = null });
+        return failure;
+    }
+
+    private async Task<Failure?> TryInstallAsync(Asked asked, int id, Action<Pull?> progress, CancellationToken cancellationToken)
+    {
+        if (await HeardAsync(id, cancellationToken) is not { } node)
+            return new Failure(FailureKind.Unavailable, "node.unreachable", $"node {asked.NameOf(id)} does not answer");
+        if (!asked.Shelf.Choose(asked.Found, NodeCapability.Of(asked.NameOf(id), node.LastReport!, options.Value.Capabilities)).TryGet(out var build, out var failure)
+            || !BackendPlan.Make(build, asked.Found.Entry.IsMeta ? asked.Found : null, asked.Install.Version, asked.Newest).TryGet(out var plan, out failure))
+            return failure;
+        var (has, isCurrent) = await inventory.ReadAsync(node, cancellationToken);
+        if (!isCurrent)
+            return new Failure(FailureKind.Unavailable, "node.unreachable", $"node {asked.NameOf(id)} does not answer");
+        var name = GalleryNames.ToInstalled(build.Entry.Name);
+        var before = has.FirstOrDefault(here => here.Name == name && here.Form == plan.Form);
+        // an image is what its tag says; a folder is left alone unless it is to be another one
+        var isThere = before is not null && !asked.Install.Force && (plan.Form is not (BackendForm.Image or BackendForm.BuiltIn) || before.Versions?.Contains(ImageName.Tag(plan.Pull!.Name)) == true);
+        if (before is { IsSystem: true, Form: BackendForm.Folder } && !isThere)
+            return new Failure(FailureKind.Conflict, "backend.is_system", $"{name} was laid on the node by hand, and stays as it is");
+        if (before is { Form: BackendForm.Folder } && !isThere && await BackendUse.FaultAsync(deployments, id, [name, .. plan.Rows.Select(row => row.Name), before.Alias], cancellationToken) is { } used)
+            return used;
+        Pull? pulled = null;
+        if (plan.Pull is { } pull && !isThere)
+        {
+            // the same after a restart: the node goes on with it
+            pull.PullId = new Guid(SHA256.HashData(Encoding.UTF8.GetBytes($"{asked.Job.Uid}:{id}")).AsSpan(0, 16)).ToString();
+            if (!(await PullAsync(asked, id, pull, progress, cancellationToken)).TryGet(out pulled, out failure))
+                return failure;
+        }
+        foreach (var row in plan.Rows)
+        {
+            row.InstalledAt = isThere ? before!.InstalledAt ?? time.GetUtcNow() : time.GetUtcNow();
+            if (row.MetaBackendFor.Length == 0)
+                (row.Digest, row.Version) = isThere ? (before!.Digest, before.Version) : (pulled?.Digest ?? "", row.Version);
+        }
+        // the node has it: that is said even if nobody wants to know any more
+        await book.StoreAsync(id, plan.Rows, CancellationToken.None);
+        return null;
+    }
+
+    /// <summary>A node that has told what it is, which after a start takes a moment; null: it does not answer.</summary>
+    private async Task<NodeHandle?> HeardAsync(int id, CancellationToken cancellationToken)
+    {
+        for (var until = time.GetUtcNow() + FirstReport; ; await Task.Delay(Poll, time, cancellationToken))
+        {
+            var node = nodes.Find(id);
+            if (node?.Report is not null)
+                return node;
+            if (node is null or { IsUnreachable: true } || time.GetUtcNow() > until)
+                return null;
+        }
+    }
+
+    private async Task<Result<Pull>> PullAsync(Asked asked, int id, PullRequest request, Action<Pull?> progress, CancellationToken cancellationToken)
+    {
+        using var silence = new CancellationTokenSource();
+        using var either = CancellationTokenSource.CreateLinkedTokenSource(silence.Token, cancellationToken);
+        DateTimeOffset? since = null;
+        try
+        {
+            return await pulls.PullAsync(id, request, pull =>
+            {
+                since = pull is not null ? null : since ?? time.GetUtcNow();
+                // a node that is gone must not keep others waiting for ever
+                if (since is { } begun && time.GetUtcNow() - begun > Silence)
+                    silence.Cancel();
+                progress(pull);
+            }, () => asked.Job.IsCancelled, either.Token);
+        }
+        catch (OperationCanceledException) when (!cancellationToken.IsCancellationRequested)
+        {
+            return new Failure(FailureKind.Unavailable, "node.unreachable", $"node {asked.NameOf(id)} has not answered for {Silence.TotalMinutes:0} minutes; what it has begun it may still finish");
+        }
+    }
+
+    private static JobNode Progress(JobNode node, Pull? pull)
+    {
+        if (pull is null)
+            return node with { Error = "the node does not answer; it is waited for" };
+        var total = pull.HasTotalBytes ? pull.TotalBytes : 0;
+        return node with
+        {
+            Status = pull.Phase is PullPhase.Queued or PullPhase.Unspecified ? "queued" : "downloading",
+            FileName = pull.Detail.Length > 0 ? pull.Detail : null,
+            Current = JobStatus.Size(pull.DoneBytes),
+            Total = total > 0 ? JobStatus.Size(total) : null,
+            Percentage = Math.Round(Part(pull) * 100, 2),
+            Phase = Word(pull.Phase),
+            Error = null,
+        };
+    }
+
+    private static void Tell(Asked asked, int id, int targets, Pull pull)
+    {
+        asked.Shares[id] = Part(pull);
+        if (pull.Phase == PullPhase.Downloading)
+            asked.Job.File(pull.Detail, pull.DoneBytes, pull.HasTotalBytes ? pull.TotalBytes : 0, asked.Shares.Values.Sum() / targets * Downloaded);
+        else if (pull.Phase is PullPhase.Unpacking or PullPhase.Installing)
+            asked.Job.Phase(JobPhases.Committing, $"processing backend: {asked.Job.Element}");
+    }
+
+    private static double Part(Pull pull) => pull is { HasTotalBytes: true, TotalBytes: > 0 } ? Math.Min((double)pull.DoneBytes / pull.TotalBytes, 1) : 0;
+
+    private static string Word(PullPhase phase) => phase switch
+    {
+        PullPhase.Resolving => JobPhases.Resolving,
+        PullPhase.Downloading => JobPhases.Downloading,
+        PullPhase.Unpacking or PullPhase.Installing => JobPhases.Committing,
+        _ => JobPhases.Queued,
+    };
+
+    private sealed record Asked(JobContext Job, BackendInstall Install, BackendShelf Shelf, FoundEntry Found, string Newest, IReadOnlyDictionary<int, string> Names, ConcurrentDictionary<int, double> Shares)
+    {
+        public string NameOf(int id) => Names.GetValueOrDefault(id) ?? $"{id}";
+    }
+}

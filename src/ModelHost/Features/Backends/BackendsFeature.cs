@@ -1,0 +1,19 @@
+using Microsoft.Extensions.Options;
+using ModelHost.Agent.Downloads;
+using ModelHost.Features.Galleries;
+
+namespace ModelHost.Features.Backends;
+
+/// <summary>Backends of nodes: what they have, what can be had, and how it gets there.</summary>
+internal static class BackendsFeature
+{
+    /// <summary>Adds the services.</summary>
+    public static IServiceCollection AddBackends(this IServiceCollection services) => services
+        .AddSingleton<BackendBook>().AddSingleton<BackendInventory>().AddSingleton<BackendShelves>().AddSingleton<BackendRemoval>().AddSingleton<BackendService>()
+        .AddSingleton<BackendReads>().AddSingleton<BackendUpgrades>().AddSingleton<BackendEndpoints.Waits>()
+        .AddSingleton(provider => new RegistryDigests(provider.GetRequiredService<GuardedHttp>(), provider.GetRequiredService<IOptions<DownloadOptions>>().Value))
+        .AddSingleton<IJobHandler, BackendInstallHandler>().AddSingleton<IJobHandler, BackendDeleteHandler>();
+
+    /// <summary>Adds what looks for newer versions; behind what brings the database up to date.</summary>
+    public static IServiceCollection AddBackendUpgrades(this IServiceCollection services) => services.AddHostedService(provider => provider.GetRequiredService<BackendUpgrades>());
+}

@@ -1,0 +1,29 @@
+using ModelHost.Core.Artifacts;
+
+namespace ModelHost.Features.Backends;
+
+/// <summary>Names of images as container engines write them.</summary>
+internal static class ImageName
+{
+    private const string DockerHub = "docker.io", Library = "library/";
+
+    /// <summary>The address of a registry as an engine names it: <c>repository:tag</c> or <c>repository@digest</c>; null: it is none.</summary>
+    public static string? Of(string uri)
+    {
+        if ((uri.StartsWith("oci://", StringComparison.OrdinalIgnoreCase) ? ArtifactUri.Parse(uri) : ArtifactUri.Parse("oci://" + uri)).TryGet(out var parsed, out _)
+            && parsed is ArtifactUri.Image image)
+        {
+            var repository = image.Registry == DockerHub ? image.Repository.StartsWith(Library, StringComparison.Ordinal) ? image.Repository[Library.Length..] : image.Repository
+                : $"{image.Registry}/{image.Repository}";
+            return repository + (image.Reference.StartsWith("sha256:", StringComparison.Ordinal) ? "@" : ":") + image.Reference;
+        }
+        return null;
+    }
+
+    /// <summary>What stands before tag or digest.</summary>
+    public static string Repository(string image) =>
+        image.IndexOf('@', StringComparison.Ordinal) is >= 0 and var at ? image[..at] : image.LastIndexOf(':') is var colon && colon > image.LastIndexOf('/') ? image[..colon] : image;
+
+    /// <summary>The tag; empty: there is none.</summary>
+    public static string Tag(string image) => image.Contains('@', StringComparison.Ordinal) ? "" : image[Repository(image).Length..].TrimStart(':');
+}

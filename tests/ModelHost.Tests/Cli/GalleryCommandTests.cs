@@ -1,0 +1,95 @@
+using System.Diagnostics;
+using System.Text.Json;
+using ModelHost.Cli;
+using ModelHost.TestKit;
+using ModelHost.Tests.Backends;
+
+namespace ModelHost.Tests.Cli;
+
+/// <summary><c>modelhost models</c> and <c>modelhost backends</c> against a running control plane.</summary>
+public sealed class GalleryCommandTests
+{
+    private static CancellationToken Ct => TestContext.Current.CancellationToken;
+
+    [Fact]
+    public async Task Backends_are_listed_installed_and_removed_with_exit_codes()
+    {
+        await using var gallery = await BackendGallery.StartAsync();
+        await using var host = await gallery.HostAsync();
+        await host.Client.NodeAsync("process");
+
+        var before = await RunAsync(host, "backends", "list");
+        var install = await RunAsync(host, "backends", "install", "own@plain");
+        var after = await RunAsync(host, "backends", "list", "--installed");
+        var json = await RunAsync(host, "backends", "list", "--json");
+        var later = await RunAsync(host, "backends", "install", "plain", "--node", "1", "--force", "--json");
+        var unknown = await RunAsync(host, "backends", "install", "nothing");
+        var noNode = await RunAsync(host, "backends", "install", "plain", "--node", "nowhere");
+        var address = await RunAsync(host, "backends", "install", "plain", "--no-wait");
+        await Deadline.UntilAsync(() => host.Client.JsonAsync("/backends/jobs"), jobs => jobs.EnumerateObject().All(job => job.Value.GetProperty("processed").GetBoolean()));
+        var remove = await RunAsync(host, "backends", "remove", "plain", "--node", "1");
+        var again = await RunAsync(host, "backends", "remove", "plain");
+
+        before.ExitCode.ShouldBe(0, before.Error);
+        before.Output.ShouldStartWith("  plain     A plain one\n  echo\n");
+        before.Error.ShouldBe("3 backends; * is installed.\n");
+        install.ExitCode.ShouldBe(0, install.Error);
+        install.Output.ShouldBeEmpty();
+        // no terminal: lines, and no bar
+        install.Error.ShouldEndWith("100% completed\nown@plain: completed\n");
+        install.Error.ShouldNotContain('\r');
+        after.Output.ShouldBe("* plain  1.0\n");
+        JsonSerializer.Deserialize<JsonElement>(json.Output).GetArrayLength().ShouldBe(3);
+        (later.ExitCode, later.Error).ShouldBe((0, ""));
+        JsonSerializer.Deserialize<JsonElement>(later.Output).GetProperty("message").GetString().ShouldBe("completed");
+        unknown.ExitCode.ShouldBe(1);
+        unknown.Error.ShouldEndWith("modelhost: no backend found with name \"nothing\"\n");
+        noNode.ExitCode.ShouldBe(1);
+        noNode.Error.ShouldStartWith($"modelhost: {host.Url} refused: nodes: nowhere is none");
+        address.Output.ShouldStartWith($"{host.Url}backends/jobs/");
+        remove.ExitCode.ShouldBe(0, remove.Error);
+        (again.ExitCode, again.Error.Contains("plain is not installed on any node", StringComparison.Ordinal)).ShouldBe((1, true));
+    }
+
+    [Fact]
+    public async Task Models_are_listed_and_failures_told()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        await host.Client.NodeAsync("process");
+
+        var list = await RunAsync(host, "models", "list");
+        var none = await RunAsync(host, "models", "list", "--installed");
+        var unknown = await RunAsync(host, "models", "install", "nothing");
+        var remove = await RunAsync(host, "models", "remove", "nothing");
+        var wrong = await RunAsync(host, "models", "instal", "x");
+        var elsewhere = await RunAsync($"http://127.0.0.1:{TestPorts.Free()}", host.Node.Data, "models", "list");
+
+        (list.ExitCode, list.Output.Contains("  qwen3-8b", StringComparison.Ordinal)).ShouldBe((0, true), list.Error);
+        (none.ExitCode, none.Output, none.Error).ShouldBe((0, "", "No models are installed.\n"));
+        (unknown.ExitCode, unknown.Error.Contains("no model found with name nothing", StringComparison.Ordinal)).ShouldBe((1, true), unknown.Error);
+        remove.ExitCode.ShouldBe(1);
+        wrong.ExitCode.ShouldBe(1);
+        (elsewhere.ExitCode, elsewhere.Error.Contains("could not be asked", StringComparison.Ordinal)).ShouldBe((1, true), elsewhere.Error);
+        elsewhere.Error.ShouldNotContain(host.AdminKey);
+    }
+
+    [Theory]
+    [InlineData(0, "", "", "[                              ]   0% queued")]
+    [InlineData(50, "512.0 MiB", "1.0 GiB", "[===============               ]  50% w.gguf 512.0 MiB of 1.0 GiB")]
+    [InlineData(100, "512.0 MiB", "", "[==============================] 100% w.gguf 512.0 MiB")]
+    public void Bar_shows_how_far_it_is(double progress, string done, string all, string bar) => JobProgress.Bar(JsonSerializer.SerializeToElement(new
+    {
+        progress, message = "queued", downloaded_size = done, file_size = all, file_name = "w.gguf",
+    })).ShouldBe(bar);
+
+    private static Task<(int ExitCode, string Output, string Error)> RunAsync(ControlPlane host, params string[] arguments) => RunAsync(host.Url.ToString(), host.Node.Data, arguments);
+
+    private static async Task<(int ExitCode, string Output, string Error)> RunAsync(string url, string data, params string[] arguments)
+    {
+        using var process = Process.Start(new ProcessStartInfo(ModelHostProcess.Executable, [.. arguments, "--url", url, "--data", data]) { RedirectStandardOutput = true, RedirectStandardError = true })!;
+        var output = process.StandardOutput.ReadToEndAsync(Ct);
+        var error = process.StandardError.ReadToEndAsync(Ct);
+        await process.WaitForExitAsync(Ct);
+        return (process.ExitCode, await output, await error);
+    }
+}
