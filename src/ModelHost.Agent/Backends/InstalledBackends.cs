@@ -65,10 +65,10 @@ internal sealed class InstalledBackends(string dataFolder, NodeOptions options, 
     public void Write(NodeReport report) => report.Backends.AddRange(All.SelectMany(Reported));
 
     // names that lead to one are names of it: the control plane looks no further
-    private static IEnumerable<InstalledBackend> Reported(BackendInstall one)
+    private static IEnumerable<ReportedBackend> Reported(BackendInstall one)
     {
         var names = Known.Where(known => known.Value == one.Name).Select(known => known.Key).Prepend(one.Alias).Where(alias => alias.Length > 0).ToArray();
-        return (names.Length == 0 ? [""] : names).Select(alias => new InstalledBackend { Name = one.Name, Runtime = one.Runtime, Alias = alias });
+        return (names.Length == 0 ? [""] : names).Select(alias => new ReportedBackend { Name = one.Name, Runtime = one.Runtime, Alias = alias });
     }
 
     private List<BackendInstall> Read()

@@ -55,7 +55,7 @@ internal sealed class LaunchChecks(NodeRegistry nodes, LiveSettings settings)
     private static string[] Runtimes(BackendRecipe recipe, NodeReport report) => recipe.Protocol != BackendCatalogue.Grpc ? recipe.Runtimes
         : [.. report.Backends.Where(backend => IsCalled(backend, recipe.Name)).OrderByDescending(backend => backend.Name == recipe.Name).Take(1).Select(backend => backend.Runtime)];
 
-    private static bool IsCalled(InstalledBackend backend, string name) => backend.Name == name || backend.Alias == name;
+    private static bool IsCalled(ReportedBackend backend, string name) => backend.Name == name || backend.Alias == name;
 
     /// <summary>Checks the options against the release that will run.</summary>
     /// <param name="spec">What is launched.</param>

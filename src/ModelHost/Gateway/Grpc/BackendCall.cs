@@ -1,7 +1,6 @@
 using System.Text.Json.Serialization.Metadata;
 using ModelHost.Agent.Backends;
 using ModelHost.Agent.Http;
-using ModelHost.Common;
 using ModelHost.Core.Deployments;
 using ModelHost.Core.Routing;
 using ModelHost.Rpc;

@@ -1,6 +1,5 @@
 using System.Text.Json;
 using ModelHost.Agent.Http;
-using ModelHost.Common;
 using ModelHost.Protocol.Backend;
 using ModelHost.Rpc;
 

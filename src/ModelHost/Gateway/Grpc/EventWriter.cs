@@ -3,7 +3,6 @@ using System.Text.Encodings.Web;
 using System.Text.Json;
 using Microsoft.AspNetCore.Http.Features;
 using ModelHost.Agent.Http;
-using ModelHost.Common;
 
 namespace ModelHost.Gateway.Grpc;
 

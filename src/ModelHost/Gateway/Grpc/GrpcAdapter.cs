@@ -3,7 +3,6 @@ using System.Globalization;
 using Microsoft.Extensions.Options;
 using ModelHost.Agent.Backends;
 using ModelHost.Agent.Http;
-using ModelHost.Common;
 using ModelHost.Core.Routing;
 using ModelHost.Features.Settings;
 using ModelHost.Features.Usage;

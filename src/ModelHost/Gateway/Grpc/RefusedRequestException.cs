@@ -1,5 +1,4 @@
 using ModelHost.Agent.Http;
-using ModelHost.Common;
 
 namespace ModelHost.Gateway.Grpc;
 

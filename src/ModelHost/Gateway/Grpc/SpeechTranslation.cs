@@ -2,7 +2,6 @@ using System.Buffers.Binary;
 using System.Globalization;
 using System.Text.Json;
 using ModelHost.Agent.Http;
-using ModelHost.Common;
 using ModelHost.Protocol.Backend;
 using ModelHost.Rpc;
 

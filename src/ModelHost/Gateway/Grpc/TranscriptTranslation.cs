@@ -4,7 +4,6 @@ using System.Text;
 using Microsoft.AspNetCore.WebUtilities;
 using Microsoft.Net.Http.Headers;
 using ModelHost.Agent.Http;
-using ModelHost.Common;
 using ModelHost.Protocol.Backend;
 using ModelHost.Rpc;
 

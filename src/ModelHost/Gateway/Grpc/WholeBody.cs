@@ -1,7 +1,6 @@
 using System.Buffers;
 using System.Text.Json;
 using ModelHost.Agent.Http;
-using ModelHost.Common;
 
 namespace ModelHost.Gateway.Grpc;
 
