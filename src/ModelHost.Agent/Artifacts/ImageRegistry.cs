@@ -24,8 +24,7 @@ internal sealed class ImageRegistry(GuardedHttp http, DownloadOptions options)
     /// <exception cref="DownloadException">There is none, or it is not to be used.</exception>
     public async Task<Source.Image> LayersAsync(ArtifactUri.Image image, string sha256, CancellationToken cancellationToken)
     {
-        var host = image.Registry == DockerHub ? DockerHubHost : image.Registry;
-        var place = new Place(new Uri($"{(options.IsInsecure(image.Registry) ? "http" : "https")}://{host}/v2/{image.Repository}/"), new RegistryLogin(image.Repository));
+        var place = PlaceOf(image);
         var (manifest, digest) = await ManifestAsync(place, image.Reference, cancellationToken);
         if (sha256.Length > 0 && digest != "sha256:" + sha256)
             throw new DownloadException("hash_mismatch", $"the manifest of {image.Repository} has the digest {digest}, not sha256:{sha256}");
@@ -37,6 +36,15 @@ internal sealed class ImageRegistry(GuardedHttp http, DownloadOptions options)
             using (chosen)
                 return new Source.Image(Layers(place, chosen.RootElement), digest);
         }
+    }
+
+    /// <summary>The digest of what an image's reference leads to now.</summary>
+    /// <exception cref="DownloadException">The registry does not tell.</exception>
+    public async Task<string> DigestAsync(ArtifactUri.Image image, CancellationToken cancellationToken)
+    {
+        var (manifest, digest) = await ManifestAsync(PlaceOf(image), image.Reference, cancellationToken);
+        manifest.Dispose();
+        return digest;
     }
 
     /// <summary>The weights of a model of an Ollama registry.</summary>
@@ -51,6 +59,12 @@ internal sealed class ImageRegistry(GuardedHttp http, DownloadOptions options)
             return weights is [var (_, file)] ? file with { Path = model.FileName }
                 : throw new DownloadException("answer_invalid", $"{model.Repository}:{model.Tag} has {weights.Length} files of weights where one was looked for");
         }
+    }
+
+    private Place PlaceOf(ArtifactUri.Image image)
+    {
+        var host = image.Registry == DockerHub ? DockerHubHost : image.Registry;
+        return new Place(new Uri($"{(options.IsInsecure(image.Registry) ? "http" : "https")}://{host}/v2/{image.Repository}/"), new RegistryLogin(image.Repository));
     }
 
     private async Task<(JsonDocument Manifest, string Digest)> ManifestAsync(Place place, string reference, CancellationToken cancellationToken)

@@ -176,6 +176,44 @@ public sealed class BackendTests
     }
 
     [Fact]
+    public async Task Image_is_unpacked_on_two_nodes_and_its_drift_and_upgrade_are_seen_by_the_digest()
+    {
+        await using var images = await ImageServer.StartAsync();
+        byte[] Layer(string what) => Archives.Gzip(Archives.Tar(Archives.File("run.sh", $"#!/bin/sh\n# {what}\n"), Archives.File("lib/code.py", what)));
+        var first = images.Push("org/backends", "latest", Layer("one"));
+        await using var gallery = await BackendGallery.StartAsync();
+        gallery.Serve($"- {{name: imaged, alias: pictured, uri: 'oci://{images.Host}/org/backends:latest'}}");
+        var insecure = $"Downloads:InsecureRegistries={images.Host}";
+        using var surroundings = new TestNode();
+        surroundings.Downloads = [.. surroundings.Downloads, insecure];
+        await using var cluster = await TestCluster.StartAsync(null, [.. gallery.Configuration, insecure]);
+        await using var agent = await cluster.AgentAsync(node: surroundings);
+        var other = await cluster.StatusAsync("gpu-1", "online");
+        var client = cluster.Host.Client;
+
+        var installed = (await PostAsync(client, $"/api/nodes/{other}/backends/install?wait=true", """{"backend":"imaged"}""")).Body.GetProperty("job");
+        var second = images.Push("org/backends", "latest", Layer("two"));
+        await PostAsync(client, "/api/nodes/1/backends/install?wait=true", """{"backend":"imaged"}""");
+        var drifted = (await PostAsync(client, "/backends/upgrades/check?wait=true", null)).Body.GetProperty("imaged");
+        var third = images.Push("org/backends", "latest", Layer("three"));
+        var outdated = (await PostAsync(client, "/backends/upgrades/check?wait=true", null)).Body.GetProperty("imaged");
+        var upgraded = (await PostAsync(client, "/backends/upgrade/imaged?wait=true", null)).Body.GetProperty("job");
+        var after = (await PostAsync(client, "/backends/upgrades/check?wait=true", null)).Body.GetRawText();
+        var nodes = (await client.JsonAsync("/backends"))[0].GetProperty("nodes").EnumerateArray().Select(node => node.GetProperty("digest").GetString()).ToArray();
+
+        installed.GetProperty("message").GetString().ShouldBe("completed", installed.GetRawText());
+        // what the registry has now is what most have, or came last
+        drifted.GetRawText().ShouldBe($$$"""{"backend_name":"imaged","installed_version":"","available_version":"","installed_digest":"{{{second}}}","available_digest":"{{{second}}}","node_drift":[{"node_id":"{{{other}}}","node_name":"gpu-1","digest":"{{{first}}}"}]}""");
+        outdated.GetProperty("available_digest").GetString().ShouldBe(third);
+        upgraded.GetProperty("message").GetString().ShouldBe("completed", upgraded.GetRawText());
+        after.ShouldBe("{}");
+        nodes.ShouldBe([third, third]);
+        foreach (var data in (string[])[surroundings.Data, cluster.Host.Node.Data])
+            File.ReadAllText(Path.Combine(data, "backends", "imaged", "lib", "code.py")).ShouldBe("three");
+        File.ReadAllText(Path.Combine(surroundings.Data, "backends", "imaged", "metadata.json")).ShouldContain("\"alias\": \"pictured\"");
+    }
+
+    [Fact]
     public async Task Images_are_compared_by_the_digest_that_their_tag_leads_to()
     {
         await using var gallery = await BackendGallery.StartAsync();
