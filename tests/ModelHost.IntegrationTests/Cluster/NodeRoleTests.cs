@@ -196,7 +196,7 @@ public sealed class NodeRoleTests : IDisposable
     [InlineData("the control plane at 127.0.0.1:1 cannot be reached", "--join", "127.0.0.1:1", "--token", "mh_join_AAAAAAAAAAAAAAAAAAAAAAAAAAA.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")]
     [InlineData("'gpu' is no host with a port", "--join", "gpu")]
     [InlineData("'9000' is no IP address with a port", "--listen", "9000")]
-    [InlineData("there is no section 'Gateway', only Node, Logging", "Gateway:RetryAfter=00:00:01")]
+    [InlineData("there is no section 'Gateway', only Node, ", "Gateway:RetryAfter=00:00:01")]
     public async Task Node_that_cannot_begin_says_why_in_one_line(string why, params string[] arguments)
     {
         await using var process = ModelHostProcess.Start(["node", "--data", _node.Data, .. arguments]);
@@ -255,12 +255,12 @@ public sealed class NodeRoleTests : IDisposable
         return nodes[0].GetProperty("id").GetInt32();
     }
 
-    // a node that has not been heard yet has its models still: they are not unknown
+    // a node that has not been heard yet has its models still: they are not unknown; an agent that has just begun may not have found its engine yet
     private static Task<HttpStatusCode> ServedAsync(HttpClient client) => Deadline.UntilAsync(
         async () =>
         {
             using var answer = await client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("demo/tiny-chat", maxTokens: 2), Ct);
-            answer.StatusCode.ShouldBeOneOf(HttpStatusCode.OK, HttpStatusCode.ServiceUnavailable);
+            answer.StatusCode.ShouldBeOneOf(HttpStatusCode.OK, HttpStatusCode.ServiceUnavailable, HttpStatusCode.BadGateway);
             return answer.StatusCode;
         },
         status => status == HttpStatusCode.OK);

@@ -110,7 +110,7 @@ public sealed partial class DemoTests : IAsyncDisposable
     {
         _demo = ModelHostProcess.Start(["serve", "--demo", "--data", _node.Data, .. _node.Configuration]);
         await Deadline.UntilAsync(
-            () => Task.FromResult(string.Join('\n', _demo.Output)), said => said.Contains("/api/deployments/stop/", StringComparison.Ordinal), 15, "the demo to say how it is used");
+            () => Task.FromResult(string.Join('\n', _demo.Output)), said => said.Contains("/api/deployments/stop/", StringComparison.Ordinal), what: "the demo to say how it is used");
     }
 
     private string Printed(string start, string part) =>

@@ -16,10 +16,15 @@ public sealed class PrometheusTests
     {
         var promtool = NodeScripts.Find("promtool", "prometheus");
         using var node = new TestNode(gpus: 2);
-        await using var served = await ServedModel.StartAsync(node: node);
-        await AskAsync(served.Host.Client);
+        // a process of its own: meters are found by their names, and so those of all hosts of a process are on the pages of each
+        await using var host = await ModelHostProcess.ServeAsync(node, TestPorts.Free());
+        using var client = new HttpClient { BaseAddress = host.Url };
+        var id = await client.StartModelAsync(Api.StartRequest(await client.NodeAsync("process"), model: ServedModel.Chat, change: fields => fields["skip_resource_check"] = true));
+        await client.StatusAsync(id, "running");
+        await AskAsync(client);
 
-        var page = await served.Host.Client.GetStringAsync(new Uri("/metrics", UriKind.Relative), Ct);
+        var page = await client.GetStringAsync(new Uri("/metrics", UriKind.Relative), Ct);
+        await client.StopModelAsync(id);
         var (code, output, errors) = await NodeScripts.RunProgramAsync(promtool, ["check", "metrics"], page);
 
         (output + errors).ShouldBe("");
