@@ -108,7 +108,7 @@ public sealed partial class LocalNode
     }
 
     /// <summary>Whether a runtime is one of this node: containers always, others where something is allowed to be started by them, or was.</summary>
-    private bool IsOffered(string runtime, NodeReport report) => runtime == "docker" || (runtime == "process" && _options.ProcessRuntime)
+    private bool IsOffered(string runtime, NodeReport report) => ContainerRuntimes.All.Contains(runtime) || (runtime == "process" && _options.ProcessRuntime)
         || report.Backends.Any(backend => backend.Runtime == runtime) || _engines.Values.Any(engine => engine.Runtime == runtime);
 
     private void SetAnswering(IEngineRuntime runtime, bool answers)

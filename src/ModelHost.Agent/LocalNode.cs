@@ -12,7 +12,6 @@ using ModelHost.Agent.Reports;
 using ModelHost.Agent.Runtimes;
 using ModelHost.Core.Backends;
 using ModelHost.Core.Deployments;
-using ModelHost.Docker;
 using ModelHost.Protocol;
 
 namespace ModelHost.Agent;
@@ -37,8 +36,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     private readonly TimeProvider _time;
     private readonly ILogger _logger;
     private readonly IEngineRuntime[] _runtimes;
-    private readonly DockerClient _docker;
-    private readonly PackageImages _packages;
+    private readonly ContainerEngine[] _containers;
     private readonly GpuSampler _gpus;
     private readonly DiskSampler _disk;
     private readonly ProcessSampler _processes;
@@ -66,12 +64,13 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         (_identity, _options, _time, _proxy) = (identity, options, time, proxy);
         _logger = loggers.CreateLogger<LocalNode>();
         var cache = options.HuggingFaceCache.Length > 0 ? options.HuggingFaceCache : Path.Combine(identity.DataFolder, "models", "huggingface");
-        _docker = new DockerClient(new Uri(options.DockerHost));
-        _packages = new PackageImages(_docker, options, identity, time);
+        _containers = [.. from engine in ((string Name, string Endpoint)[])[(ContainerRuntimes.Docker, options.DockerHost), (ContainerRuntimes.Podman, options.PodmanHost)]
+            where engine.Endpoint.Length > 0
+            select new ContainerEngine(engine.Name, engine.Endpoint, options, identity, time)];
         _backends = new InstalledBackends(identity.DataFolder, options, time);
         _runtimes =
         [
-            new DockerRuntime(_docker, _packages, options, identity, Path.GetFullPath(cache), time), new ProcessRuntime(identity, options, Path.GetFullPath(cache), time),
+            .. _containers.Select(engine => new DockerRuntime(engine, options, identity, Path.GetFullPath(cache), time)), new ProcessRuntime(identity, options, Path.GetFullPath(cache), time),
             new ExternalRuntime(identity, _backends, time),
         ];
         _protocols = new EngineProtocols(options, identity.ModelsFolder, time);
@@ -84,7 +83,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         _kept = _records.ReadAll().ToDictionary(record => record.RunId);
         _http = new GuardedHttp(downloads, time);
         _folders = new ArtifactFolders(identity.DataFolder);
-        _images = new ImagePull(_docker, new ImageSource(_docker, options, time));
+        _images = new ImagePull(_containers, name => _answering.GetValueOrDefault(name));
         _pulls = Pulls(downloads);
         _context = new SupervisorContext(options, LogPath, _protocols, _records, time, _logger, SignalChange);
     }
@@ -278,8 +277,8 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         await _pulls.DisposeAsync();
         _http.Dispose();
         _protocols.Dispose();
-        _packages.Dispose();
-        _docker.Dispose();
+        foreach (var engine in _containers)
+            engine.Dispose();
         _shutdown.Dispose();
     }
 

@@ -16,6 +16,12 @@ public sealed class NodeOptions
     public string DockerHost { get; set; } = "unix:///var/run/docker.sock";
 
     /// <summary>
+    /// Endpoint of Podman's service, which speaks Docker's API beside its own. Default: <c>/run/podman/podman.sock</c> or
+    /// <c>$XDG_RUNTIME_DIR/podman/podman.sock</c>, where one of them is there at the start; empty: none.
+    /// </summary>
+    public string PodmanHost { get; set; } = "";
+
+    /// <summary>
     /// Whether engines may be started as plain processes: the built-in simulator, and backends in the data folder's <c>backends</c>, which allow it by being
     /// there. Default false; on in the demo.
     /// </summary>

@@ -21,7 +21,7 @@ public sealed record ContainerSpec
     /// <summary>Folders and files of the machine to show inside. The engine answers 400 when a source does not exist.</summary>
     public IReadOnlyList<BindMount> Mounts { get; init; } = [];
 
-    /// <summary><c>host</c>, <c>none</c>, <c>bridge</c> or a network's name; null for the engine's default.</summary>
+    /// <summary><c>host</c>, <c>none</c>, <c>bridge</c> or, of Docker alone, a network's name; null for the engine's default.</summary>
     public string? NetworkMode { get; init; }
 
     /// <summary><c>host</c>, <c>private</c> and so on; null for the engine's default.</summary>
@@ -30,7 +30,7 @@ public sealed record ContainerSpec
     /// <summary>Runs a small init as process 1, which reaps children and passes signals on.</summary>
     public bool Init { get; init; }
 
-    /// <summary>GPUs to hand in; null for none. An engine without the vendor's runtime refuses at the start, with 500.</summary>
+    /// <summary>GPUs to hand in; null for none. Docker without the vendor's runtime, and Podman without a CDI specification of them, refuse at the start, with 500.</summary>
     public GpuRequest? Gpus { get; init; }
 
     /// <summary><c>no</c> (the default), <c>always</c>, <c>unless-stopped</c> or <c>on-failure</c>.</summary>

@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Net;
 using System.Runtime.CompilerServices;
 using System.Text.Json;
 using ModelHost.Docker.Http;
@@ -39,13 +40,35 @@ public sealed partial class DockerClient : IDisposable
     public async Task<ContainerCreated> CreateContainerAsync(ContainerSpec spec, string? name, CancellationToken cancellationToken)
     {
         ArgumentNullException.ThrowIfNull(spec);
-        var call = EngineCall.Post("/containers/create").WithJson(spec.ToWire(), DockerJson.Default.CreateContainerRequest);
-        if (name is not null)
-            call.With("name", name);
-        using var answer = await _engine.SendAsync(call, cancellationToken);
-        var created = await answer.ReadJsonAsync(DockerJson.Default.CreateContainerAnswer, cancellationToken);
-        return new(created.Id, created.Warnings ?? []);
+        EngineCall call;
+        var isPodman = (await _engine.AgreedAsync(cancellationToken)).IsPodman;
+        if (isPodman)
+        {
+            call = EngineCall.PostLibpod("/containers/create").WithJson(spec.ToLibpod(name), DockerJson.Default.LibpodCreateRequest);
+        }
+        else
+        {
+            call = EngineCall.Post("/containers/create").WithJson(spec.ToWire(), DockerJson.Default.CreateContainerRequest);
+            if (name is not null)
+                call.With("name", name);
+        }
+        try
+        {
+            using var answer = await _engine.SendAsync(call, cancellationToken);
+            var created = await answer.ReadJsonAsync(DockerJson.Default.CreateContainerAnswer, cancellationToken);
+            return new(created.Id, created.Warnings ?? []);
+        }
+        catch (DockerException e) when (isPodman && PodmanRefusal(e) is { } status)
+        {
+            throw new DockerException(e.Call, status, e.EngineMessage, e);
+        }
     }
+
+    /// <summary>What Podman 4 refuses with 500, where Docker has a status for it.</summary>
+    private static HttpStatusCode? PodmanRefusal(DockerException e) => e.StatusCode != HttpStatusCode.InternalServerError ? null
+        : e.EngineMessage.Contains("already in use", StringComparison.Ordinal) ? HttpStatusCode.Conflict
+        : e.EngineMessage.Contains("image not known", StringComparison.Ordinal) ? HttpStatusCode.NotFound
+        : null;
 
     /// <summary>
     /// Starts a container; one that runs already is fine. 404: absent; 400 and 500: it could not be started, and the message says

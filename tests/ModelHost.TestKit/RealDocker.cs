@@ -1,11 +1,13 @@
 using System.Diagnostics;
+using ModelHost.Core.Backends;
 
 namespace ModelHost.TestKit;
 
 /// <summary>
 /// A real Docker engine for tests, with the images <c>modelhost-test/busybox:1</c> and <c>modelhost-test/aspnet:10</c>, that takes GPU requests.
 /// It is the one named by <c>MODELHOST_TEST_DOCKER_HOST</c>, or else, for root, a private one that ends with this object. Where there is
-/// none, <see cref="SkipReason"/> says why; <c>MODELHOST_TEST_DOCKER_SKIP</c> sets that reason from outside.
+/// none, <see cref="SkipReason"/> says why; <c>MODELHOST_TEST_DOCKER_SKIP</c> sets that reason from outside. <see cref="StartPodmanAsync"/> makes one of
+/// Podman.
 /// </summary>
 public sealed class RealDocker : IAsyncDisposable
 {
@@ -20,15 +22,21 @@ public sealed class RealDocker : IAsyncDisposable
     private readonly Lazy<Task> _simulator;
     private readonly Lazy<Task<string?>> _python;
 
-    private RealDocker(Uri? endpoint, string? ownFolder, string? skipReason)
+    private RealDocker(Uri? endpoint, string? ownFolder, string? skipReason, string runtime = ContainerRuntimes.Docker)
     {
-        (_endpoint, _ownFolder, SkipReason) = (endpoint, ownFolder, skipReason);
+        (_endpoint, _ownFolder, SkipReason, Runtime) = (endpoint, ownFolder, skipReason, runtime);
         _simulator = new(MakeSimulatorAsync);
         _python = new(MakePythonAsync);
     }
 
     /// <summary>Why there is no engine; null when there is one.</summary>
     public string? SkipReason { get; }
+
+    /// <summary>The runtime that starts containers on it.</summary>
+    public string Runtime { get; }
+
+    /// <summary>Of Podman: the folder of its CDI specifications.</summary>
+    public string CdiFolder => Path.Combine(_ownFolder ?? throw new InvalidOperationException("not our own"), "cdi");
 
     /// <summary>Where it listens, <c>unix:///…</c>.</summary>
     public Uri Endpoint => _endpoint ?? throw new InvalidOperationException(SkipReason);
@@ -56,25 +64,39 @@ public sealed class RealDocker : IAsyncDisposable
             return new(new Uri(host), null, null);
         if (!Environment.IsPrivilegedProcess)
             return new(null, null, "no Docker engine: starting one needs root (or name one in MODELHOST_TEST_DOCKER_HOST)");
+        return await StartOwnAsync(ContainerRuntimes.Docker, new() { ["DOCKER_PATH"] = Path.Combine(Bench, "gpu-hook") }, cancellationToken);
+    }
+
+    /// <summary>Starts a Podman of its own, for root; <c>MODELHOST_TEST_PODMAN_SKIP</c> says that there is none. Does not throw for want of one.</summary>
+    /// <param name="insecureRegistry">Host and port of a registry without TLS.</param>
+    /// <param name="cancellationToken">Gives up.</param>
+    public static async Task<RealDocker> StartPodmanAsync(string insecureRegistry, CancellationToken cancellationToken)
+    {
+        var reason = Environment.GetEnvironmentVariable("MODELHOST_TEST_PODMAN_SKIP") is { Length: > 0 } given ? given
+            : Environment.IsPrivilegedProcess ? null : "no Podman: starting one needs root";
+        return reason is null ? await StartOwnAsync(ContainerRuntimes.Podman, new() { ["PODMAN_INSECURE"] = insecureRegistry }, cancellationToken) : new(null, null, reason, ContainerRuntimes.Podman);
+    }
+
+    private static async Task<RealDocker> StartOwnAsync(string runtime, Dictionary<string, string> environment, CancellationToken cancellationToken)
+    {
         // a short path: the name of a unix socket has at most 107 characters
         var folder = Directory.CreateTempSubdirectory("mhdk-").FullName;
         try
         {
-            var path = new Dictionary<string, string> { ["DOCKER_PATH"] = Path.Combine(Bench, "gpu-hook") };
-            var said = await RunAsync(Path.Combine(Bench, "start-docker"), [folder], path, cancellationToken);
+            var said = await RunAsync(Path.Combine(Bench, $"start-{runtime}"), [folder], environment, cancellationToken);
             var endpoint = said.Trim()["DOCKER_HOST=".Length..];
             var docker = new Dictionary<string, string> { ["DOCKER_HOST"] = endpoint };
             await RunAsync(Path.Combine(Bench, "make-base-images"), [], docker, cancellationToken);
-            return new(new Uri(endpoint), folder, null);
+            return new(new Uri(endpoint), folder, null, runtime);
         }
         catch (InvalidOperationException e)
         {
-            await StopAsync(folder);
-            return new(null, null, $"no Docker engine could be started: {e.Message}");
+            await StopAsync(runtime, folder);
+            return new(null, null, $"no {runtime} could be started: {e.Message}", runtime);
         }
         catch
         {
-            await StopAsync(folder);
+            await StopAsync(runtime, folder);
             throw;
         }
     }
@@ -94,7 +116,7 @@ public sealed class RealDocker : IAsyncDisposable
     public async ValueTask DisposeAsync()
     {
         if (_ownFolder is not null)
-            await StopAsync(_ownFolder);
+            await StopAsync(Runtime, _ownFolder);
     }
 
     private async Task MakeSimulatorAsync()
@@ -121,8 +143,8 @@ public sealed class RealDocker : IAsyncDisposable
         }
     }
 
-    private static async Task StopAsync(string folder) =>
-        await RunAsync(Path.Combine(Bench, "stop-docker"), [folder, "--purge"], new Dictionary<string, string>(), CancellationToken.None);
+    private static async Task StopAsync(string runtime, string folder) =>
+        await RunAsync(Path.Combine(Bench, $"stop-{runtime}"), [folder, "--purge"], new Dictionary<string, string>(), CancellationToken.None);
 
     private static async Task<string> RunAsync(
         string program, string[] arguments, Dictionary<string, string> environment, CancellationToken cancellationToken)

@@ -1,4 +1,5 @@
 using ModelHost.Agent.Runtimes;
+using ModelHost.Core.Backends;
 
 namespace ModelHost.TestKit;
 
@@ -14,7 +15,8 @@ public sealed class TestNode : IDisposable
     public TestNode(RealDocker? docker = null, int gpus = 0, int gpuMib = 81559)
     {
         Data = Directory.CreateTempSubdirectory("mh-").FullName;
-        DockerHost = docker?.Endpoint.OriginalString ?? $"unix://{Data}/no-docker.sock";
+        DockerHost = docker is { Runtime: ContainerRuntimes.Docker } ? docker.Endpoint.OriginalString : $"unix://{Data}/no-docker.sock";
+        PodmanHost = docker is { Runtime: ContainerRuntimes.Podman } ? docker.Endpoint.OriginalString : "";
         Ports = TestPorts.EngineRange();
         NvidiaSmi = Path.Combine(Data, "no-nvidia-smi");
         if (gpus == 0)
@@ -40,6 +42,9 @@ public sealed class TestNode : IDisposable
     /// <summary>Docker Engine API endpoint.</summary>
     public string DockerHost { get; }
 
+    /// <summary>Endpoint of Podman; empty: there is none.</summary>
+    public string PodmanHost { get; set; }
+
     /// <summary>The <c>nvidia-smi</c> of this node.</summary>
     public string NvidiaSmi { get; }
 
@@ -52,7 +57,7 @@ public sealed class TestNode : IDisposable
     /// <summary>The node's settings as <c>Section:Key=value</c>.</summary>
     public string[] Configuration =>
     [
-        $"Node:DockerHost={DockerHost}", $"Node:NvidiaSmi={NvidiaSmi}", $"Node:EnginePortFirst={Ports.First}", $"Node:EnginePortLast={Ports.Last}",
+        $"Node:DockerHost={DockerHost}", $"Node:PodmanHost={PodmanHost}", $"Node:NvidiaSmi={NvidiaSmi}", $"Node:EnginePortFirst={Ports.First}", $"Node:EnginePortLast={Ports.Last}",
         "Node:ProcessRuntime=true", "Node:StopGrace=00:00:10", "Node:MetricsInterval=00:00:01", "Releases:Url=", $"Node:DirectListen={DirectListen}",
         .. Downloads,
     ];

@@ -1,20 +1,22 @@
 using ModelHost.Agent.Downloads;
 using ModelHost.Agent.Runtimes;
-using ModelHost.Docker;
 using ModelHost.Protocol;
 
 namespace ModelHost.Agent.Artifacts;
 
-/// <summary>Has the node's container engine pull images, and tells which it has.</summary>
-internal sealed class ImagePull(DockerClient docker, ImageSource source)
+/// <summary>Has the node's container engines pull images, and tells which they have.</summary>
+/// <param name="engines">The engines, best first.</param>
+/// <param name="answers">Whether the engine of a name answered when it was asked last.</param>
+internal sealed class ImagePull(IReadOnlyList<ContainerEngine> engines, Func<string, bool> answers)
 {
-    /// <summary>Pulls one.</summary>
+    /// <summary>Pulls one, to the first engine that answers.</summary>
     /// <param name="name"><c>repository:tag</c>, or <c>repository@digest</c>.</param>
     /// <param name="progress">Hears how far it is.</param>
     /// <param name="cancellationToken">Ends it.</param>
     /// <exception cref="DownloadException">It could not be pulled.</exception>
     public async Task<Artifact> RunAsync(string name, PullProgress progress, CancellationToken cancellationToken)
     {
+        var source = Present().First().Images;
         var (repository, reference) = PullRules.Image(name)!.Value;
         progress.Enter(PullPhase.Downloading);
         try
@@ -37,13 +39,13 @@ internal sealed class ImagePull(DockerClient docker, ImageSource source)
     }
 
     /// <summary>The images of some repositories.</summary>
-    /// <exception cref="RuntimeException">The engine does not answer.</exception>
+    /// <exception cref="RuntimeException">An engine does not answer.</exception>
     public async Task<IReadOnlyList<Artifact>> ListAsync(IEnumerable<string> repositories, CancellationToken cancellationToken)
     {
         var found = new List<Artifact>();
-        foreach (var repository in repositories.Distinct())
+        foreach (var (engine, repository) in Present().SelectMany(engine => repositories.Distinct().Select(repository => (engine, repository))))
         {
-            var images = await DockerRuntime.Ask(() => docker.ListImagesAsync(repository, cancellationToken));
+            var images = await DockerRuntime.Ask(() => engine.Client.ListImagesAsync(repository, cancellationToken));
             found.AddRange(images.SelectMany(image => image.RepoTags.Where(tag => tag.StartsWith(repository + ":", StringComparison.Ordinal)).Select(tag => new Artifact
             {
                 Kind = ArtifactKind.Image,
@@ -53,8 +55,11 @@ internal sealed class ImagePull(DockerClient docker, ImageSource source)
                 SizeBytes = image.SizeBytes,
             })));
         }
-        return found;
+        return [.. found.DistinctBy(image => image.Name)];
     }
+
+    /// <summary>Those that answer; where none does, the first tells why.</summary>
+    private IEnumerable<ContainerEngine> Present() => engines.Where(engine => answers(engine.Name)).DefaultIfEmpty(engines[0]);
 
     private static string DigestOf(string name) => name[(name.IndexOf('@', StringComparison.Ordinal) + 1)..];
 }

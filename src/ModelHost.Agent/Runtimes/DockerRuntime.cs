@@ -10,9 +10,8 @@ using ModelHost.Docker;
 
 namespace ModelHost.Agent.Runtimes;
 
-/// <summary>Runs engines as containers of a Docker engine. The containers' labels are all it needs to find them again.</summary>
-internal sealed class DockerRuntime(
-    DockerClient docker, PackageImages packages, NodeOptions options, NodeIdentity identity, string cacheFolder, TimeProvider time) : IEngineRuntime
+/// <summary>Runs engines as containers of Docker or Podman. The containers' labels are all it needs to find them again.</summary>
+internal sealed class DockerRuntime(ContainerEngine engine, NodeOptions options, NodeIdentity identity, string cacheFolder, TimeProvider time) : IEngineRuntime
 {
     internal const string ClusterLabel = "modelhost.cluster";
     internal const string DeploymentLabel = "modelhost.deployment";
@@ -24,27 +23,31 @@ internal sealed class DockerRuntime(
 
     private static readonly TimeSpan CreateDeadline = TimeSpan.FromSeconds(60);
 
-    private readonly ImageSource _images = new(docker, options, time);
+    private readonly DockerClient _docker = engine.Client;
 
-    public string Name => "docker";
+    public string Name => engine.Name;
 
     public async Task<IReadOnlyList<EngineInstance>> ListAsync(IReadOnlySet<string> knownRuns, CancellationToken cancellationToken)
     {
         var labels = new Dictionary<string, string?> { [ClusterLabel] = identity.ClusterId };
-        var found = await Ask(() => docker.ListContainersAsync(labels, cancellationToken));
+        var found = await Ask(() => _docker.ListContainersAsync(labels, cancellationToken));
         var instances = new List<EngineInstance>();
         foreach (var summary in found.Where(summary => !knownRuns.Contains(summary.Labels.GetValueOrDefault(RunLabel, ""))))
         {
             if (await InspectAsync(summary.Id, cancellationToken) is not { } details)
                 continue;
-            var recipe = BackendCatalogue.Find(LaunchSpec.FromJson(details.Labels.GetValueOrDefault(SpecLabel))?.Backend);
+            var launched = LaunchSpec.FromJson(details.Labels.GetValueOrDefault(SpecLabel));
+            // two endpoints can lead to one engine: podman-docker makes Docker's socket a link to Podman's
+            if (launched is not null && launched.Runtime != Name)
+                continue;
+            var recipe = BackendCatalogue.Find(launched?.Backend);
             if (recipe is null || !details.Labels.TryGetValue(DeploymentLabel, out var uid) || !details.Labels.TryGetValue(RunLabel, out var run)
                 || !int.TryParse(details.Labels.GetValueOrDefault(PortLabel), NumberStyles.None, CultureInfo.InvariantCulture, out var port))
                 continue; // made by a newer build, or by hand
             var variables = details.Env.Select(pair => pair.Split('=', 2)).Where(pair => pair.Length == 2).ToLookup(pair => pair[0], pair => pair[1]);
             var image = details.Labels.GetValueOrDefault(ImageLabel, details.ImageName);
             instances.Add(new EngineInstance(details.Id, uid, run, details.Labels[SpecLabel], port, variables[recipe.KeyVariable].LastOrDefault(""),
-                image, await _images.DigestAsync(details.Image, cancellationToken), VersionOf(image),
+                image, await engine.Images.DigestAsync(details.Image, cancellationToken), VersionOf(image),
                 [.. variables.SelectMany(pair => pair.SelectMany(value => Redactor.SecretsOf(pair.Key, value)))])
             {
                 Env = EngineInstance.Named(details.Labels[SpecLabel], name => variables[name].LastOrDefault()),
@@ -57,9 +60,9 @@ internal sealed class DockerRuntime(
     public async Task<EngineInstance> LaunchAsync(EngineLaunch launch, Action<LaunchProgress> progress, CancellationToken cancellationToken)
     {
         new ModelFolders(options, identity).Resolve(launch.Spec); // before hours of pulling
-        var image = await _images.EnsureAsync(launch, progress, cancellationToken);
-        var derived = await packages.EnsureAsync(launch, image, progress, cancellationToken);
-        var digest = await _images.DigestAsync(derived, cancellationToken);
+        var image = await engine.Images.EnsureAsync(launch, progress, cancellationToken);
+        var derived = await engine.Packages.EnsureAsync(launch, image, progress, cancellationToken);
+        var digest = await engine.Images.DigestAsync(derived, cancellationToken);
         progress(new LaunchProgress("starting container", Line: $"[modelhost] starting a container of {derived}"));
         Directory.CreateDirectory(cacheFolder);
         var specJson = launch.Spec.ToJson();
@@ -97,7 +100,7 @@ internal sealed class DockerRuntime(
         try
         {
             id = await CreateAsync(spec, name, cancellationToken);
-            await docker.StartContainerAsync(id, cancellationToken);
+            await _docker.StartContainerAsync(id, cancellationToken);
         }
         catch (DockerException e) when (e.StatusCode is null)
         {
@@ -106,7 +109,7 @@ internal sealed class DockerRuntime(
         catch (Exception e) when (e is DockerException or OperationCanceledException)
         {
             await RemoveAsync(id, CancellationToken.None);
-            throw e is DockerException docker ? new RuntimeException(docker.EngineMessage, e) : e;
+            throw e is DockerException refusal ? new RuntimeException(refusal.EngineMessage, e) : e;
         }
         return new EngineInstance(id, launch.DeploymentUid, launch.RunId, specJson, launch.EnginePort, launch.EngineKey, image, digest, VersionOf(image), []);
     }
@@ -130,7 +133,7 @@ internal sealed class DockerRuntime(
         {
             try
             {
-                await docker.StartContainerAsync(instance.Id, cancellationToken);
+                await _docker.StartContainerAsync(instance.Id, cancellationToken);
             }
             catch (DockerException e) when (e.StatusCode is not null)
             {
@@ -143,7 +146,7 @@ internal sealed class DockerRuntime(
         }
         try
         {
-            await docker.WaitContainerAsync(instance.Id, cancellationToken);
+            await _docker.WaitContainerAsync(instance.Id, cancellationToken);
         }
         catch (DockerException e) when (e.StatusCode == HttpStatusCode.NotFound)
         {
@@ -167,22 +170,26 @@ internal sealed class DockerRuntime(
     public async IAsyncEnumerable<OutputLine> FollowAsync(
         EngineInstance instance, string? position, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
+        var place = LogPosition.Parse(position);
         // a followed log can lose its very last line when that has no line end: what came after the last one is read once more
         foreach (var follow in new[] { true, false })
         {
             // Only against what was there before: within one reading the pieces of a long line carry the same time, and lines of the
             // two outputs may be a little out of order.
-            var before = position;
-            var query = new LogQuery { Follow = follow, Timestamps = true, Since = position is null ? null : LogPosition.ToUnixTime(position) };
-            await using var lines = docker.ReadLogsAsync(instance.Id, query, cancellationToken).GetAsyncEnumerator(cancellationToken);
+            var before = place;
+            var again = 0;
+            var query = new LogQuery { Follow = follow, Timestamps = true, Since = before?.ToUnixTime() };
+            await using var lines = _docker.ReadLogsAsync(instance.Id, query, cancellationToken).GetAsyncEnumerator(cancellationToken);
             while (await Ask(() => lines.MoveNextAsync().AsTask()))
             {
                 // the engine counts "since" inclusively
-                if (lines.Current.Timestamp is not { } timestamp || (before is not null && !LogPosition.IsAfter(timestamp, before)))
+                if (lines.Current.Timestamp is not { } timestamp)
                     continue;
-                if (position is null || LogPosition.IsAfter(timestamp, position))
-                    position = timestamp;
-                yield return new OutputLine(lines.Current.Text, position, LogPosition.ToTime(timestamp));
+                var order = before is null ? 1 : LogPosition.Compare(timestamp, before.Timestamp);
+                if (order < 0 || (order == 0 && ++again <= before!.Lines))
+                    continue;
+                place = place is null ? new LogPosition(timestamp, 1) : place.With(timestamp);
+                yield return new OutputLine(lines.Current.Text, place.ToString(), LogPosition.ToTime(timestamp));
             }
         }
     }
@@ -193,7 +200,7 @@ internal sealed class DockerRuntime(
         {
             try
             {
-                await docker.StopContainerAsync(instance.Id, grace, cancellationToken);
+                await _docker.StopContainerAsync(instance.Id, grace, cancellationToken);
             }
             catch (DockerException e) when (e.StatusCode == HttpStatusCode.NotFound)
             {
@@ -215,12 +222,12 @@ internal sealed class DockerRuntime(
         {
             try
             {
-                return (await docker.CreateContainerAsync(spec, name, deadline.Token)).Id;
+                return (await _docker.CreateContainerAsync(spec, name, deadline.Token)).Id;
             }
             catch (DockerException e) when (e.StatusCode == HttpStatusCode.Conflict)
             {
                 await RemoveAsync(name, deadline.Token);
-                return (await docker.CreateContainerAsync(spec, name, deadline.Token)).Id;
+                return (await _docker.CreateContainerAsync(spec, name, deadline.Token)).Id;
             }
         }
         catch (OperationCanceledException e) when (deadline.IsCancellationRequested)
@@ -234,7 +241,7 @@ internal sealed class DockerRuntime(
         {
             try
             {
-                await docker.RemoveContainerAsync(id, force: true, cancellationToken);
+                await _docker.RemoveContainerAsync(id, force: true, cancellationToken);
             }
             catch (DockerException e) when (e.StatusCode is HttpStatusCode.NotFound or HttpStatusCode.Conflict)
             {
@@ -248,7 +255,7 @@ internal sealed class DockerRuntime(
         {
             try
             {
-                return await docker.InspectContainerAsync(id, cancellationToken);
+                return await _docker.InspectContainerAsync(id, cancellationToken);
             }
             catch (DockerException e) when (e.StatusCode == HttpStatusCode.NotFound)
             {
@@ -274,31 +281,4 @@ internal sealed class DockerRuntime(
     private static string ContainerName(EngineLaunch launch) => $"modelhost-{launch.DeploymentUid}-{launch.RunId[..8]}";
 
     private static string VersionOf(string image) => EngineImage.VersionOf(image[(image.LastIndexOf(':') + 1)..]);
-}
-
-/// <summary>Places in a container's log: the time stamps of its lines, exact to the nanosecond, which .NET's times are not.</summary>
-internal static class LogPosition
-{
-    /// <summary>The moment of a line.</summary>
-    public static DateTimeOffset? ToTime(string timestamp) =>
-        DateTimeOffset.TryParse(timestamp, CultureInfo.InvariantCulture, DateTimeStyles.AssumeUniversal, out var time) ? time : null;
-
-    /// <summary>The moment as the engine takes it: seconds since 1970, a dot, nanoseconds.</summary>
-    public static string? ToUnixTime(string timestamp) =>
-        ToTime(timestamp) is { } time ? $"{time.ToUnixTimeSeconds()}.{Nanoseconds(timestamp)}" : null;
-
-    /// <summary>Whether a line comes after another.</summary>
-    public static bool IsAfter(string timestamp, string other) =>
-        (ToTime(timestamp), ToTime(other)) is not ({ } a, { } b)
-        || a.ToUnixTimeSeconds() > b.ToUnixTimeSeconds()
-        || (a.ToUnixTimeSeconds() == b.ToUnixTimeSeconds() && string.CompareOrdinal(Nanoseconds(timestamp), Nanoseconds(other)) > 0);
-
-    private static string Nanoseconds(string timestamp)
-    {
-        var dot = timestamp.IndexOf('.', StringComparison.Ordinal);
-        if (dot < 0)
-            return "000000000";
-        var digits = timestamp[(dot + 1)..].TakeWhile(char.IsAsciiDigit).Take(9).ToArray();
-        return new string(digits).PadRight(9, '0');
-    }
 }

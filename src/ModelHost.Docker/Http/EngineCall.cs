@@ -11,6 +11,7 @@ internal sealed class EngineCall(HttpMethod method, string path)
 {
     private readonly StringBuilder _query = new();
     private Func<HttpContent>? _content;
+    private bool _isVersioned;
 
     /// <summary>How errors name the call: without the query, which may carry secrets.</summary>
     public string Name => $"{method} {path}";
@@ -21,6 +22,9 @@ internal sealed class EngineCall(HttpMethod method, string path)
     public static EngineCall Get(string path) => new(HttpMethod.Get, path);
 
     public static EngineCall Post(string path) => new(HttpMethod.Post, path);
+
+    /// <summary>A call of Podman's own API, in the version that every Podman from 4 on speaks.</summary>
+    public static EngineCall PostLibpod(string path) => new(HttpMethod.Post, $"/v4.0.0/libpod{path}") { _isVersioned = true };
 
     public static EngineCall Delete(string path) => new(HttpMethod.Delete, path);
 
@@ -47,7 +51,7 @@ internal sealed class EngineCall(HttpMethod method, string path)
     /// <summary>The message to send. It is not to be disposed of: with a stream for a body, that would close the caller's stream.</summary>
     public HttpRequestMessage ToRequest(Uri engine, string? version)
     {
-        var prefix = version is null ? "" : $"/v{version}";
+        var prefix = version is null || _isVersioned ? "" : $"/v{version}";
         return new(method, new Uri(engine, $"{prefix}{path}{_query}")) { Content = _content?.Invoke(), Version = HttpVersion.Version11 };
     }
 }

@@ -46,11 +46,15 @@ internal sealed class EngineConnection : IDisposable
     public static bool IsTransportFailure(Exception e) =>
         e is HttpRequestException or IOException or SocketException or OperationCanceledException;
 
+    /// <summary>Who answers, as far as is known: asked only when nobody was before, or the connection failed since.</summary>
+    /// <exception cref="DockerException">The engine was not reached, or is too old.</exception>
+    public async Task<DockerPing> AgreedAsync(CancellationToken cancellationToken) => _agreed ?? await NegotiateAsync(cancellationToken);
+
     /// <summary>Sends a call and waits for the head of its answer.</summary>
     /// <exception cref="DockerException">The engine was not reached, is too old, or refused.</exception>
     public async Task<EngineAnswer> SendAsync(EngineCall call, CancellationToken cancellationToken)
     {
-        var agreed = _agreed ?? await NegotiateAsync(cancellationToken);
+        var agreed = await AgreedAsync(cancellationToken);
         try
         {
             return await SendAsync(call, agreed.ApiVersion, cancellationToken);
@@ -77,7 +81,10 @@ internal sealed class EngineConnection : IDisposable
             throw answer.Unusable($"not a Docker engine: its Api-Version is '{header}'");
         if (theirs.CompareTo(ApiVersion.Oldest) < 0)
             throw answer.Unusable($"the engine is too old: it speaks API {theirs}, and {ApiVersion.Oldest} is the oldest supported");
-        var ping = new DockerPing(ApiVersion.Lower(theirs, ApiVersion.Newest).ToString(), theirs.ToString(), answer.Header("Server"));
+        var ping = new DockerPing(ApiVersion.Lower(theirs, ApiVersion.Newest).ToString(), theirs.ToString(), answer.Header("Server"))
+        {
+            IsPodman = answer.Header("Libpod-Api-Version") is not null,
+        };
         _agreed = ping;
         return ping;
     }

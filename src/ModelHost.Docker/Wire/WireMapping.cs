@@ -5,6 +5,7 @@ namespace ModelHost.Docker.Wire;
 /// <summary>Between the engine's shapes and ours.</summary>
 internal static class WireMapping
 {
+    private const string Hub = "docker.io/";
     private static readonly Dictionary<string, string> NoLabels = [];
 
     public static CreateContainerRequest ToWire(this ContainerSpec spec) => new()
@@ -33,12 +34,31 @@ internal static class WireMapping
         },
     };
 
+    public static LibpodCreateRequest ToLibpod(this ContainerSpec spec, string? name) => new()
+    {
+        Name = name,
+        Image = spec.Image,
+        Entrypoint = spec.Entrypoint,
+        Command = spec.Command.Count == 0 ? null : spec.Command,
+        Env = spec.Env,
+        Labels = spec.Labels,
+        Mounts = [.. spec.Mounts.Select(m => new LibpodMount("bind", m.Source, m.Target, ["rbind", m.ReadOnly ? "ro" : "rw"]))],
+        Network = spec.NetworkMode is { } network ? new(network) : null,
+        Ipc = spec.IpcMode is { } ipc ? new(ipc) : null,
+        Init = spec.Init,
+        Devices = spec.Gpus is { } gpus ? [.. gpus.CdiNames().Select(device => new LibpodDevice(device))] : null,
+        RestartPolicy = spec.RestartPolicy,
+        ShmSize = spec.ShmSizeBytes,
+        // as a file: of a journal the engine would keep what it likes
+        Log = new("k8s-file", spec.MaxLogBytes),
+    };
+
     public static ContainerDetails ToDetails(this ContainerAnswer answer) => new()
     {
         Id = answer.Id,
         Name = WithoutSlash(answer.Name ?? ""),
         Image = answer.Image ?? "",
-        ImageName = answer.Config?.Image ?? "",
+        ImageName = Familiar(answer.Config?.Image ?? ""),
         Created = Time(answer.Created),
         State = new()
         {
@@ -78,8 +98,8 @@ internal static class WireMapping
     public static ImageSummary ToSummary(this ImageListAnswer answer) => new()
     {
         Id = answer.Id,
-        RepoTags = WithoutNone(answer.RepoTags),
-        RepoDigests = WithoutNone(answer.RepoDigests),
+        RepoTags = Familiar(answer.RepoTags),
+        RepoDigests = Familiar(answer.RepoDigests),
         Created = Time(answer.Created),
         SizeBytes = answer.Size,
         Labels = answer.Labels ?? NoLabels,
@@ -88,8 +108,8 @@ internal static class WireMapping
     public static ImageDetails ToDetails(this ImageAnswer answer) => new()
     {
         Id = answer.Id,
-        RepoTags = WithoutNone(answer.RepoTags),
-        RepoDigests = WithoutNone(answer.RepoDigests),
+        RepoTags = Familiar(answer.RepoTags),
+        RepoDigests = Familiar(answer.RepoDigests),
         Created = Time(answer.Created),
         Labels = answer.Config?.Labels ?? NoLabels,
         Architecture = answer.Architecture ?? "",
@@ -125,14 +145,25 @@ internal static class WireMapping
         Capabilities = [["gpu"]],
     };
 
+    /// <summary>The names that <c>nvidia-ctk cdi generate</c> gives GPUs, by index and by UUID.</summary>
+    private static IEnumerable<string> CdiNames(this GpuRequest gpus) =>
+        (gpus.DeviceIds.Count == 0 ? ["all"] : gpus.DeviceIds).Select(id => $"nvidia.com/gpu={id}");
+
     private static bool IsForGpus(DeviceRequest request) =>
         request.Capabilities?.Any(all => all.Contains("gpu")) ?? false;
 
     private static string WithoutSlash(string name) => name.StartsWith('/') ? name[1..] : name;
 
-    /// <summary>Up to API 1.42 an image without a name is listed as <c>&lt;none&gt;:&lt;none&gt;</c>.</summary>
-    private static IReadOnlyList<string> WithoutNone(IReadOnlyList<string>? names) =>
-        [.. (names ?? []).Where(n => !n.StartsWith("<none>", StringComparison.Ordinal))];
+    /// <summary>
+    /// The names as Docker writes them: Podman puts the registry before those of Docker Hub too. Up to API 1.42 an image without a name is listed as
+    /// <c>&lt;none&gt;:&lt;none&gt;</c>.
+    /// </summary>
+    private static IReadOnlyList<string> Familiar(IReadOnlyList<string>? names) =>
+        [.. (names ?? []).Where(n => !n.StartsWith("<none>", StringComparison.Ordinal)).Select(Familiar)];
+
+    private static string Familiar(string name) =>
+        name.StartsWith(Hub + "library/", StringComparison.Ordinal) ? name[(Hub.Length + "library/".Length)..]
+        : name.StartsWith(Hub, StringComparison.Ordinal) ? name[Hub.Length..] : name;
 
     /// <summary>Null for what is empty, unreadable, or Go's zero time: the engine's words for "never".</summary>
     public static DateTimeOffset? Time(string? text) =>

@@ -1,5 +1,6 @@
 using System.Text.Json.Nodes;
 using Microsoft.OpenApi;
+using ModelHost.Core.Backends;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Nodes;
 using ModelHost.Gateway;
@@ -66,7 +67,7 @@ internal static class ApiExamples
     {
         var linked = nodes.All.OrderBy(node => node.Id).ToArray();
         var simulates = linked.FirstOrDefault(node => node.LastReport?.Runtimes.Contains("process") == true);
-        var runs = linked.FirstOrDefault(node => node.LastReport?.Runtimes.Contains("docker") == true);
+        var runs = linked.FirstOrDefault(node => node.LastReport is { } report && ContainerRuntimes.AreIn(report.Runtimes));
         if (runs is not null || simulates is null)
             yield return ("vllm", Start(runs?.Id ?? 1, "Qwen/Qwen3-0.6B", "vllm"));
         if (simulates is not null)

@@ -76,7 +76,7 @@ internal static partial class ServeHost
     public static void AddSources(WebApplicationBuilder builder, DataFolder folder, Dictionary<string, string?> switches, IEnumerable<string> settings)
     {
         builder.Configuration.AddInMemoryCollection(LogLevels());
-        builder.Configuration.AddInMemoryCollection(FromDockerHost());
+        builder.Configuration.AddInMemoryCollection(FromEngines());
         builder.Configuration.AddJsonFile(folder.File("modelhost.json"), optional: true, reloadOnChange: false);
         builder.Configuration.AddEnvironmentVariables("MODELHOST_");
         builder.Configuration.AddInMemoryCollection(switches);
@@ -131,7 +131,9 @@ internal static partial class ServeHost
     {
         services.AddCheckedOptions<NodeOptions>(NodeOptions.Section)
             .Validate(node => node.EnginePortFirst <= node.EnginePortLast, "Node:EnginePortFirst is above Node:EnginePortLast.")
-            .Validate(node => Uri.TryCreate(node.DockerHost, UriKind.Absolute, out _), "Node:DockerHost is no address such as unix:///var/run/docker.sock.");
+            .Validate(node => Uri.TryCreate(node.DockerHost, UriKind.Absolute, out _), "Node:DockerHost is no address such as unix:///var/run/docker.sock.")
+            .Validate(node => node.PodmanHost.Length == 0 || Uri.TryCreate(node.PodmanHost, UriKind.Absolute, out _),
+                "Node:PodmanHost is no address such as unix:///run/podman/podman.sock.");
         services.AddHttpForwarder().AddMetrics();
         services.AddSingleton(provider => ActivatorUtilities.CreateInstance<NodeProxy>(provider, identity, provider.GetRequiredService<IOptions<NodeOptions>>().Value));
         services.AddSingleton(provider => new LocalNode(
@@ -217,13 +219,17 @@ internal static partial class ServeHost
         ["Logging:LogLevel:Yarp"] = nameof(LogLevel.Error),
     };
 
-    private static Dictionary<string, string?> FromDockerHost()
+    private static Dictionary<string, string?> FromEngines()
     {
         var values = new Dictionary<string, string?>();
 #pragma warning disable RS0030 // configuration is read here
         if (Environment.GetEnvironmentVariable("DOCKER_HOST") is { Length: > 0 } docker)
 #pragma warning restore RS0030
             values[$"{NodeOptions.Section}:{nameof(NodeOptions.DockerHost)}"] = docker;
+#pragma warning disable RS0030 // as above
+        if (Agent.Runtimes.PodmanSocket.Find("/run", Environment.GetEnvironmentVariable("XDG_RUNTIME_DIR")) is { } podman)
+#pragma warning restore RS0030
+            values[$"{NodeOptions.Section}:{nameof(NodeOptions.PodmanHost)}"] = $"unix://{podman}";
         return values;
     }
 

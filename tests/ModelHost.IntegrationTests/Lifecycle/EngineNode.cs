@@ -28,10 +28,13 @@ internal sealed class EngineNode : IAsyncDisposable
     public DockerClient Client { get; }
 
     /// <summary>The node on an engine that has the simulator's image.</summary>
-    public static async Task<EngineNode> MakeAsync(RealDockerFixture fixture, int gpus = 0)
+    public static Task<EngineNode> MakeAsync(RealDockerFixture fixture, int gpus = 0) => MakeAsync(fixture.Docker, gpus);
+
+    /// <summary>The node on an engine, which gets the simulator's image.</summary>
+    public static async Task<EngineNode> MakeAsync(RealDocker engine, int gpus = 0)
     {
-        await fixture.Docker.NeedSimulatorAsync();
-        return new EngineNode(fixture.Docker, gpus);
+        await engine.NeedSimulatorAsync();
+        return new EngineNode(engine, gpus);
     }
 
     /// <summary>A model name that no other test has: image and log tell whose it is.</summary>

@@ -24,6 +24,7 @@ public sealed partial class CommandLineTests : IDisposable
     [InlineData("--Node:StopGrace=00:00:05", "there is no section '--Node'")]
     [InlineData("Logging:LogLevel:Default=Loud", "Configuration value 'Loud' is not supported.")]
     [InlineData("Node:DockerHost=nowhere", "Node:DockerHost is no address such as unix:///var/run/docker.sock")]
+    [InlineData("Node:PodmanHost=nowhere", "Node:PodmanHost is no address such as unix:///run/podman/podman.sock")]
     public async Task Wrong_argument_is_refused_in_one_line(string argument, string why) =>
         await RefusedAsync(why, "serve", $"--data={_node.Data}", argument);
 

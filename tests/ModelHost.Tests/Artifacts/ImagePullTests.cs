@@ -90,6 +90,21 @@ public sealed class ImagePullTests
         list.Artifacts.ShouldHaveSingleItem().Name.ShouldBe("mine");
     }
 
+    [Fact]
+    public async Task Podman_has_the_images_of_a_node_whose_docker_does_not_answer()
+    {
+        using var surroundings = new TestNode();
+        await using var podman = await EngineAsync(_ => Task.CompletedTask);
+        await using var node = await OpenAsync(null, surroundings, podman);
+
+        var list = await node.ArtifactsAsync(new ArtifactsRequest { ImageRepositories = { Repository } }, Ct);
+        var report = await node.ReportAsync(new ReportRequest(), Ct);
+
+        list.ImageError.ShouldBe("");
+        list.Artifacts.ShouldHaveSingleItem().Name.ShouldBe($"{Repository}:v1");
+        report.Runtimes.ShouldBe(["podman"]);
+    }
+
     private static Task<HandMadeEngine> EngineAsync(RequestDelegate pull) => HandMadeEngine.StartAsync(context =>
     {
         var path = context.Request.Path.Value!;
@@ -101,9 +116,14 @@ public sealed class ImagePullTests
             : path.Contains("/images/", StringComparison.Ordinal) ? image.Replace("\"Created\":1,", "", StringComparison.Ordinal) : "[]");
     });
 
-    private static async Task<LocalNode> OpenAsync(HandMadeEngine? engine, TestNode surroundings)
+    private static async Task<LocalNode> OpenAsync(HandMadeEngine? engine, TestNode surroundings, HandMadeEngine? podman = null)
     {
-        var options = new NodeOptions { DockerHost = engine?.Endpoint.OriginalString ?? surroundings.DockerHost, NvidiaSmi = surroundings.NvidiaSmi };
+        var options = new NodeOptions
+        {
+            DockerHost = engine?.Endpoint.OriginalString ?? surroundings.DockerHost,
+            PodmanHost = podman?.Endpoint.OriginalString ?? "",
+            NvidiaSmi = surroundings.NvidiaSmi,
+        };
         var node = new LocalNode(new NodeIdentity("cluster", "node", surroundings.Data), options, Pulls.Options(), TimeProvider.System, NullLoggerFactory.Instance);
         await node.OpenAsync(Ct);
         return node;

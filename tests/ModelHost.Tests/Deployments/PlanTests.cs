@@ -75,7 +75,7 @@ public sealed class PlanTests
         await using var host = await ControlPlane.StartAsync();
         var node = await QuietNode.AddAsync(host);
 
-        (await host.Client.PostedAsync("/plan", Plan(node.Id, 0.5, r => r["backend"] = "vllm"))).Text("blocked_reason")!.ShouldContain("needed docker, available process");
+        (await host.Client.PostedAsync("/plan", Plan(node.Id, 0.5, r => r["backend"] = "vllm"))).Text("blocked_reason")!.ShouldContain("needed docker or podman, available process");
         node.FallsSilent();
         var silent = await host.Client.PostedAsync("/plan", Plan(node.Id, 0.5));
         (silent.GetProperty("fits").GetBoolean(), silent.Text("blocked_reason")).ShouldBe((false, "Node quiet does not answer."));

@@ -248,7 +248,7 @@ public sealed class RefusalTests(RefusalTests.Host shared) : IClassFixture<Refus
     {
         using var answer = await shared.Client.PostAsync(Start, Json(Api.StartRequest(shared.NodeId, backend: "vllm").ToJsonString()), Ct);
 
-        (await ProblemAsync(answer, HttpStatusCode.Conflict, "node.no_runtime")).GetProperty("detail").GetString()!.ShouldContain("needed docker, available process. Is Docker running");
+        (await ProblemAsync(answer, HttpStatusCode.Conflict, "node.no_runtime")).GetProperty("detail").GetString()!.ShouldContain("needed docker or podman, available process. Is Docker or Podman running");
     }
 
     [Fact]

@@ -1,4 +1,6 @@
+using System.Net;
 using System.Text.Json.Nodes;
+using Microsoft.AspNetCore.Http;
 using ModelHost.Docker;
 
 namespace ModelHost.Tests.Docker;
@@ -84,6 +86,79 @@ public sealed class ContainerCallTests
 
         JsonNode.Parse(engine.Calls.ShouldHaveSingleItem().Body)!["HostConfig"]!["DeviceRequests"]!.ToJsonString()
             .ShouldBe("""[{"Driver":"","Count":-1,"Capabilities":[["gpu"]]}]""");
+    }
+
+    [Fact]
+    public async Task Podman_is_asked_through_its_own_api_and_for_gpus_by_their_cdi_names()
+    {
+        await using var engine = await HandMadeEngine.StartAsync(async context =>
+        {
+            context.Response.StatusCode = 201;
+            await context.Response.WriteAsync("""{"Id":"abc","Warnings":[]}""");
+        }, isPodman: true);
+        using var client = new DockerClient(engine.Endpoint);
+
+        await client.CreateContainerAsync(
+            new()
+            {
+                Image = "vllm/vllm-openai:v0.11.0",
+                Entrypoint = ["vllm", "serve"],
+                Command = ["Qwen/Qwen3-0.6B"],
+                Env = new Dictionary<string, string> { ["HF_HOME"] = "/cache" },
+                Labels = new Dictionary<string, string> { ["modelhost.deployment"] = "7" },
+                Mounts = [new("/srv/hf", "/cache"), new("/srv/models", "/models", ReadOnly: true)],
+                NetworkMode = "host",
+                IpcMode = "host",
+                Gpus = new() { DeviceIds = ["0", "GPU-2"] },
+                ShmSizeBytes = 1 << 30,
+                MaxLogBytes = 1 << 20,
+            },
+            "modelhost-7", Ct);
+        await client.CreateContainerAsync(new() { Image = "busybox", Gpus = new() }, null, Ct);
+
+        var calls = engine.Calls.ToArray();
+        calls.ShouldAllBe(call => call.ToString() == "POST /libpod/containers/create" && call.Version == "4.0.0");
+        JsonNode.DeepEquals(JsonNode.Parse(calls[0].Body), JsonNode.Parse("""
+            {
+              "name": "modelhost-7",
+              "image": "vllm/vllm-openai:v0.11.0",
+              "entrypoint": ["vllm", "serve"],
+              "command": ["Qwen/Qwen3-0.6B"],
+              "env": {"HF_HOME": "/cache"},
+              "labels": {"modelhost.deployment": "7"},
+              "mounts": [
+                {"type": "bind", "source": "/srv/hf", "destination": "/cache", "options": ["rbind", "rw"]},
+                {"type": "bind", "source": "/srv/models", "destination": "/models", "options": ["rbind", "ro"]}
+              ],
+              "netns": {"nsmode": "host"},
+              "ipcns": {"nsmode": "host"},
+              "init": false,
+              "devices": [{"path": "nvidia.com/gpu=0"}, {"path": "nvidia.com/gpu=GPU-2"}],
+              "restart_policy": "no",
+              "shm_size": 1073741824,
+              "log_configuration": {"driver": "k8s-file", "size": 1048576},
+              "resource_limits": {"pids": {"limit": -1}}
+            }
+            """)).ShouldBeTrue(calls[0].Body);
+        JsonNode.Parse(calls[1].Body)!["devices"]!.ToJsonString().ShouldBe("""[{"path":"nvidia.com/gpu=all"}]""");
+    }
+
+    [Theory]
+    [InlineData("creating container storage: the container name \"x\" is already in use by 5f. You have to remove that container", 409)]
+    [InlineData("vllm/none:1: image not known", 404)]
+    [InlineData("no space left on device", 500)]
+    public async Task What_podman_refuses_with_500_has_the_status_that_docker_has_for_it(string message, int status)
+    {
+        await using var engine = await HandMadeEngine.StartAsync(async context =>
+        {
+            context.Response.StatusCode = 500;
+            await context.Response.WriteAsJsonAsync(new { cause = "x", message, response = 500 });
+        }, isPodman: true);
+        using var client = new DockerClient(engine.Endpoint);
+
+        var refusal = await Should.ThrowAsync<DockerException>(client.CreateContainerAsync(new() { Image = "busybox" }, "x", Ct));
+
+        (refusal.StatusCode, refusal.EngineMessage).ShouldBe(((HttpStatusCode)status, message));
     }
 
     [Fact]

@@ -34,6 +34,9 @@ internal sealed class HandMadeEngine : IAsyncDisposable
 
     public string Oldest { get; init; } = "1.44";
 
+    /// <summary>Whether it says that it is Podman, and takes calls of Podman's own API, in any version.</summary>
+    public bool IsPodman { get; init; }
+
     public RequestDelegate Answer { get; init; } = _ => Task.CompletedTask;
 
     public ConcurrentQueue<RecordedCall> Calls { get; } = [];
@@ -46,13 +49,15 @@ internal sealed class HandMadeEngine : IAsyncDisposable
 
     /// <summary>In the folder of another engine that has ended: the same machine after an upgrade.</summary>
     public static async Task<HandMadeEngine> StartAsync(
-        RequestDelegate? answer = null, string? newest = "1.51", string oldest = "1.44", string? folder = null)
+        RequestDelegate? answer = null, string? newest = "1.51", string oldest = "1.44", string? folder = null,
+        bool isPodman = false)
     {
         var engine = new HandMadeEngine(folder ?? Directory.CreateTempSubdirectory("mhd").FullName)
         {
             Answer = answer ?? (_ => Task.CompletedTask),
             Newest = newest,
             Oldest = oldest,
+            IsPodman = isPodman,
         };
         await engine._app.StartAsync();
         return engine;
@@ -85,12 +90,14 @@ internal sealed class HandMadeEngine : IAsyncDisposable
             Pings++;
             if (Newest is not null)
                 context.Response.Headers["Api-Version"] = Newest;
+            if (IsPodman)
+                context.Response.Headers["Libpod-Api-Version"] = "5.4.0";
             context.Response.Headers.Server = "HandMade/1.0";
             await context.Response.WriteAsync("OK");
             return;
         }
         var version = target.Split('/')[1].TrimStart('v');
-        if (Minor(version) < Minor(Oldest) || Minor(version) > Minor(Newest!))
+        if (!(IsPodman && target.Contains("/libpod/", StringComparison.Ordinal)) && (Minor(version) < Minor(Oldest) || Minor(version) > Minor(Newest!)))
         {
             var (word, bound) = Minor(version) < Minor(Oldest)
                 ? ("old", $"Minimum supported API version is {Oldest}")

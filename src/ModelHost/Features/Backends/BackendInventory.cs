@@ -42,7 +42,7 @@ internal sealed partial class BackendInventory(BackendBook book, NodeRegistry no
     {
         var request = new ArtifactsRequest();
         // a node without an engine of containers has no images, and would wait for it
-        if (node.Report?.Runtimes.Contains("docker") == true)
+        if (node.Report is { } report && ContainerRuntimes.AreIn(report.Runtimes))
             request.ImageRepositories.AddRange(rows.Where(row => GalleryJson.Read<BackendDetails>(row.Details).Form == BackendForm.Image)
                 .Select(row => ImageName.Repository(row.Uri)).Concat(BuiltInRepositories).Distinct().Take(MaxRepositories));
         using var patience = new CancellationTokenSource(Patience, time);

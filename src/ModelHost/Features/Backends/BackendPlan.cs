@@ -71,7 +71,7 @@ internal sealed record BackendPlan(BackendForm Form, PullRequest? Pull, IReadOnl
                 return Failure.Invalid("recipe", $"the gallery does not say how {name} is started: {e.InnerException?.Message ?? e.Message}");
             }
         }
-        if (recipe is null || !recipe.Runtimes.Contains("docker"))
+        if (recipe is null || !ContainerRuntimes.AreIn(recipe.Runtimes))
             return entry.Uri.Length > 0 || entry.Files.Count > 0 ? (BackendForm.Folder, "")
                 : recipe is not null ? (BackendForm.Recipe, "") : Failure.Invalid("uri", $"{name} has nothing to install: no uri and no files");
         if (ImageName.Of(entry.Uri.Length > 0 ? entry.Uri : recipe.Image) is not { } image)

@@ -1,4 +1,5 @@
 using ModelHost.Core;
+using ModelHost.Core.Backends;
 using ModelHost.Core.Deployments;
 
 namespace ModelHost.Features.Deployments;
@@ -74,8 +75,8 @@ internal static class DeploymentFailures
 
     private static string Either(string[] words) => $"{string.Join(", ", words[..^1])} or {words[^1]}";
 
-    private static string Remedy(IEnumerable<string> needed) => needed.Contains("docker")
-        ? "Is Docker running on it, and does Node:DockerHost name its socket?"
+    private static string Remedy(IEnumerable<string> needed) => ContainerRuntimes.AreIn(needed)
+        ? "Is Docker or Podman running on it, and does Node:DockerHost or Node:PodmanHost name its socket?"
         : "Node:ProcessRuntime=true allows it.";
 
     private static string List(IEnumerable<string> names) => names.Any() ? string.Join(", ", names) : "none";

@@ -53,7 +53,9 @@ internal sealed class LaunchChecks(NodeRegistry nodes, LiveSettings settings)
             BackendCatalogue.BuiltIn.Keys.Concat(report.Backends.Select(backend => backend.Name)).Distinct().Order(StringComparer.Ordinal).Take(20))}");
 
     private static string[] Runtimes(BackendRecipe recipe, NodeReport report) => recipe.Protocol != BackendCatalogue.Grpc ? recipe.Runtimes
-        : [.. report.Backends.Where(backend => IsCalled(backend, recipe.Name)).OrderByDescending(backend => backend.Name == recipe.Name).Take(1).Select(backend => backend.Runtime)];
+        : [.. report.Backends.Where(backend => IsCalled(backend, recipe.Name)).OrderByDescending(backend => backend.Name == recipe.Name).Take(1)
+            // one that is an image runs on whatever starts containers there
+            .SelectMany(backend => ContainerRuntimes.All.Contains(backend.Runtime) ? ContainerRuntimes.All : [backend.Runtime])];
 
     private static bool IsCalled(ReportedBackend backend, string name) => backend.Name == name || backend.Alias == name;
 
