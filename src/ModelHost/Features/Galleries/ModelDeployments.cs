@@ -44,6 +44,7 @@ internal sealed class ModelDeployments(
             Owner = string.IsNullOrWhiteSpace(deploy?.Owner) ? Owner : deploy.Owner,
             DurationSeconds = deploy?.DurationSeconds,
             Pinned = deploy?.Pinned ?? false,
+            StartOnDemand = deploy?.StartOnDemand ?? true,
             VllmVersion = deploy?.VllmVersion,
             EngineArgs = said.EngineArgs,
             ExtraArgs = deploy?.ExtraArgs,
@@ -66,14 +67,14 @@ internal sealed class ModelDeployments(
         if (before is { } id && (await reads.FindAsync(id, cancellationToken)).TryGet(out var known, out _))
         {
             if (!IsAtRest(known))
-                return id;
+                return await SetOnDemandAsync(id, known.StartOnDemand, create.StartOnDemand, cancellationToken) ?? (Result<int>)id;
             if (known.Owner != create.Owner || !SameSpec(known, create))
             {
                 if ((await deployments.DeleteAsync(id, cancellationToken)).Failure is { Kind: not FailureKind.NotFound } failure)
                     return failure;
             }
             else
-                return id;
+                return await SetOnDemandAsync(id, known.StartOnDemand, create.StartOnDemand, cancellationToken) ?? (Result<int>)id;
         }
         return (await starts.RecordAsync(create, claim, cancellationToken)).Match<Result<int>>(made => made.Id, failure => failure);
     }
@@ -90,6 +91,8 @@ internal sealed class ModelDeployments(
     /// <summary>Stops one, waits for its end, and deletes its record. One that is gone already is fine.</summary>
     public async Task<Failure?> RemoveAsync(int id, CancellationToken cancellationToken)
     {
+        // or a request could start it again before it is deleted
+        await SetOnDemandAsync(id, before: null, wish: false, cancellationToken);
         while ((await reads.FindAsync(id, cancellationToken)).TryGet(out var known, out _) && !IsAtRest(known))
         {
             // asked again each time: a stop that nobody hears changes nothing
@@ -101,6 +104,9 @@ internal sealed class ModelDeployments(
         }
         return (await deployments.DeleteAsync(id, cancellationToken)).Failure is { Kind: not FailureKind.NotFound } refused ? refused : null;
     }
+
+    private async Task<Failure?> SetOnDemandAsync(int id, bool? before, bool wish, CancellationToken cancellationToken) =>
+        before == wish ? null : (await deployments.SetOnDemandAsync(id, new DeploymentOnDemand { StartOnDemand = wish }, cancellationToken)).Failure;
 
     private static bool IsAtRest(DeploymentRead deployment) =>
         DeploymentStatuses.FromWire(deployment.Status) is DeploymentStatus.Stopped or DeploymentStatus.Expired or DeploymentStatus.Error;
