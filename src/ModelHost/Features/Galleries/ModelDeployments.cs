@@ -1,6 +1,7 @@
 using System.Text.Json;
 using ModelHost.Core;
 using ModelHost.Core.Artifacts;
+using ModelHost.Core.Backends;
 using ModelHost.Core.Deployments;
 using ModelHost.Core.Galleries;
 using ModelHost.Features.Deployments;
@@ -31,6 +32,8 @@ internal sealed class ModelDeployments(
         if (!Source(model, report.ModelsFolder).TryGet(out var source, out var none))
             return none;
         var said = ModelEngineArgs.Read(model.Config, model.Name);
+        if (RecipeOf(model) is { } recipe)
+            said = said with { EngineArgs = BackendModelOptions.Read(model, recipe, Folder(report.ModelsFolder, model)).EngineArgs };
         foreach (var (key, value) in deploy?.EngineArgs ?? new Dictionary<string, JsonElement>())
             said.EngineArgs[key] = value;
         var create = new DeploymentCreate
@@ -54,6 +57,14 @@ internal sealed class ModelDeployments(
         };
         return DeploymentRules.Check(create).Match<Result<DeploymentCreate>>(_ => create, failure => failure);
     }
+
+    /// <summary>The recipe of a model's backend, if that is one that speaks gRPC; else null.</summary>
+    public static BackendRecipe? RecipeOf(ComposedModel model) =>
+        BackendCatalogue.Find(model.Backend) is { Protocol: BackendCatalogue.Grpc } recipe ? recipe : null;
+
+    /// <summary>What is said of the fields of a model's configuration that its backend has no use for; null: there are none.</summary>
+    public static string? Unused(ComposedModel model) =>
+        RecipeOf(model) is { } recipe ? BackendModelOptions.Read(model, recipe, "").Told(model.Backend) : null;
 
     /// <summary>Makes the deployment, unless one is there that is in use: that goes on as it is. One at rest makes way.</summary>
     /// <param name="create">What it is to be.</param>
@@ -125,11 +136,13 @@ internal sealed class ModelDeployments(
             var named = ArtifactUri.Parse(model.Model).Match(uri => uri is ArtifactUri.HuggingFace { Path: "" } face ? face.Repository : model.Model, _ => model.Model);
             return named.Length > 0 ? named : Failure.Invalid("parameters.model", "the configuration names no model, and there are no files");
         }
-        var own = $"{folder}/{GalleryNames.ToFolder(model.Name)}";
+        var own = Folder(folder, model);
         var inside = model.Files.FirstOrDefault(file => file.Filename == model.Model || file.Filename.StartsWith(model.Model + "/", StringComparison.Ordinal));
         return model.Model.Length > 0 && inside is not null ? $"{own}/{model.Model}"
             : model is { Files: [{ Filename: { Length: > 0 } only }] } && only.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase) ? $"{own}/{only}" : own;
     }
+
+    private static string Folder(string models, ComposedModel model) => $"{models}/{GalleryNames.ToFolder(model.Name)}";
 
     private async Task<int> FreePortAsync(int nodeId, CancellationToken cancellationToken)
     {
