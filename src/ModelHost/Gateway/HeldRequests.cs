@@ -69,7 +69,7 @@ internal sealed class HeldRequests
             if (answer is not { Route: null, Miss: RouteMiss.Loading })
             {
                 if (answer.Route is { StartsOnDemand: true } up)
-                    _starts.Served(up.DeploymentUid);
+                    _starts.Forget(up.DeploymentUid);
                 return null;
             }
             if (started is null && answer.Startable.Count > 0)

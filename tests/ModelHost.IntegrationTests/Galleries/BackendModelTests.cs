@@ -1,5 +1,6 @@
 using System.Net;
 using System.Net.Http.Json;
+using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using ModelHost.IntegrationTests.Backends;
@@ -26,11 +27,11 @@ public sealed class BackendModelTests(NodeScripts scripts)
             Archives.File("backend.py", await File.ReadAllBytesAsync(Path.Combine(program, "backend.py"), Ct)))));
         server.Put("/tiny.gguf", FileServer.Bytes(20_000));
         server.Put("/eyes.gguf", FileServer.Bytes(100));
-        server.Put("/backends.yaml", System.Text.Encoding.UTF8.GetBytes($$"""
+        server.Put("/backends.yaml", Encoding.UTF8.GetBytes($$"""
             - {name: new-engine, capabilities: {default: cpu-new-engine} }
             - {name: cpu-new-engine, uri: '{{server.Url("/engine.tar.gz")}}'}
             """));
-        server.Put("/models.yaml", System.Text.Encoding.UTF8.GetBytes($$"""
+        server.Put("/models.yaml", Encoding.UTF8.GetBytes($$"""
             - name: tiny
               overrides: {backend: new-engine, context_size: 2048, gpu_layers: 5, mmproj: eyes.gguf, parameters: {model: tiny.gguf, temperature: 0.5}, template: {chat: x} }
               files:

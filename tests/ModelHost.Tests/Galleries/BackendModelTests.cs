@@ -4,6 +4,7 @@ using System.Text.Json.Nodes;
 using ModelHost.Features.Galleries;
 using ModelHost.TestKit;
 using ModelHost.Tests.Backends;
+using ModelHost.Tests.Cluster;
 
 namespace ModelHost.Tests.Galleries;
 
@@ -61,11 +62,31 @@ public sealed class BackendModelTests
         Directory.Exists(Path.Combine(host.Node.Data, "models", "tiny")).ShouldBeFalse();
     }
 
-    private static async Task<JobStatus> ApplyAsync(ControlPlane host, string backend, FileServer files)
+    [Fact]
+    public async Task Each_node_gets_the_build_that_is_for_it()
+    {
+        await using var gallery = await BackendGallery.StartAsync();
+        await using var files = await FileServer.StartAsync();
+        files.Put("/w.gguf", FileServer.Bytes(10_000));
+        await using var cluster = await TestCluster.StartAsync(null, [.. gallery.Configuration, "Galleries:Capabilities:gpu-1=nvidia-cuda-13"]);
+        await using var agent = await cluster.AgentAsync();
+        var other = await cluster.StatusAsync("gpu-1", "online");
+
+        var job = await ApplyAsync(cluster.Host, "echo", files, other);
+
+        job.Error.ShouldBeNull();
+        File.Exists(Path.Combine(agent.Node.Data, "backends", "cuda-echo", "run.sh")).ShouldBeTrue();
+        File.Exists(Path.Combine(agent.Node.Data, "models", "tiny", "w.gguf")).ShouldBeTrue();
+        Directory.Exists(Path.Combine(cluster.Host.Node.Data, "backends", "cpu-echo")).ShouldBeFalse("it was not asked for there");
+        (await cluster.Host.Client.JsonAsync("/api/deployments")).EnumerateArray().ShouldHaveSingleItem().GetProperty("node_id").GetInt32().ShouldBe(other);
+    }
+
+    private static async Task<JobStatus> ApplyAsync(ControlPlane host, string backend, FileServer files, params int[] nodes)
     {
         using var answer = await host.Client.PostAsJsonAsync("/models/apply?wait=true", new JsonObject
         {
             ["name"] = "tiny",
+            ["nodes"] = new JsonArray([.. nodes.Select(node => JsonValue.Create(node))]),
             ["config_file"] = new JsonObject
             {
                 ["backend"] = backend,

@@ -136,6 +136,22 @@ public sealed class OnDemandTests
     }
 
     [Fact]
+    public async Task Of_a_model_at_rest_on_two_nodes_the_one_that_can_be_started_is()
+    {
+        await using var host = await ControlPlane.StartAsync(configuration: "Gateway:HoldTimeout=00:02:00");
+        var node = await host.Client.NodeAsync("process");
+        var silent = await QuietNode.AddAsync(host);
+        silent.FallsSilent();
+        async Task<int> RestsAsync(int on) => (await host.Client.PostedAsync("", Api.StartRequest(on, model: Model, change: request => request["start_on_demand"] = true))).Id();
+        var (first, second) = (await RestsAsync(silent.Id), await RestsAsync(node));
+
+        (await ChatAsync(host)).ShouldBe((HttpStatusCode.OK, null));
+
+        (await host.Client.JsonAsync($"/api/deployments/{first}")).Text("status").ShouldBe("stopped");
+        await host.Client.StopModelAsync(second);
+    }
+
+    [Fact]
     public async Task A_key_for_other_models_starts_nothing()
     {
         await using var host = await ControlPlane.StartAsync(configuration: "Gateway:HoldTimeout=00:02:00");

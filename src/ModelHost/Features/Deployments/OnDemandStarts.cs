@@ -47,8 +47,8 @@ internal sealed partial class OnDemandStarts(
         }
     }
 
-    /// <summary>It serves: what failed before counts no more.</summary>
-    public void Served(string deploymentUid) => _attempts.TryRemove(deploymentUid, out _);
+    /// <summary>It serves, or is gone: what failed before counts no more.</summary>
+    public void Forget(string deploymentUid) => _attempts.TryRemove(deploymentUid, out _);
 
     private Task<StartRefusal?> StartAsync(ModelRoute route)
     {
@@ -84,6 +84,8 @@ internal sealed partial class OnDemandStarts(
         if (failure is null || failure.Code == DeploymentFailures.WrongStatusCode)
             return null;
         LogRefused(route.DeploymentId, failure.Code, failure.Detail);
+        if (failure.Kind == FailureKind.NotFound)
+            Forget(route.DeploymentUid); // deleted: there is nothing to remember
         lock (attempts)
         {
             Fail(attempts, failure.Code, time.GetUtcNow());
@@ -91,13 +93,16 @@ internal sealed partial class OnDemandStarts(
         }
     }
 
-    /// <summary>Counts an end of a deployment in an error, once.</summary>
+    /// <summary>Counts an end of a deployment, once: in an error as one more failure, else as a new beginning.</summary>
     private void Note(Attempts attempts, ModelRoute route)
     {
-        if (route.Status != DeploymentStatus.Error || attempts.SeenError == route.StatusSince)
+        if (attempts.RestsSince == route.StatusSince)
             return;
-        attempts.SeenError = route.StatusSince;
-        Fail(attempts, "deployment.failed", route.StatusSince);
+        attempts.RestsSince = route.StatusSince;
+        if (route.Status == DeploymentStatus.Error)
+            Fail(attempts, "deployment.failed", route.StatusSince);
+        else
+            (attempts.Failures, attempts.NotBefore) = (0, default);
     }
 
     private void Fail(Attempts attempts, string code, DateTimeOffset at)
@@ -110,7 +115,7 @@ internal sealed partial class OnDemandStarts(
     private sealed class Attempts
     {
         public Task<StartRefusal?>? UnderWay { get; set; }
-        public DateTimeOffset? SeenError { get; set; }
+        public DateTimeOffset? RestsSince { get; set; }
         public int Failures { get; set; }
         public DateTimeOffset NotBefore { get; set; }
         public string Code { get; set; } = "";
