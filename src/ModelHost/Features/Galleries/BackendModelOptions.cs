@@ -12,7 +12,7 @@ namespace ModelHost.Features.Galleries;
 /// its name; what neither has stays in the stored configuration, and is told.
 /// </summary>
 /// <param name="EngineArgs">Options by name.</param>
-/// <param name="Unused">Fields that say something which is not done, with the reason.</param>
+/// <param name="Unused">Fields that say something which is not done: the backend has no such option, or none of that kind.</param>
 internal sealed record BackendModelOptions(Dictionary<string, JsonElement> EngineArgs, IReadOnlyList<string> Unused)
 {
     private const int MostTold = 12, LongestTold = 64;
@@ -29,9 +29,6 @@ internal sealed record BackendModelOptions(Dictionary<string, JsonElement> Engin
 
     // fields that name files which come with the model
     private static readonly HashSet<string> FileFields = ["mmproj", "draft_model", "lora_adapter", "lora_base", "lora_adapters", "clip_model", "control_net", "audio_path", "tokenizer"];
-
-    // fields of templates that are what ModelHost does anyway, or are about texts that it does not put together
-    private static readonly string[] TemplateFields = ["use_tokenizer_template"];
 
     /// <summary>Reads a configuration.</summary>
     /// <param name="model">The model.</param>
@@ -80,7 +77,7 @@ internal sealed record BackendModelOptions(Dictionary<string, JsonElement> Engin
         {
             if (!IsSaid(value))
                 continue;
-            if (TemplateFields.Contains(key) && value!.GetValueKind() is JsonValueKind.True or JsonValueKind.False)
+            if (key == "use_tokenizer_template" && value!.GetValueKind() is JsonValueKind.True or JsonValueKind.False)
                 options[key] = JsonSerializer.SerializeToElement(value);
             else
                 unused.Add($"template.{key}");
