@@ -60,6 +60,12 @@ public static class OpenAiErrors
     /// <summary>503: what serves the model is not up yet.</summary>
     public static OpenAiError Loading(string model) => new($"The model '{Shown(model)}' is starting; try again shortly.", Upstream, "model", "model_loading");
 
+    /// <summary>503: what is to serve the model could not be started.</summary>
+    /// <param name="model">The model.</param>
+    /// <param name="why">The name of the cause; more might tell of other models and machines.</param>
+    public static OpenAiError StartFailed(string model, string why) => new(
+        $"The model '{Shown(model)}' could not be started ({Shown(why)}); it is tried again on a later request.", Upstream, "model", "model_start_failed");
+
     /// <summary>502: the engine does not answer.</summary>
     public static OpenAiError Unreachable(string model) => new(
         $"The engine that serves '{Shown(model)}' does not answer.", Upstream, null, "deployment_unreachable");

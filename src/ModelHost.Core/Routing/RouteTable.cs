@@ -29,6 +29,12 @@ public sealed record ModelRoute(
     /// <summary>How its engine is spoken to: <c>openai</c> over HTTP, or <c>grpc</c>.</summary>
     public string Protocol { get; init; } = "openai";
 
+    /// <summary>Whether a request may start it while it rests.</summary>
+    public bool StartsOnDemand { get; init; }
+
+    /// <summary>Since when it stands where it stands.</summary>
+    public DateTimeOffset StatusSince { get; init; }
+
     /// <summary>What a backend that speaks gRPC is told where a request says nothing.</summary>
     public GenerationDefaults Defaults { get; init; } = GenerationDefaults.None;
 
@@ -43,8 +49,15 @@ public sealed record ModelRoute(
 
     private bool IsUp => Status is DeploymentStatus.Running or DeploymentStatus.PausedRam;
 
-    /// <summary>Whether requests can be forwarded to it soon.</summary>
-    public bool IsComing => !IsRoutable && (IsUp || Status is DeploymentStatus.Starting or DeploymentStatus.Loading);
+    /// <summary>Whether requests can be forwarded to it soon, or start it soon.</summary>
+    public bool IsComing => !IsRoutable
+        && (IsUp || Status is DeploymentStatus.Starting or DeploymentStatus.Loading || (StartsOnDemand && Status == DeploymentStatus.Stopping));
+
+    /// <summary>Whether it rests, and a request may start it. One whose lease ran out has had its time.</summary>
+    public bool IsStartable => StartsOnDemand && (Status is DeploymentStatus.Stopped or DeploymentStatus.Error);
+
+    /// <summary>Whether it can be asked for, be it that the request starts it or waits for it.</summary>
+    public bool IsListed => IsRoutable || (StartsOnDemand && (IsComing || IsStartable));
 }
 
 /// <summary>Why a model name leads nowhere.</summary>
@@ -54,7 +67,7 @@ public enum RouteMiss
     NotFound,
     /// <summary>Several deployments do.</summary>
     Ambiguous,
-    /// <summary>What serves it is not up yet.</summary>
+    /// <summary>What serves it is not up yet, or rests and is started on demand.</summary>
     Loading,
     /// <summary>What serves it stands on a node that does not answer.</summary>
     Unreachable,
@@ -66,7 +79,11 @@ public enum RouteMiss
 /// <param name="Route">The one deployment that serves the name.</param>
 /// <param name="Miss">The reason, when <paramref name="Route"/> is null.</param>
 /// <param name="Candidates">The public names in question, sorted.</param>
-public sealed record RouteAnswer(ModelRoute? Route, RouteMiss Miss, IReadOnlyList<string> Candidates);
+public sealed record RouteAnswer(ModelRoute? Route, RouteMiss Miss, IReadOnlyList<string> Candidates)
+{
+    /// <summary>Of what is <see cref="RouteMiss.Loading"/>: the deployments of one public name of which one has to be started; empty: one comes up.</summary>
+    public IReadOnlyList<ModelRoute> Startable { get; init; } = [];
+}
 
 /// <summary>
 /// All routes of the gateway at one moment: immutable, swapped whole. A name is looked for among served names first, then among
@@ -78,10 +95,10 @@ public sealed class RouteTable
     private readonly FrozenDictionary<string, ModelRoute[]>[] _tiers;
     private readonly FrozenDictionary<string, RouteAnswer> _answers;
 
-    /// <summary>Builds the table; routes that do not hold their names are left out.</summary>
+    /// <summary>Builds the table; routes that do not hold their names are left out, but those that are started on demand.</summary>
     public RouteTable(IEnumerable<ModelRoute> routes)
     {
-        Routes = [.. routes.Where(route => route.Status.IsActive()).OrderBy(route => route.DeploymentId)];
+        Routes = [.. routes.Where(route => route.Status.IsActive() || route.IsStartable).OrderBy(route => route.DeploymentId)];
         _tiers =
         [
             ByName(route => route.ServedName is null ? [] : [route.ServedName]),
@@ -112,16 +129,16 @@ public sealed class RouteTable
             ? new RouteAnswer(null, RouteMiss.Forbidden, []) : answer;
     }
 
-    /// <summary>Every name that leads to a running deployment, sorted.</summary>
+    /// <summary>Every name that leads to a deployment that runs or is started on demand, sorted.</summary>
     public IReadOnlyList<string> Names => field ??= Sorted(RouteScope.All);
 
-    /// <summary>Every name in a scope that leads to a running deployment, sorted.</summary>
+    /// <summary>Every name in a scope that leads to a deployment that runs or is started on demand, sorted.</summary>
     /// <param name="scope">What may be asked for; null: everything.</param>
     public IReadOnlyList<string> NamesIn(RouteScope? scope) => scope is null or { IsAll: true } ? Names : Sorted(scope);
 
     private string[] Sorted(RouteScope scope) =>
     [
-        .. Routes.Where(route => route.IsRoutable)
+        .. Routes.Where(route => route.IsListed)
             .SelectMany(route => ((IEnumerable<string>)[route.PublicName, .. route.LoraNames]).Where(name => scope.Allows(route, name)))
             .Distinct().Order(StringComparer.Ordinal),
     ];
@@ -138,11 +155,20 @@ public sealed class RouteTable
                 return new RouteAnswer(null, RouteMiss.Ambiguous, [.. routable.Select(r => r.PublicName).Distinct().Order(StringComparer.Ordinal)]);
         }
         var held = matches.SelectMany(tier => tier).ToArray();
-        var miss = held.Any(route => route.IsComing) ? RouteMiss.Loading
+        var isComing = held.Any(route => route.IsComing);
+        if (!isComing && Array.Find(matches, tier => tier.Any(route => route.IsStartable)) is { } resting)
+            return ToStart([.. resting.Where(route => route.IsStartable)]);
+        var miss = isComing ? RouteMiss.Loading
             : held.Any(route => route.Status is DeploymentStatus.Unreachable) ? RouteMiss.Unreachable
             : RouteMiss.NotFound;
         return new RouteAnswer(null, miss, miss == RouteMiss.NotFound ? NamesIn(scope) : []);
     }
+
+    // of one name on several nodes one is enough; several names are as several that run
+    private static RouteAnswer ToStart(ModelRoute[] resting) =>
+        resting.Select(route => route.PublicName).Distinct().Order(StringComparer.Ordinal).ToArray() is { Length: > 1 } names
+            ? new RouteAnswer(null, RouteMiss.Ambiguous, names)
+            : new RouteAnswer(null, RouteMiss.Loading, []) { Startable = resting };
 
     private FrozenDictionary<string, ModelRoute[]> ByName(Func<ModelRoute, IEnumerable<string>> names) =>
         Routes.SelectMany(route => names(route).Distinct().Select(name => (name, route)))

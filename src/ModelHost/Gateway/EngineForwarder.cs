@@ -32,6 +32,7 @@ internal sealed partial class EngineForwarder : IDisposable
     private readonly UsageBook _usage;
     private readonly GatewayDrain _drain;
     private readonly GrpcAdapter _adapter;
+    private readonly HeldRequests _held;
     private readonly TimeProvider _time;
     private readonly ILogger<EngineForwarder> _logger;
     private readonly HttpMessageInvoker _engines;
@@ -47,10 +48,10 @@ internal sealed partial class EngineForwarder : IDisposable
 
     public EngineForwarder(
         RouteSource routes, IHttpForwarder forwarder, IOptions<GatewayOptions> options, LiveSettings settings, GatewayMeters meters, UsageBook usage,
-        GatewayDrain drain, GrpcAdapter adapter, NodeLinks links, TimeProvider time, ILogger<EngineForwarder> logger)
+        GatewayDrain drain, GrpcAdapter adapter, HeldRequests held, NodeLinks links, TimeProvider time, ILogger<EngineForwarder> logger)
     {
         (_routes, _forwarder, _options, _settings, _meters) = (routes, forwarder, options.Value, settings, meters);
-        (_usage, _drain, _adapter, _time, _logger) = (usage, drain, adapter, time, logger);
+        (_usage, _drain, _adapter, _held, _time, _logger) = (usage, drain, adapter, held, time, logger);
         _engines = EngineHttp.Invoker(links.Handler(), _options.ConnectTimeout);
     }
 
@@ -97,7 +98,17 @@ internal sealed partial class EngineForwarder : IDisposable
         }
         await using (body)
         {
-            if (Enter(body.Model, context.RouteScope(), out var answer) is not { } toEngine)
+            var toEngine = Enter(body.Model, context.RouteScope(), out var answer);
+            if (toEngine is null && answer.Miss == RouteMiss.Loading)
+            {
+                if (await _held.WaitAsync(body.Model, context.RouteScope(), context.RequestAborted) is { } refusal)
+                {
+                    await RefuseAsync(context, refusal.Error, refusal.RetryAfter);
+                    return body.Model;
+                }
+                toEngine = Enter(body.Model, context.RouteScope(), out answer);
+            }
+            if (toEngine is null)
             {
                 await RefuseAsync(context, body.Model, answer);
                 return answer.Miss == RouteMiss.NotFound ? GatewayMeters.NoModel : body.Model;
@@ -195,7 +206,7 @@ internal sealed partial class EngineForwarder : IDisposable
     private Task RefuseAsync(HttpContext context, string model, RouteAnswer answer)
     {
         if (answer.Miss == RouteMiss.Loading)
-            context.Response.Headers.RetryAfter = ((int)_options.RetryAfter.TotalSeconds).ToString(CultureInfo.InvariantCulture);
+            return RefuseAsync(context, OpenAiErrors.Loading(model), _options.RetryAfter);
         var (status, error) = answer.Miss switch
         {
             RouteMiss.NotFound => (StatusCodes.Status404NotFound, OpenAiErrors.NotFound(model, answer.Candidates)),
@@ -205,6 +216,13 @@ internal sealed partial class EngineForwarder : IDisposable
             RouteMiss.Unreachable => (StatusCodes.Status502BadGateway, OpenAiErrors.Unreachable(model)),
         };
         return OpenAiErrors.WriteAsync(context, status, error);
+    }
+
+    private static Task RefuseAsync(HttpContext context, OpenAiError error, TimeSpan? retryAfter)
+    {
+        if (retryAfter is { } wait)
+            context.Response.Headers.RetryAfter = ((int)Math.Ceiling(wait.TotalSeconds)).ToString(CultureInfo.InvariantCulture);
+        return OpenAiErrors.WriteAsync(context, StatusCodes.Status503ServiceUnavailable, error);
     }
 
     private async Task FailedAsync(HttpContext context, ModelRoute route, ForwarderError failure, bool isLate)

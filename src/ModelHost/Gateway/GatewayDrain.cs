@@ -13,6 +13,7 @@ internal sealed partial class GatewayDrain(
     private static readonly TimeSpan Settling = TimeSpan.FromSeconds(5);
     private int _underWay;
     private readonly CancellationTokenSource _over = new();
+    private readonly CancellationTokenSource _stopping = new();
     private volatile bool _isStopping;
 
     /// <summary>Whether new requests are refused because the process ends.</summary>
@@ -20,6 +21,9 @@ internal sealed partial class GatewayDrain(
 
     /// <summary>The time of those under way is over: their connections are cut, or the listener would wait for them.</summary>
     public CancellationToken Over => _over.Token;
+
+    /// <summary>The process ends: what has not begun to be served is given up.</summary>
+    public CancellationToken Stopping => _stopping.Token;
 
     /// <summary>A request begins.</summary>
     public void Begin() => Interlocked.Increment(ref _underWay);
@@ -30,6 +34,7 @@ internal sealed partial class GatewayDrain(
     public async Task StoppingAsync(CancellationToken cancellationToken)
     {
         _isStopping = true;
+        await _stopping.CancelAsync();
         if (Volatile.Read(ref _underWay) is > 0 and var count)
             LogWaiting(count, options.Value.DrainTimeout);
         await NoneAsync(options.Value.DrainTimeout, cancellationToken);
@@ -56,7 +61,11 @@ internal sealed partial class GatewayDrain(
 
     public Task StoppedAsync(CancellationToken cancellationToken) => Task.CompletedTask;
 
-    public void Dispose() => _over.Dispose();
+    public void Dispose()
+    {
+        _over.Dispose();
+        _stopping.Dispose();
+    }
 
     [LoggerMessage(1303, LogLevel.Information, "Waiting for {Count} requests under way, up to {DrainTimeout}.")]
     private partial void LogWaiting(int count, TimeSpan drainTimeout);

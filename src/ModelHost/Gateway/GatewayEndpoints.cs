@@ -26,7 +26,7 @@ internal static class GatewayEndpoints
         services.AddCheckedOptions<GatewayOptions>(GatewayOptions.Section);
         services.AddHttpForwarder();
         services.AddSingleton<GatewayDrain>().AddHostedService(provider => provider.GetRequiredService<GatewayDrain>());
-        return services.AddSingleton<RouteSource>().AddSingleton<EngineForwarder>().AddSingleton<GatewayMeters>().AddSingleton<BackendConnections>().AddSingleton<Grpc.GrpcAdapter>();
+        return services.AddSingleton<RouteSource>().AddSingleton<HeldRequests>().AddSingleton<EngineForwarder>().AddSingleton<GatewayMeters>().AddSingleton<BackendConnections>().AddSingleton<Grpc.GrpcAdapter>();
     }
 
     /// <summary>Lets the gateway be switched off; after routing.</summary>
@@ -110,7 +110,7 @@ internal static class GatewayEndpoints
     }
 
     private static IEnumerable<ModelCard> Cards(RouteTable table, RouteScope scope) =>
-        table.Routes.Where(route => route.IsRoutable).SelectMany(route =>
+        table.Routes.Where(route => route.IsListed).SelectMany(route =>
         {
             var created = route.CreatedAt.ToUnixTimeSeconds();
             return ((IEnumerable<ModelCard>)

@@ -42,6 +42,21 @@ public sealed class GatewayOptions
     [Range(typeof(TimeSpan), "00:00:00", "01:00:00")]
     public TimeSpan DrainTimeout { get; set; } = TimeSpan.FromSeconds(30);
 
+    /// <summary>
+    /// How long a request waits for a model that loads, or that it started; then it is 503. Default 45 s, so that proxies which give silent answers up
+    /// after 60 s do not come first. 0: not at all.
+    /// </summary>
+    [Range(typeof(TimeSpan), "00:00:00", "01:00:00")]
+    public TimeSpan HoldTimeout { get; set; } = TimeSpan.FromSeconds(45);
+
+    /// <summary>Most requests that wait for one model; further ones are 503 at once. Default 64; each may hold 4 MiB of its body.</summary>
+    [Range(1, 10_000)]
+    public int MaxHeldPerModel { get; set; } = 64;
+
+    /// <summary>Most requests that wait for all models together. Default 256.</summary>
+    [Range(1, 100_000)]
+    public int MaxHeld { get; set; } = 256;
+
     /// <summary>What a client is told to wait while a model loads. Default 2 s.</summary>
     [Range(typeof(TimeSpan), "00:00:01", "00:10:00")]
     public TimeSpan RetryAfter { get; set; } = TimeSpan.FromSeconds(2);

@@ -12,9 +12,13 @@ internal sealed class RouteSource
     private long _marks;
     private long _forgotten;
     private volatile RouteTable _current = RouteTable.Empty;
+    private volatile TaskCompletionSource _changed = NewChange();
 
     /// <summary>The table to route by now.</summary>
     public RouteTable Current => _current;
+
+    /// <summary>Ends with the next table. Taken before <see cref="Current"/> is read, it misses none.</summary>
+    public Task Changed => _changed.Task;
 
     /// <summary>The requests under way on the routes of this table and of those before it.</summary>
     public RequestsUnderWay Requests { get; } = new();
@@ -37,8 +41,8 @@ internal sealed class RouteSource
     }
 
     /// <summary>
-    /// Takes deployments that are stored and of which the node has not been heard, so that their names are known. They stand until routes are published
-    /// that were read after they were stored.
+    /// Takes deployments as they are stored and before their node has been heard, so that their names are known. They stand until routes are published
+    /// that were read after they were stored; what was published before is older.
     /// </summary>
     public void Announce(int nodeId, params ModelRoute[] routes)
     {
@@ -79,6 +83,7 @@ internal sealed class RouteSource
         {
             if (mark < _forgotten || !_byNode.TryGetValue(nodeId, out var before))
                 return;
+            _announced.RemoveAll(announced => announced.Route.DeploymentId == route.DeploymentId && announced.Mark < mark);
             _byNode[nodeId] = [.. before.Where(other => other.DeploymentId != route.DeploymentId), route];
             Swap();
         }
@@ -99,10 +104,14 @@ internal sealed class RouteSource
 
     private void Swap()
     {
-        var published = _byNode.Values.SelectMany(part => part).ToArray();
-        _current = new RouteTable(published.Concat(
-            _announced.Select(announced => announced.Route).ExceptBy(published.Select(route => route.DeploymentId), route => route.DeploymentId)));
+        var announced = _announced.AsEnumerable().Reverse().Select(latest => latest.Route).DistinctBy(route => route.DeploymentId).ToArray();
+        var newer = announced.Select(route => route.DeploymentId).ToHashSet();
+        _current = new RouteTable(_byNode.Values.SelectMany(part => part).Where(route => !newer.Contains(route.DeploymentId)).Concat(announced));
+        Interlocked.Exchange(ref _changed, NewChange()).SetResult();
     }
+
+    // whoever waits goes on elsewhere, and not under the lock
+    private static TaskCompletionSource NewChange() => new(TaskCreationOptions.RunContinuationsAsynchronously);
 
     private static bool Same(ModelRoute a, ModelRoute b) => a with { LoraNames = b.LoraNames } == b && a.LoraNames.SequenceEqual(b.LoraNames);
 }

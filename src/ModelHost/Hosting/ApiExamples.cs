@@ -47,6 +47,7 @@ internal static class ApiExamples
             ("for Prometheus", new JsonObject { ["label"] = "prometheus", ["roles"] = new JsonArray("metrics") }),
         ]);
         Set(document, "/api/deployments/{id}/pin", [("protect", new JsonObject { ["pinned"] = true })]);
+        Set(document, "/api/deployments/{id}/start-on-demand", [("on", new JsonObject { ["start_on_demand"] = true })]);
     }
 
     private static JsonObject FromManifest(JsonObject start) => new()

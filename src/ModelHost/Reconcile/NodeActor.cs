@@ -100,7 +100,7 @@ internal sealed partial class NodeActor(
         {
             // a node may take its time to answer, or not answer at all: until then its models are not here yet, which is not the same as unknown
             var stored = await UnsettledAsync(cancellationToken);
-            routes.Announce(node.Id, [.. stored.Where(row => row.Status.IsActive() && !row.NamesTaken).Select(row => row.ToRoute(null))]);
+            routes.Announce(node.Id, [.. stored.Where(row => IsRoute(row)).Select(row => row.ToRoute(null))]);
             _isAnnounced = true;
         }
         await TellAccessAsync(cancellationToken);
@@ -113,8 +113,9 @@ internal sealed partial class NodeActor(
             rows = await UnsettledAsync(cancellationToken);
             feed.Publish(Change.Deployments([.. rows.Select(row => row.Id)]));
         }
+        var settled = rows.Where(IsSettled).ToArray();
         var steps = new List<Step>();
-        foreach (var row in rows)
+        foreach (var row in rows.Except(settled))
         {
             // what could not be stored goes on being served as it is: a full disk must not take a model away
             var step = new Step(row, NodeAction.None, row.RunId);
@@ -130,7 +131,7 @@ internal sealed partial class NodeActor(
             }
             steps.Add(step);
         }
-        routes.Publish(node.Id, steps.Select(step => step.Row).Where(row => row.Status.IsActive() && !row.NamesTaken).Select(row => row.ToRoute(node.Engine(row.RunId))), mark);
+        routes.Publish(node.Id, steps.Select(step => step.Row).Concat(settled).Where(IsRoute).Select(row => row.ToRoute(node.Engine(row.RunId))), mark);
         foreach (var step in steps)
             await ActAsync(step, cancellationToken);
         foreach (var run in superseded)
@@ -144,17 +145,22 @@ internal sealed partial class NodeActor(
     private Engine[] Unaccounted(List<Deployment> rows) =>
         node.Report?.Engines.ExceptBy(rows.Select(row => row.RunId), engine => engine.RunId).ToArray() ?? [];
 
-    /// <summary>The deployments that have something left to do: all but those at rest of whose run the node says nothing.</summary>
+    /// <summary>The deployments that have something left to do, all but those at rest of whose run the node says nothing; and those that requests start.</summary>
     private async Task<List<Deployment>> UnsettledAsync(CancellationToken cancellationToken)
     {
         var reported = node.LastReport?.Engines.Select(engine => engine.RunId).ToArray() ?? [];
         await using var db = await database.OpenAsync(cancellationToken);
         return await db.Deployments.AsNoTracking().Where(d => d.NodeId == node.Id
-            && (d.ReservedPort != null || d.Wanted == WantedState.Running
+            && (d.ReservedPort != null || d.StartOnDemand || d.Wanted == WantedState.Running
                 || (d.Wanted == WantedState.Stopped && d.Status != DeploymentStatus.Stopped)
                 || (d.Wanted == WantedState.Expired && d.Status != DeploymentStatus.Expired)
                 || EF.Constant(reported).Contains(d.RunId))).ToListAsync(cancellationToken);
     }
+
+    private bool IsSettled(Deployment row) => row is { StartOnDemand: true, ReservedPort: null } && node.LastReport?.Engines.Any(engine => engine.RunId == row.RunId) != true
+        && (row.Wanted, row.Status) is (WantedState.Stopped, DeploymentStatus.Stopped) or (WantedState.Expired, DeploymentStatus.Expired) or (WantedState.Failed, _);
+
+    private static bool IsRoute(Deployment row) => (row.Status.IsActive() || row.StartOnDemand) && !row.NamesTaken;
 
     /// <summary>Tells the node who may ask its engines directly, whenever it says that it knows something else: it was cut off, is new, or has lost it.</summary>
     private async Task TellAccessAsync(CancellationToken cancellationToken)

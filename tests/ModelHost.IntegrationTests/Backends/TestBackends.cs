@@ -16,6 +16,14 @@ internal static class TestBackends
     /// <summary>Installs a backend on a node, as a gallery would; skips the calling test where it cannot run.</summary>
     public static async Task InstallAsync(this TestNode node, NodeScripts scripts, string backend)
     {
+        await SkipWithoutAsync(scripts, backend);
+        var place = Directory.CreateDirectory(Path.Combine(node.Data, "backends"));
+        Directory.CreateSymbolicLink(Path.Combine(place.FullName, backend), Path.Combine(s_folder, backend));
+    }
+
+    /// <summary>Skips the calling test where a backend cannot run.</summary>
+    public static async Task SkipWithoutAsync(NodeScripts scripts, string backend)
+    {
         if (backend == "node-backend")
             await scripts.NodeAsync();
         else
@@ -24,8 +32,6 @@ internal static class TestBackends
             var (code, _, _) = await NodeScripts.RunProgramAsync("/usr/bin/python3", ["-c", "import grpc, google.protobuf"], "");
             Assert.SkipWhen(code != 0, "there is no grpcio for /usr/bin/python3: install the packages python3-grpcio and python3-protobuf");
         }
-        var place = Directory.CreateDirectory(Path.Combine(node.Data, "backends"));
-        Directory.CreateSymbolicLink(Path.Combine(place.FullName, backend), Path.Combine(s_folder, backend));
     }
 
     /// <summary>A request to start a backend.</summary>

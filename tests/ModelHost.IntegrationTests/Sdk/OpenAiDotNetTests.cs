@@ -89,7 +89,7 @@ public sealed class OpenAiDotNetTests
     [Fact]
     public async Task Loading_model_is_the_sdks_503()
     {
-        await using var served = await ServedModel.StartAsync(knobs: ["VLLM_SIM_HANG=load"], wait: false);
+        await using var served = await ServedModel.StartAsync(knobs: ["VLLM_SIM_HANG=load"], wait: false, configuration: ["Gateway:HoldTimeout=00:00:01"]);
 
         var refused = await Should.ThrowAsync<ClientResultException>(
             () => Client(served, retries: 0).GetChatClient(ServedModel.Chat).CompleteChatAsync(s_hello, cancellationToken: Ct));

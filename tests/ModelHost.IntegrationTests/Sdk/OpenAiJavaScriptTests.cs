@@ -84,7 +84,7 @@ public sealed class OpenAiJavaScriptTests(NodeScripts scripts)
     [Fact]
     public async Task Loading_model_is_an_InternalServerError_that_says_when_to_come_back()
     {
-        await using var served = await ServedModel.StartAsync(knobs: ["VLLM_SIM_HANG=load"], wait: false);
+        await using var served = await ServedModel.StartAsync(knobs: ["VLLM_SIM_HANG=load"], wait: false, configuration: ["Gateway:HoldTimeout=00:00:01"]);
 
         ShouldBeError(await UseAsync(served, "chat", retries: 0), "InternalServerError", 503, "model_loading")
             .GetProperty("retryAfter").GetString().ShouldBe("2");

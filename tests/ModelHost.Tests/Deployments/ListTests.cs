@@ -12,7 +12,7 @@ public sealed class ListTests
     private static readonly string[] Fields =
     [
         "node_id", "model_name", "port", "gpu_memory_fraction", "gpu_ids", "tensor_parallel_size", "extra_args", "env_vars", "vllm_version", "engine_args",
-        "lora_modules", "max_failed_restarts", "owner", "duration_seconds", "pinned", "id", "status", "expires_at", "image_digest", "last_error", "detail",
+        "lora_modules", "max_failed_restarts", "owner", "duration_seconds", "pinned", "start_on_demand", "id", "status", "expires_at", "image_digest", "last_error", "detail",
         "total_prompt_tokens", "total_completion_tokens", "total_requests", "prompt_tps", "generation_tps", "prompt_throughput", "generation_throughput",
         "requests_running", "requests_waiting", "pull_percent",
         "container_runtime", "extra_packages", "pip_packages", "created_at", "status_changed_at", "pull_downloaded_mb", "pull_total_mb",
@@ -113,7 +113,7 @@ public sealed class ListTests
             [
                 ("GET", ""), ("GET", "/served-name/check?name=x"), ("GET", "/987/manifest"), ("GET", "/987/logs"), ("GET", "/987/logs/download"), ("GET", "/987"),
                 ("POST", ""), ("POST", "/start"), ("POST", "/from-manifest"), ("POST", "/plan"), ("POST", "/stop/987"), ("POST", "/987/restart"),
-                ("POST", "/987/extend"), ("POST", "/987/pin"), ("DELETE", "/987"),
+                ("POST", "/987/extend"), ("POST", "/987/pin"), ("POST", "/987/start-on-demand"), ("DELETE", "/987"),
             ])
         {
             var spelt = new List<(HttpStatusCode, string)>();

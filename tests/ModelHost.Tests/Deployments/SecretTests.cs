@@ -85,6 +85,7 @@ public sealed class SecretTests
         }
         await client.PostedAsync($"/{recorded}/extend", new JsonObject { ["hours"] = 1 });
         await client.PostedAsync($"/{recorded}/pin", new JsonObject { ["pinned"] = true });
+        await client.PostedAsync($"/{recorded}/start-on-demand", new JsonObject { ["start_on_demand"] = false });
         foreach (var path in (string[])
             ["/api/deployments", "/api/deployments/served-name/check?name=demo/started", "/api/nodes", $"/api/nodes/{node}/gpu-processes", "/api/configs", "/api/settings",
             "/api/settings/sources", "/api/health", "/api/vllm-version", "/api/p2p", "/api/p2p/token", "/health", "/vllm-version", "/metrics", "/openapi.json", "/", "/v1/models"])

@@ -34,6 +34,7 @@ public sealed class MutationTests
         var id = (await walk.ShouldTellAsync("POST", "/api/deployments/start", Start(8102), ChangeKind.Deployments)).Id();
         await walk.ShouldTellAsync("POST", $"/api/deployments/{id}/extend", new() { ["hours"] = 1 }, ChangeKind.Deployments, id);
         await walk.ShouldTellAsync("POST", $"/api/deployments/{id}/pin", new() { ["pinned"] = true }, ChangeKind.Deployments, id);
+        await walk.ShouldTellAsync("POST", $"/api/deployments/{id}/start-on-demand", new() { ["start_on_demand"] = true }, ChangeKind.Deployments, id);
         await walk.ShouldTellAsync("POST", $"/api/deployments/stop/{id}", [], ChangeKind.Deployments, id);
         await walk.ShouldTellAsync("POST", $"/api/deployments/{record.Id()}/restart", new() { ["owner"] = "tests" }, ChangeKind.Deployments, record.Id());
         var manifest = JsonNode.Parse(await host.Client.GetStringAsync(new Uri($"/api/deployments/{id}/manifest", UriKind.Relative), Ct))!;

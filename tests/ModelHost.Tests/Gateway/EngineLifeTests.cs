@@ -18,7 +18,7 @@ public sealed class EngineLifeTests
     [Fact]
     public async Task A_model_that_loads_is_asked_for_later()
     {
-        await using var host = await ControlPlane.StartAsync();
+        await using var host = await ControlPlane.StartAsync(configuration: "Gateway:HoldTimeout=00:00:00");
         var id = await host.Client.StartModelAsync(await RequestAsync(host, ("VLLM_SIM_HANG", "load")));
         await host.Client.StatusAsync(id, "loading");
 

@@ -71,6 +71,7 @@ public sealed class ErrorTableTests
         new("a gateway that is off", "off", "POST", Chat, JsonType, """{"model":"m"}""", 503, Upstream, "gateway_disabled", null),
         new("a gateway that is off, unknown route", "off", "GET", "/v1/nothing", null, null, 503, Upstream, "gateway_disabled", null),
         new("a model that loads", "plain", "POST", Chat, JsonType, """{"model":"loading"}""", 503, Upstream, "model_loading", "model"),
+        new("a model that cannot be started", "plain", "POST", Chat, JsonType, """{"model":"resting"}""", 503, Upstream, "model_start_failed", "model"),
         new("the end", "stopping", "POST", Chat, JsonType, """{"model":"m"}""", 503, Upstream, "shutting_down", null),
         new("no connection in time", "plain", "POST", Chat, JsonType, """{"model":"full"}""", 504, Upstream, "deployment_timeout", null),
         new("no answer in time", "plain", "POST", Chat, JsonType, """{"model":"m","do":"wait"}""", 504, Upstream, "deployment_timeout", null),
@@ -181,7 +182,7 @@ public sealed class ErrorTableTests
         configuration:
         [
             "Gateway:MaxRequestBytes=100000", "Gateway:MaxModelOffset=50000", "Gateway:ConnectTimeout=00:00:01", "Gateway:FirstByteTimeout=00:00:01",
-            "Settings:GatewayTimeoutSeconds=10",
+            "Settings:GatewayTimeoutSeconds=10", "Gateway:HoldTimeout=00:00:01",
         ]);
 
     private static async Task<StandInEngine> EngineAsync(ControlPlane host) => await StandInEngine.StartAsync(host, async context =>
@@ -219,7 +220,7 @@ public sealed class ErrorTableTests
         routes.Publish(-2,
         [
             Route("one", DeploymentStatus.Running, model: "org/two"), Route("two", DeploymentStatus.Running, model: "org/two"), Route("stopped", DeploymentStatus.Stopped),
-            Route("loading", DeploymentStatus.Loading), Route("unreachable", DeploymentStatus.Unreachable), Route("gone", DeploymentStatus.Running, TestPorts.Free()),
+            Route("loading", DeploymentStatus.Loading), Route("resting", DeploymentStatus.Stopped) with { StartsOnDemand = true, DeploymentUid = "resting" }, Route("unreachable", DeploymentStatus.Unreachable), Route("gone", DeploymentStatus.Running, TestPorts.Free()),
             Route("full", DeploymentStatus.Running, full.Port), Route("babble", DeploymentStatus.Running, ((IPEndPoint)babbler.LocalEndpoint).Port),
         ], routes.Mark());
 
@@ -318,7 +319,7 @@ public sealed class ErrorTableTests
             if (key is not null)
                 message.ShouldNotContain(key);
             (answer.Headers.ConnectionClose ?? false).ShouldBe(closes || Status == 413, Name);
-            answer.Headers.RetryAfter.ShouldBe(Code == "model_loading" ? new System.Net.Http.Headers.RetryConditionHeaderValue(TimeSpan.FromSeconds(2)) : null, Name);
+            answer.Headers.RetryAfter.ShouldBe(Code is "model_loading" or "model_start_failed" ? new System.Net.Http.Headers.RetryConditionHeaderValue(TimeSpan.FromSeconds(2)) : null, Name);
         }
     }
 

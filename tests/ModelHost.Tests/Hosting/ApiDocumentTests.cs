@@ -71,7 +71,7 @@ public sealed class ApiDocumentTests
             .SelectMany(path => path.Value.EnumerateObject().Select(operation => (path.Name, operation.Value)))
             .Where(operation => operation.Value.TryGetProperty("requestBody", out _)).ToDictionary(operation => operation.Name, operation => Example(operation.Value));
 
-        bodies.Count.ShouldBe(7);
+        bodies.Count.ShouldBe(8);
         foreach (var path in (string[])["/api/deployments/plan", "/api/deployments", "/api/deployments/from-manifest"])
         {
             using var answer = await host.Client.PostAsJsonAsync(path, bodies[path], TestContext.Current.CancellationToken);

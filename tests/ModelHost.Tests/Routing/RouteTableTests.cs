@@ -47,6 +47,35 @@ public sealed class RouteTableTests
         new RouteTable([Route(1, "a", "x", DeploymentStatus.Loading), Route(2, "x")]).Find("x").Route!.DeploymentId.ShouldBe(2);
 
     [Theory]
+    [InlineData(DeploymentStatus.Starting, RouteMiss.Loading, false, true)]
+    [InlineData(DeploymentStatus.Loading, RouteMiss.Loading, false, true)]
+    [InlineData(DeploymentStatus.Stopping, RouteMiss.Loading, false, true)]
+    [InlineData(DeploymentStatus.Stopped, RouteMiss.Loading, true, true)]
+    [InlineData(DeploymentStatus.Error, RouteMiss.Loading, true, true)]
+    [InlineData(DeploymentStatus.Expired, RouteMiss.NotFound, false, false)]
+    [InlineData(DeploymentStatus.Unreachable, RouteMiss.Unreachable, false, false)]
+    public void What_is_started_on_demand_keeps_its_names(DeploymentStatus status, RouteMiss miss, bool isStartable, bool isListed)
+    {
+        var table = new RouteTable([Route(1, "m", "chat", status, ["sql"]) with { StartsOnDemand = true }]);
+
+        foreach (var name in (string[])["m", "chat", "sql"])
+            (table.Find(name).Miss, table.Find(name).Startable.Count).ShouldBe((miss, isStartable ? 1 : 0), name);
+        table.Names.ShouldBe(isListed ? ["chat", "sql"] : []);
+    }
+
+    [Fact]
+    public void Of_what_rests_only_one_name_is_started_and_nothing_beside_what_comes()
+    {
+        static ModelRoute Resting(int id, string name) => Route(id, "m", name, DeploymentStatus.Stopped) with { StartsOnDemand = true };
+
+        new RouteTable([Resting(1, "a"), Resting(2, "a")]).Find("m").Startable.Select(route => route.DeploymentId).ShouldBe([1, 2]);
+        new RouteTable([Resting(1, "a"), Resting(2, "b")]).Find("m").Miss.ShouldBe(RouteMiss.Ambiguous);
+        new RouteTable([Resting(1, "a"), Route(2, "m", "b")]).Find("m").Route!.DeploymentId.ShouldBe(2);
+        new RouteTable([Resting(1, "a"), Route(2, "m", "b", DeploymentStatus.Loading)]).Find("m").Startable.ShouldBeEmpty();
+        new RouteTable([Resting(1, "a"), Resting(2, "b")]).Find("m", RouteScope.Of(null, ["b"])).Startable.Select(route => route.DeploymentId).ShouldBe([2]);
+    }
+
+    [Theory]
     [InlineData(DeploymentStatus.Starting, RouteMiss.Loading)]
     [InlineData(DeploymentStatus.Loading, RouteMiss.Loading)]
     [InlineData(DeploymentStatus.Unreachable, RouteMiss.Unreachable)]

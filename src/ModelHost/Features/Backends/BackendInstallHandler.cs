@@ -27,10 +27,21 @@ internal sealed class BackendInstallHandler(
 
     public string Kind => JobKind;
 
-    public async Task<Failure?> RunAsync(JobContext job, CancellationToken cancellationToken)
+    public Task<Failure?> RunAsync(JobContext job, CancellationToken cancellationToken) =>
+        InstallAsync(job, GalleryJson.Read<BackendInstall>(job.Request), new JobPart(job.Element, Downloaded, job.Uid, IsForModel: false), cancellationToken);
+
+    /// <summary>Installs the backend that a model needs, as the first part of the model's own job.</summary>
+    /// <param name="job">The job.</param>
+    /// <param name="backend">The backend's name, as galleries have it.</param>
+    /// <param name="targets">The nodes.</param>
+    /// <param name="percent">How far the job is when it has been downloaded.</param>
+    /// <param name="cancellationToken">Gives up.</param>
+    public Task<Failure?> InstallForModelAsync(JobContext job, string backend, int[] targets, double percent, CancellationToken cancellationToken) =>
+        InstallAsync(job, new BackendInstall { Id = backend, Nodes = targets }, new JobPart(backend, percent, $"{job.Uid}:backend", IsForModel: true), cancellationToken);
+
+    private async Task<Failure?> InstallAsync(JobContext job, BackendInstall install, JobPart part, CancellationToken cancellationToken)
     {
-        var install = GalleryJson.Read<BackendInstall>(job.Request);
-        job.Phase(JobPhases.Resolving, $"processing backend: {job.Element}");
+        job.Phase(JobPhases.Resolving, $"processing backend: {part.Element}");
         var shelf = await shelves.ReadAsync(install.Galleries, cancellationToken);
         if (!Find(install, shelf).TryGet(out var found, out var failure)
             && (!install.IsUpgrade || !(await AddressAsync(install.Id, failure, cancellationToken)).TryGet(out found, out failure)))
@@ -39,7 +50,7 @@ internal sealed class BackendInstallHandler(
         var targets = install.Nodes.Length > 0 || !install.IsUpgrade ? install.Nodes : await HoldersAsync(found, cancellationToken);
         if (targets.Length == 0)
             return new Failure(FailureKind.Conflict, "backend.not_installed", install.IsUpgrade ? $"{found.Entry.Name} is not installed on any node" : "there is no node");
-        var asked = new Asked(job, install, shelf, found, newest, await inventory.NamesAsync(cancellationToken), new ConcurrentDictionary<int, double>());
+        var asked = new Asked(job, part, install, shelf, found, newest, await inventory.NamesAsync(cancellationToken), new ConcurrentDictionary<int, double>());
         foreach (var id in targets)
             job.Node(new JobNode { NodeId = $"{id}", NodeName = asked.NameOf(id), Status = "queued" });
         var outcomes = await Task.WhenAll(targets.Select(async id => (Id: id, Failure: await InstallAsync(asked, id, targets.Length, cancellationToken))));
@@ -89,6 +100,11 @@ internal sealed class BackendInstallHandler(
         if (!asked.Shelf.Choose(asked.Found, NodeCapability.Of(asked.NameOf(id), node.LastReport!, options.Value.Capabilities)).TryGet(out var build, out var failure)
             || !BackendPlan.Make(build, asked.Found.Entry.IsMeta ? asked.Found : null, asked.Install.Version, asked.Newest).TryGet(out var plan, out failure))
             return failure;
+        if (asked.Part.IsForModel && plan.Form != BackendForm.Folder)
+        {
+            return new Failure(FailureKind.Conflict, "backend.not_grpc", $"{GalleryNames.ToInstalled(build.Entry.Name)} of the gallery {build.Gallery.Name} is an image or a recipe of another kind, "
+                + $"and models are applied to backends that speak LocalAI's gRPC: add a gallery that has {asked.Part.Element} so, or install it on {asked.NameOf(id)}");
+        }
         var (has, isCurrent) = await inventory.ReadAsync(node, cancellationToken);
         if (!isCurrent)
             return new Failure(FailureKind.Unavailable, "node.unreachable", $"node {asked.NameOf(id)} does not answer");
@@ -104,7 +120,7 @@ internal sealed class BackendInstallHandler(
         if (plan.Pull is { } pull && !isThere)
         {
             // the same after a restart: the node goes on with it
-            pull.PullId = new Guid(SHA256.HashData(Encoding.UTF8.GetBytes($"{asked.Job.Uid}:{id}")).AsSpan(0, 16)).ToString();
+            pull.PullId = new Guid(SHA256.HashData(Encoding.UTF8.GetBytes($"{asked.Part.Id}:{id}")).AsSpan(0, 16)).ToString();
             if (!(await PullAsync(asked, id, pull, progress, cancellationToken)).TryGet(out pulled, out failure))
                 return failure;
         }
@@ -175,9 +191,9 @@ internal sealed class BackendInstallHandler(
     {
         asked.Shares[id] = Part(pull);
         if (pull.Phase == PullPhase.Downloading)
-            asked.Job.File(pull.Detail, pull.DoneBytes, pull.HasTotalBytes ? pull.TotalBytes : 0, asked.Shares.Values.Sum() / targets * Downloaded);
+            asked.Job.File(pull.Detail, pull.DoneBytes, pull.HasTotalBytes ? pull.TotalBytes : 0, asked.Shares.Values.Sum() / targets * asked.Part.Percent);
         else if (pull.Phase is PullPhase.Unpacking or PullPhase.Installing)
-            asked.Job.Phase(JobPhases.Committing, $"processing backend: {asked.Job.Element}");
+            asked.Job.Phase(JobPhases.Committing, $"processing backend: {asked.Part.Element}");
     }
 
     private static double Part(Pull pull) => pull is { HasTotalBytes: true, TotalBytes: > 0 } ? Math.Min((double)pull.DoneBytes / pull.TotalBytes, 1) : 0;
@@ -190,7 +206,14 @@ internal sealed class BackendInstallHandler(
         _ => JobPhases.Queued,
     };
 
-    private sealed record Asked(JobContext Job, BackendInstall Install, BackendShelf Shelf, FoundEntry Found, string Newest, IReadOnlyDictionary<int, string> Names, ConcurrentDictionary<int, double> Shares)
+    /// <summary>The share that an installation has in its job.</summary>
+    /// <param name="Element">What is installed, for people.</param>
+    /// <param name="Percent">How far the job is when everything has been downloaded.</param>
+    /// <param name="Id">What the ids of its pulls are made of, the same after a restart.</param>
+    /// <param name="IsForModel">Whether a model is to be served with it.</param>
+    private sealed record JobPart(string Element, double Percent, string Id, bool IsForModel);
+
+    private sealed record Asked(JobContext Job, JobPart Part, BackendInstall Install, BackendShelf Shelf, FoundEntry Found, string Newest, IReadOnlyDictionary<int, string> Names, ConcurrentDictionary<int, double> Shares)
     {
         public string NameOf(int id) => Names.GetValueOrDefault(id) ?? $"{id}";
     }

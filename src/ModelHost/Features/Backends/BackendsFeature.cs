@@ -12,7 +12,7 @@ internal static class BackendsFeature
         .AddSingleton<BackendBook>().AddSingleton<BackendInventory>().AddSingleton<BackendShelves>().AddSingleton<BackendRemoval>().AddSingleton<BackendService>()
         .AddSingleton<BackendReads>().AddSingleton<BackendUpgrades>().AddSingleton<BackendEndpoints.Waits>()
         .AddSingleton(provider => new RegistryDigests(provider.GetRequiredService<GuardedHttp>(), provider.GetRequiredService<IOptions<DownloadOptions>>().Value))
-        .AddSingleton<IJobHandler, BackendInstallHandler>().AddSingleton<IJobHandler, BackendDeleteHandler>();
+        .AddSingleton<BackendInstallHandler>().AddSingleton<IJobHandler>(provider => provider.GetRequiredService<BackendInstallHandler>()).AddSingleton<IJobHandler, BackendDeleteHandler>();
 
     /// <summary>Adds what looks for newer versions; behind what brings the database up to date.</summary>
     public static IServiceCollection AddBackendUpgrades(this IServiceCollection services) => services.AddHostedService(provider => provider.GetRequiredService<BackendUpgrades>());

@@ -30,6 +30,9 @@ internal sealed class Deployment
     // written by the API, and by reconciliation where the lease or a failure ends it
     public WantedState Wanted { get; set; }
 
+    /// <summary>Whether a request for its model starts it while it rests. Written by the API.</summary>
+    public bool StartOnDemand { get; set; }
+
     // written by reconciliation from what the node reports
     public DeploymentStatus Status { get; set; }
     public string? Detail { get; set; }
@@ -118,6 +121,8 @@ internal sealed class Deployment
             DeploymentUid = Uid,
             RunId = RunId,
             Backend = spec.Backend,
+            StartsOnDemand = StartOnDemand,
+            StatusSince = StatusChangedAt,
             Protocol = protocol,
             Defaults = protocol == BackendCatalogue.Grpc ? GenerationDefaults.Of(spec.Backend, spec.EngineArgs) : GenerationDefaults.None,
         };

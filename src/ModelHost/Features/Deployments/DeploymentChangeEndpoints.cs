@@ -15,6 +15,9 @@ internal static class DeploymentChangeEndpoints
             .ProducesValidationProblem().ProducesProblem(StatusCodes.Status404NotFound).ProducesProblem(StatusCodes.Status409Conflict);
         group.MapPost("/{id:int}/pin", PinAsync).WithName("PinDeployment").WithSummary("Protect a deployment from warm-cache eviction, or no longer.")
             .ProducesValidationProblem().ProducesProblem(StatusCodes.Status404NotFound).ProducesProblem(StatusCodes.Status409Conflict);
+        group.MapPost("/{id:int}/start-on-demand", SetOnDemandAsync).WithName("SetDeploymentOnDemand")
+            .WithSummary("Have the first request for a deployment's model start it while it is stopped or failed, or no longer.")
+            .ProducesValidationProblem().ProducesProblem(StatusCodes.Status404NotFound).ProducesProblem(StatusCodes.Status409Conflict);
         group.MapDelete("/{id:int}", DeleteAsync).WithName("DeleteDeployment")
             .WithSummary("Delete a deployment's record. A running container is not stopped: call stop first.")
             .ProducesProblem(StatusCodes.Status404NotFound);
@@ -31,6 +34,10 @@ internal static class DeploymentChangeEndpoints
     private static async Task<Results<Ok<DeploymentRead>, ProblemHttpResult>> PinAsync(
         int id, DeploymentPin request, DeploymentService deployments, CancellationToken cancellationToken) =>
         (await deployments.PinAsync(id, request, cancellationToken)).ToAnswer();
+
+    private static async Task<Results<Ok<DeploymentRead>, ProblemHttpResult>> SetOnDemandAsync(
+        int id, DeploymentOnDemand request, DeploymentService deployments, CancellationToken cancellationToken) =>
+        (await deployments.SetOnDemandAsync(id, request, cancellationToken)).ToAnswer();
 
     private static async Task<Results<Ok<Deleted>, ProblemHttpResult>> DeleteAsync(
         int id, DeploymentService deployments, CancellationToken cancellationToken) =>

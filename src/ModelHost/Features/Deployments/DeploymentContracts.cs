@@ -75,6 +75,9 @@ public abstract record DeploymentFields : StrictRequest
     /// <summary>Protect this deployment from warm-cache eviction.</summary>
     public bool Pinned { get; init; }
 
+    /// <summary>While it is stopped or failed, the first request for its model starts it.</summary>
+    public bool StartOnDemand { get; init; }
+
     /// <summary>Leave out the GPU memory check, and nothing else.</summary>
     public bool SkipResourceCheck { get; init; }
 
@@ -127,6 +130,9 @@ internal sealed record DeploymentRead
     public string? Owner { get; init; }
     public int? DurationSeconds { get; init; }
     public bool Pinned { get; init; }
+
+    /// <summary>Whether a request for its model starts it while it is stopped or failed.</summary>
+    public bool StartOnDemand { get; init; }
     public required string Backend { get; init; }
     public string? ContainerRuntime { get; init; }
 

@@ -44,8 +44,13 @@ internal static class DeploymentFailures
     public static Failure Changed(int id) => new(FailureKind.Conflict, "deployment.changed", $"Deployment {id} kept changing; try again.");
 
     public static Failure WrongStatus(int id, DeploymentStatus status, string done, params DeploymentStatus[] allowed) => new(
-        FailureKind.Conflict, "deployment.wrong_status",
+        FailureKind.Conflict, WrongStatusCode,
         $"Deployment {id} is {status.ToWire()}; it can be {done} only while {Either([.. allowed.Select(DeploymentStatuses.ToWire)])}.");
+
+    /// <summary>What <see cref="WrongStatus"/> is called.</summary>
+    public const string WrongStatusCode = "deployment.wrong_status";
+
+    public static Failure NotOnDemand(int id) => new(FailureKind.Conflict, "deployment.not_on_demand", $"Deployment {id} is started by hand only.");
 
     public static Failure NoExpiry(int id) => new(FailureKind.Conflict, "deployment.no_expiry", $"Deployment {id} has no deadline to extend.");
 

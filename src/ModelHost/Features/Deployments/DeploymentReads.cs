@@ -154,6 +154,7 @@ internal sealed class DeploymentReads(Database database, NodeRegistry nodes, Tim
             Owner = spec.Owner.Length > 0 ? spec.Owner : null,
             DurationSeconds = spec.DurationSeconds,
             Pinned = spec.Pinned,
+            StartOnDemand = row.StartOnDemand,
             Backend = spec.Backend,
             ContainerRuntime = spec.Runtime,
             Status = row.Status.ToWire(),

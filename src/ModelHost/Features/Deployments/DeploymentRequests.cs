@@ -59,6 +59,14 @@ public sealed record DeploymentPin : StrictRequest
     public bool? Pinned { get; init; }
 }
 
+/// <summary>Asks for a deployment to be started by requests for its model, or no longer.</summary>
+public sealed record DeploymentOnDemand : StrictRequest
+{
+    /// <summary>Whether the first request for its model starts it while it is stopped or failed.</summary>
+    [Required]
+    public bool? StartOnDemand { get; init; }
+}
+
 /// <summary>Asks for a model to be served as an exported manifest says.</summary>
 public sealed record DeploymentFromManifest : StrictRequest
 {

@@ -64,6 +64,19 @@ internal sealed partial class DeploymentService(
         }, LogPinned, cancellationToken);
     }
 
+    /// <summary>Has requests for its model start a deployment while it rests, or no longer. What runs goes on as it is.</summary>
+    public async Task<Result<DeploymentRead>> SetOnDemandAsync(int id, DeploymentOnDemand request, CancellationToken cancellationToken)
+    {
+        if (DeploymentRules.Unknown(request) is { } fault)
+            return fault;
+        return await ChangeAsync(id, row =>
+        {
+            var isOther = row.StartOnDemand != request.StartOnDemand;
+            row.StartOnDemand = request.StartOnDemand!.Value;
+            return isOther;
+        }, LogOnDemand, cancellationToken);
+    }
+
     /// <summary>Deletes the record and frees its port and names. A running container stays; a start under way is given up.</summary>
     public async Task<Result<Deleted>> DeleteAsync(int id, CancellationToken cancellationToken)
     {
@@ -135,6 +148,9 @@ internal sealed partial class DeploymentService(
 
     [LoggerMessage(1005, LogLevel.Information, "The deadline of deployment {DeploymentId} was moved.")]
     private partial void LogExtended(int deploymentId);
+
+    [LoggerMessage(1008, LogLevel.Information, "Deployment {DeploymentId} is started by requests, or no longer.")]
+    private partial void LogOnDemand(int deploymentId);
 
     [LoggerMessage(1006, LogLevel.Information, "Deployment {DeploymentId} was pinned or unpinned.")]
     private partial void LogPinned(int deploymentId);

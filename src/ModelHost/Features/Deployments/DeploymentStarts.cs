@@ -46,6 +46,7 @@ internal sealed partial class DeploymentStarts(
             if ((LaunchChecks.PortHeld(spec.Port, node, active) ?? await LaunchChecks.NameHeldAsync(db, spec, except: null, cancellationToken)) is { } held)
                 return held;
             var row = Row(node, spec, request.Variables(), state.Wanted, state.Status);
+            row.StartOnDemand = request.StartOnDemand;
             db.Deployments.Add(row);
             await db.SaveChangesAsync(cancellationToken);
             row.Spec = (spec with { DeploymentId = row.Id }).ToJson();
@@ -58,6 +59,15 @@ internal sealed partial class DeploymentStarts(
     {
         if ((DeploymentRules.Unknown(request) ?? DeploymentRules.Owner(request.Owner)) is { } fault)
             return fault;
+        return await StartAgainAsync(id, request, claim, cancellationToken);
+    }
+
+    /// <summary>Starts a deployment that rests because somebody asks for its model, if it may be started so: all is as it was, with owner and lease.</summary>
+    public Task<Result<DeploymentRead>> StartOnDemandAsync(int id, CancellationToken cancellationToken) =>
+        StartAgainAsync(id, request: null, IdempotencyClaim.None, cancellationToken);
+
+    private async Task<Result<DeploymentRead>> StartAgainAsync(int id, DeploymentRestart? request, IdempotencyClaim claim, CancellationToken cancellationToken)
+    {
         Deployment? known;
         await using (var db = await database.OpenAsync(cancellationToken))
             known = await db.Deployments.AsNoTracking().FirstOrDefaultAsync(d => d.Id == id, cancellationToken);
@@ -118,7 +128,7 @@ internal sealed partial class DeploymentStarts(
         if (!(await ReserveAsync(db, site, spec, wish, except: null, cancellationToken)).TryGet(out var placed, out refusal))
             return refusal;
         var row = Row(site.Node, placed, request.Variables(), WantedState.Running, DeploymentStatus.Starting);
-        (row.LatestVersion, row.ReservedPort) = (latest, spec.Port);
+        (row.LatestVersion, row.ReservedPort, row.StartOnDemand) = (latest, spec.Port, request.StartOnDemand);
         db.Deployments.Add(row);
         await db.SaveChangesAsync(cancellationToken);
         row.Spec = (placed with { DeploymentId = row.Id }).ToJson();
@@ -128,8 +138,10 @@ internal sealed partial class DeploymentStarts(
     }
 
     private async Task<Result<Deployment>> StoreAgainAsync(
-        ModelHostDbContext db, Deployment row, DeploymentRestart request, string latest, CancellationToken cancellationToken)
+        ModelHostDbContext db, Deployment row, DeploymentRestart? request, string latest, CancellationToken cancellationToken)
     {
+        if (request is null && !row.StartOnDemand)
+            return DeploymentFailures.NotOnDemand(row.Id);
         if (row.Status is not (DeploymentStatus.Stopped or DeploymentStatus.Expired or DeploymentStatus.Error))
             return DeploymentFailures.WrongStatus(
                 row.Id, row.Status, "restarted", DeploymentStatus.Stopped, DeploymentStatus.Expired, DeploymentStatus.Error);
@@ -142,7 +154,9 @@ internal sealed partial class DeploymentStarts(
             return denied;
         if (!(await checks.SiteAsync(db, row.NodeId, spec, recipe, spec.Runtime, cancellationToken)).TryGet(out var site, out refusal))
             return refusal;
-        spec = spec with { DeploymentId = row.Id, Runtime = site.Runtime, Owner = request.Owner!, DurationSeconds = request.DurationSeconds };
+        spec = spec with { DeploymentId = row.Id, Runtime = site.Runtime };
+        if (request is not null)
+            spec = spec with { Owner = request.Owner!, DurationSeconds = request.DurationSeconds };
         if (LaunchChecks.Unsupported(spec, recipe, latest) is { } unsupported)
             return unsupported;
         var wish = new PlacementRequest(spec.GpuMemoryFraction, spec.GpusChosen ? null : spec.GpuIds, spec.TensorParallelSize, SkipMemoryCheck: false);
@@ -218,6 +232,11 @@ internal sealed partial class DeploymentStarts(
     private void Recorded(Deployment row)
     {
         LogRecorded(row.Id, row.Uid);
+        if (row.StartOnDemand)
+        {
+            routes.Announce(row.NodeId, row.ToRoute(null)); // it can be asked for
+            nodes.Wake(row.NodeId);
+        }
         feed.Publish(Change.Deployments(row.Id));
     }
 

@@ -15,7 +15,7 @@ internal static class DeploymentsFeature
             .AddSingleton<LifecyclePolicySource>().AddSingleton<EnvironmentVault>().AddSingleton<Idempotency>().AddSingleton<LaunchChecks>()
             .AddSingleton<DeploymentReads>().AddSingleton<DeploymentRuns>().AddSingleton<DeploymentStarts>().AddSingleton<DeploymentService>()
             .AddSingleton<DeploymentPlans>().AddSingleton<DeploymentManifests>().AddSingleton<DeploymentLogFiles>().AddSingleton<DeploymentWaits>()
-            .AddSingleton<LaunchCalls>().AddSingleton<RunEnds>();
+            .AddSingleton<LaunchCalls>().AddSingleton<RunEnds>().AddSingleton<OnDemandStarts>();
     }
 
     /// <summary>Maps <c>/api/deployments</c>.</summary>

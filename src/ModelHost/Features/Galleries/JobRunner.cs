@@ -38,6 +38,9 @@ internal sealed class JobContext(JobEntry job)
     /// <summary>Says what goes on now.</summary>
     public void Phase(string phase, string message) => job.Show(status => status with { Phase = phase, Message = message });
 
+    /// <summary>Says what whoever asked should know when it has ended well.</summary>
+    public void Note(string? note) => job.Show(status => status with { Note = note });
+
     /// <summary>Says how far a file is.</summary>
     /// <param name="file">The file.</param>
     /// <param name="current">Its bytes so far.</param>
@@ -176,7 +179,7 @@ internal sealed partial class JobRunner : BackgroundService
     private static JobStatus Completed(JobStatus status) => new()
     {
         Deletion = status.Deletion,
-        Message = "completed",
+        Message = status.Note is { } note ? $"completed; {note}" : "completed",
         Progress = 100,
         GalleryElementName = status.GalleryElementName,
         Nodes = status.Nodes,

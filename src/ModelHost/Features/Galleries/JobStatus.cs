@@ -28,6 +28,10 @@ internal sealed record JobStatus
     /// <summary>What goes on, for people: <c>queued</c>, <c>completed</c>, <c>cancelled</c>, or <c>error:</c> and the reason among others.</summary>
     public string Message { get; init; } = "";
 
+    /// <summary>What is to be said beside the message when it has ended well; of this process alone.</summary>
+    [JsonIgnore]
+    public string? Note { get; init; }
+
     /// <summary>Percent, 0 to 100.</summary>
     public double Progress { get; init; }
 

@@ -121,7 +121,10 @@ public sealed record ModelDeploy : StrictRequest
     [MaxLength(128)]
     public IReadOnlyList<EnvironmentVariable>? EnvVars { get; init; }
 
-    /// <summary>Whether it is started when it is installed. Default false: it is, by hand.</summary>
+    /// <summary>Whether the first request for it starts it. Default true.</summary>
+    public bool StartOnDemand { get; init; } = true;
+
+    /// <summary>Whether it is started at once when it is installed. Default false: by its first request, or by hand.</summary>
     public bool Start { get; init; }
 }
 

@@ -1,6 +1,7 @@
 using System.Text.Json;
 using ModelHost.Core;
 using ModelHost.Core.Artifacts;
+using ModelHost.Core.Backends;
 using ModelHost.Core.Deployments;
 using ModelHost.Core.Galleries;
 using ModelHost.Features.Deployments;
@@ -31,6 +32,8 @@ internal sealed class ModelDeployments(
         if (!Source(model, report.ModelsFolder).TryGet(out var source, out var none))
             return none;
         var said = ModelEngineArgs.Read(model.Config, model.Name);
+        if (RecipeOf(model) is { } recipe)
+            said = said with { EngineArgs = BackendModelOptions.Read(model, recipe, Folder(report.ModelsFolder, model)).EngineArgs };
         foreach (var (key, value) in deploy?.EngineArgs ?? new Dictionary<string, JsonElement>())
             said.EngineArgs[key] = value;
         var create = new DeploymentCreate
@@ -44,6 +47,7 @@ internal sealed class ModelDeployments(
             Owner = string.IsNullOrWhiteSpace(deploy?.Owner) ? Owner : deploy.Owner,
             DurationSeconds = deploy?.DurationSeconds,
             Pinned = deploy?.Pinned ?? false,
+            StartOnDemand = deploy?.StartOnDemand ?? true,
             VllmVersion = deploy?.VllmVersion,
             EngineArgs = said.EngineArgs,
             ExtraArgs = deploy?.ExtraArgs,
@@ -53,6 +57,14 @@ internal sealed class ModelDeployments(
         };
         return DeploymentRules.Check(create).Match<Result<DeploymentCreate>>(_ => create, failure => failure);
     }
+
+    /// <summary>The recipe of a model's backend, if that is one that speaks gRPC; else null.</summary>
+    public static BackendRecipe? RecipeOf(ComposedModel model) =>
+        BackendCatalogue.Find(model.Backend) is { Protocol: BackendCatalogue.Grpc } recipe ? recipe : null;
+
+    /// <summary>What is said of the fields of a model's configuration that its backend has no use for; null: there are none.</summary>
+    public static string? Unused(ComposedModel model) =>
+        RecipeOf(model) is { } recipe ? BackendModelOptions.Read(model, recipe, "").Told(model.Backend) : null;
 
     /// <summary>Makes the deployment, unless one is there that is in use: that goes on as it is. One at rest makes way.</summary>
     /// <param name="create">What it is to be.</param>
@@ -66,14 +78,14 @@ internal sealed class ModelDeployments(
         if (before is { } id && (await reads.FindAsync(id, cancellationToken)).TryGet(out var known, out _))
         {
             if (!IsAtRest(known))
-                return id;
+                return await SetOnDemandAsync(id, known.StartOnDemand, create.StartOnDemand, cancellationToken) ?? (Result<int>)id;
             if (known.Owner != create.Owner || !SameSpec(known, create))
             {
                 if ((await deployments.DeleteAsync(id, cancellationToken)).Failure is { Kind: not FailureKind.NotFound } failure)
                     return failure;
             }
             else
-                return id;
+                return await SetOnDemandAsync(id, known.StartOnDemand, create.StartOnDemand, cancellationToken) ?? (Result<int>)id;
         }
         return (await starts.RecordAsync(create, claim, cancellationToken)).Match<Result<int>>(made => made.Id, failure => failure);
     }
@@ -90,6 +102,8 @@ internal sealed class ModelDeployments(
     /// <summary>Stops one, waits for its end, and deletes its record. One that is gone already is fine.</summary>
     public async Task<Failure?> RemoveAsync(int id, CancellationToken cancellationToken)
     {
+        // or a request could start it again before it is deleted
+        await SetOnDemandAsync(id, before: null, wish: false, cancellationToken);
         while ((await reads.FindAsync(id, cancellationToken)).TryGet(out var known, out _) && !IsAtRest(known))
         {
             // asked again each time: a stop that nobody hears changes nothing
@@ -101,6 +115,9 @@ internal sealed class ModelDeployments(
         }
         return (await deployments.DeleteAsync(id, cancellationToken)).Failure is { Kind: not FailureKind.NotFound } refused ? refused : null;
     }
+
+    private async Task<Failure?> SetOnDemandAsync(int id, bool? before, bool wish, CancellationToken cancellationToken) =>
+        before == wish ? null : (await deployments.SetOnDemandAsync(id, new DeploymentOnDemand { StartOnDemand = wish }, cancellationToken)).Failure;
 
     private static bool IsAtRest(DeploymentRead deployment) =>
         DeploymentStatuses.FromWire(deployment.Status) is DeploymentStatus.Stopped or DeploymentStatus.Expired or DeploymentStatus.Error;
@@ -119,11 +136,13 @@ internal sealed class ModelDeployments(
             var named = ArtifactUri.Parse(model.Model).Match(uri => uri is ArtifactUri.HuggingFace { Path: "" } face ? face.Repository : model.Model, _ => model.Model);
             return named.Length > 0 ? named : Failure.Invalid("parameters.model", "the configuration names no model, and there are no files");
         }
-        var own = $"{folder}/{GalleryNames.ToFolder(model.Name)}";
+        var own = Folder(folder, model);
         var inside = model.Files.FirstOrDefault(file => file.Filename == model.Model || file.Filename.StartsWith(model.Model + "/", StringComparison.Ordinal));
         return model.Model.Length > 0 && inside is not null ? $"{own}/{model.Model}"
             : model is { Files: [{ Filename: { Length: > 0 } only }] } && only.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase) ? $"{own}/{only}" : own;
     }
+
+    private static string Folder(string models, ComposedModel model) => $"{models}/{GalleryNames.ToFolder(model.Name)}";
 
     private async Task<int> FreePortAsync(int nodeId, CancellationToken cancellationToken)
     {

@@ -3,6 +3,7 @@ using System.Text;
 using Microsoft.Extensions.Options;
 using ModelHost.Core;
 using ModelHost.Core.Galleries;
+using ModelHost.Features.Backends;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Nodes;
 using ModelHost.Protocol;
@@ -11,13 +12,14 @@ namespace ModelHost.Features.Galleries;
 
 /// <summary>Installs models: finds out what they are, has their nodes download them, and records their deployments.</summary>
 internal sealed class ModelInstallHandler(
-    EntryFinder finder, FileScan scan, NodePulls pulls, ModelBook models, ModelDeployments deployments, NodeRegistry nodes, NodeService nodeList, EnvironmentVault vault,
+    EntryFinder finder, FileScan scan, BackendInstallHandler backends, NodePulls pulls, ModelBook models, ModelDeployments deployments, NodeRegistry nodes, NodeService nodeList, EnvironmentVault vault,
     IOptions<GalleryOptions> options, TimeProvider time) : IJobHandler
 {
     /// <summary>The kind of its jobs.</summary>
     public const string JobKind = "model.install";
 
-    private const double Downloaded = 90;
+    private const double BackendDownloaded = 30, Downloaded = 90;
+    private static readonly TimeSpan ReportPatience = TimeSpan.FromSeconds(30);
     private static readonly TimeSpan NodePatience = TimeSpan.FromMinutes(1);
     private static readonly TimeSpan Poll = TimeSpan.FromMilliseconds(200);
 
@@ -43,13 +45,39 @@ internal sealed class ModelInstallHandler(
         job.Phase(JobPhases.Verifying, $"processing model: {job.Element}");
         if (await scan.CheckAsync(model, cancellationToken) is { } isUnsafe)
             return isUnsafe;
-        if (model.Files.Count > 0 && await PullAsync(job, model, install.Nodes, cancellationToken) is { } unpulled)
+        if (!(await BackendAsync(job, model, install.Nodes, cancellationToken)).TryGet(out var isNew, out failure))
+            return failure;
+        if (model.Files.Count > 0 && await PullAsync(job, model, install.Nodes, isNew ? BackendDownloaded : 0, cancellationToken) is { } unpulled)
             return unpulled;
         cancellationToken.ThrowIfCancellationRequested();
         if (!job.TryCommit())
             throw new OperationCanceledException(cancellationToken);
         job.Phase(JobPhases.Persisting, $"processing model: {job.Element}");
+        job.Note(ModelDeployments.Unused(model));
         return await StoreAsync(job, composed, install, variables, cancellationToken);
+    }
+
+    /// <summary>Sees that the nodes have the model's backend, and installs it where they do not.</summary>
+    /// <returns>Whether it was installed.</returns>
+    private async Task<Result<bool>> BackendAsync(JobContext job, ComposedModel model, int[] targets, CancellationToken cancellationToken)
+    {
+        if (ModelDeployments.RecipeOf(model) is not { } recipe)
+            return false;
+        Failure? Missing(int node) => nodes.Find(node)?.LastReport is { } report ? LaunchChecks.Installed(recipe, report.Hostname, report) : DeploymentFailures.NodeSilent($"{node}");
+        if (targets.Where(node => Missing(node) is not null).ToArray() is not { Length: > 0 } lacking)
+            return false;
+        if (await backends.InstallForModelAsync(job, model.Backend, lacking, BackendDownloaded, cancellationToken) is { } failure)
+            return failure with { Detail = $"backend {model.Backend}, which {model.Name} needs, could not be installed: {failure.Detail}" };
+        // the next report has it
+        for (var until = time.GetUtcNow() + ReportPatience; ; await Task.Delay(Poll, time, cancellationToken))
+        {
+            if (lacking.Select(Missing).FirstOrDefault(missing => missing is not null) is not { } missing)
+                return true;
+            if (time.GetUtcNow() > until)
+                return Say(missing);
+            foreach (var node in lacking)
+                nodes.Find(node)?.Wake();
+        }
     }
 
     private async Task<Failure?> StoreAsync(
@@ -103,13 +131,13 @@ internal sealed class ModelInstallHandler(
         };
     }
 
-    private async Task<Failure?> PullAsync(JobContext job, ComposedModel model, int[] targets, CancellationToken cancellationToken)
+    private async Task<Failure?> PullAsync(JobContext job, ComposedModel model, int[] targets, double from, CancellationToken cancellationToken)
     {
         var (shares, hosts) = (new double[targets.Length], await nodeList.NamesAsync(cancellationToken));
         var outcomes = await Task.WhenAll(targets.Select((node, index) => PullAsync(job, model, node, hosts.GetValueOrDefault(node, $"{node}"), share =>
         {
             shares[index] = share;
-            return shares.Average() * Downloaded;
+            return from + (shares.Average() * (Downloaded - from));
         }, cancellationToken)));
         return Array.Find(outcomes, failure => failure is not null);
     }

@@ -28,8 +28,9 @@ internal sealed class BackendShutdown(
             if ((await deployments.StopAsync(deployment.Id, cancellationToken)).Failure is { } failure && failure.Kind != FailureKind.NotFound)
                 return failure;
         }
-        var ids = found.Select(deployment => deployment.Id).ToHashSet();
-        return await UntilAsync(async () => !(await reads.ServingAsync(cancellationToken)).Any(one => ids.Contains(one.Id)), options.Value.ShutdownTimeout, cancellationToken) ? null
+        // by their runs: a request may start one again as soon as it has ended
+        var runs = found.Select(deployment => deployment.RunId).ToHashSet();
+        return await UntilAsync(async () => !(await reads.ServingAsync(cancellationToken)).Any(one => runs.Contains(one.RunId)), options.Value.ShutdownTimeout, cancellationToken) ? null
             : new Failure(FailureKind.Unavailable, "backend.stopping", $"model {model} has been told to stop, and its end is not known yet");
     }
 

@@ -198,6 +198,9 @@ namespace ModelHost.Data.Migrations.Sqlite
                         .HasMaxLength(1048576)
                         .HasColumnType("TEXT");
 
+                    b.Property<bool>("StartOnDemand")
+                        .HasColumnType("INTEGER");
+
                     b.Property<string>("Status")
                         .IsRequired()
                         .HasMaxLength(32)
