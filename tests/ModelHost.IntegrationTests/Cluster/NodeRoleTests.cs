@@ -196,7 +196,7 @@ public sealed class NodeRoleTests : IDisposable
     [InlineData("the control plane at 127.0.0.1:1 cannot be reached", "--join", "127.0.0.1:1", "--token", "mh_join_AAAAAAAAAAAAAAAAAAAAAAAAAAA.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")]
     [InlineData("'gpu' is no host with a port", "--join", "gpu")]
     [InlineData("'9000' is no IP address with a port", "--listen", "9000")]
-    [InlineData("there is no section 'Gateway', only Node, Logging", "Gateway:RetryAfter=00:00:01")]
+    [InlineData("there is no section 'Gateway', only Node, Downloads, Logging", "Gateway:RetryAfter=00:00:01")]
     public async Task Node_that_cannot_begin_says_why_in_one_line(string why, params string[] arguments)
     {
         await using var process = ModelHostProcess.Start(["node", "--data", _node.Data, .. arguments]);

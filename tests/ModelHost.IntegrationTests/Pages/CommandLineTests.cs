@@ -20,7 +20,7 @@ public sealed partial class CommandLineTests : IDisposable
     [InlineData("Gateway:RetryAfter=potato", "'potato' at 'Gateway:RetryAfter'")]
     [InlineData("Gateway:RetryAfter=00:00:00", "Gateway:RetryAfter=00:00:00: The field RetryAfter must be between 00:00:01 and 00:10:00.")]
     [InlineData("Gateway:RetryAfterwards=00:00:05", "there is no setting 'RetryAfterwards' in Gateway.")]
-    [InlineData("Nod:StopGrace=00:00:05", "there is no section 'Nod', only Access, Cluster, Discovery:Consul, Events, Gateway, Listener, Node, Releases, Settings")]
+    [InlineData("Nod:StopGrace=00:00:05", "there is no section 'Nod', only Access, Cluster, Discovery:Consul, ")]
     [InlineData("--Node:StopGrace=00:00:05", "there is no section '--Node'")]
     [InlineData("Logging:LogLevel:Default=Loud", "Configuration value 'Loud' is not supported.")]
     [InlineData("Node:DockerHost=nowhere", "Node:DockerHost is no address such as unix:///var/run/docker.sock")]
