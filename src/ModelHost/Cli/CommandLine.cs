@@ -231,7 +231,7 @@ internal static partial class Lifetime
         }
         catch
         {
-            await app.StopAsync(CancellationToken.None);
+            await app.StopAsync(CancellationToken.None).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing); // why it did not start is what counts
             throw;
         }
     }

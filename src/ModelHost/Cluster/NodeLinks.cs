@@ -66,7 +66,7 @@ internal sealed class NodeLinks(
     /// <summary>Whether a node that is known was last at an address and port.</summary>
     public bool IsAt(string address, int port) => IPAddress.TryParse(address, out var at) && _seen.Values.Any(node => node.Port == port && node.Address.Equals(at));
 
-    /// <summary>Ends the connections to a node; it has to prove anew who it is.</summary>
+    /// <summary>Ends all connections to a node, with the requests on them; it has to prove anew who it is.</summary>
     public Task ReconnectAsync(string uid, CancellationToken cancellationToken) => OneByOneAsync(async () =>
     {
         if (registry.FindByUid(uid) is { } handle && _seen.TryRemove(uid, out var node))
@@ -81,7 +81,6 @@ internal sealed class NodeLinks(
         _seen.TryRemove(uid, out _);
         if (registry.FindByUid(uid) is { } handle)
             await reconcile.UnlinkAsync(handle);
-        EndConnections(uid);
         await remove();
         return true;
     }, cancellationToken);
@@ -202,7 +201,7 @@ internal sealed class NodeLinks(
         }
     }
 
-    /// <summary>Ends the connections to a node, whoever uses them and for what.</summary>
+    /// <summary>Ends connections to a node, whoever uses them and for what.</summary>
     /// <param name="uid">The node.</param>
     /// <param name="but">Where those to stay lead; null: none stays.</param>
     private void EndConnections(string uid, IPEndPoint? but = null)
