@@ -14,10 +14,13 @@ internal static class GatewayBenchmark
     private const int MillisecondsPerToken = 200;
 
     /// <summary>Runs all measurements in turns, so that a slow moment of the machine hits everybody, and prints medians.</summary>
-    public static async Task<int> RunAsync(int seconds, int rounds)
+    /// <param name="seconds">Length of a measurement.</param>
+    /// <param name="rounds">How often each is made.</param>
+    /// <param name="remoteOnly">Whether only the gateway is measured, with and without an agent.</param>
+    public static async Task<int> RunAsync(int seconds, int rounds, bool remoteOnly)
     {
         Console.WriteLine($"{Environment.ProcessorCount} cores, {Cpu()}, .NET {Environment.Version}, {seconds} s x {rounds} rounds\n");
-        await using (var peers = await Peers.StartAsync())
+        await using (var peers = await Peers.StartAsync(remoteOnly))
         {
             PrintOnce("start to first answer, s", peers, peer => peer.StartedIn.TotalSeconds);
             PrintOnce("memory when idle, MiB", peers, peer => peer.MemoryMib());
@@ -32,7 +35,7 @@ internal static class GatewayBenchmark
             Print("32 streams", "events/s", peers, await MeasureAsync(peers, rounds, peer => Load.StreamsAsync(peers, peer, 32, seconds)), row => row.Rate, cpu: true);
             PrintOnce("memory after all that, MiB", peers, peer => peer.MemoryMib());
         }
-        await using (var peers = await Peers.StartAsync(MillisecondsPerToken))
+        await using (var peers = await Peers.StartAsync(remoteOnly, MillisecondsPerToken))
         {
             // whoever has not been asked before compiles what a stream needs
             foreach (var peer in peers.All)
@@ -49,7 +52,7 @@ internal static class GatewayBenchmark
     private static void PrintOnce(string title, Peers peers, Func<Peer, double> figure)
     {
         var reference = figure(peers.Reference);
-        Console.WriteLine($"### {title}\n\n| | | of bare YARP |\n|---|---|---|");
+        Console.WriteLine($"### {title}\n\n| | | of {peers.Reference.Name} |\n|---|---|---|");
         foreach (var peer in peers.All.Skip(1))
             Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"| {peer.Name} | {figure(peer):0.##} | {figure(peer) / reference:0.00} |"));
         Console.WriteLine();
@@ -69,7 +72,7 @@ internal static class GatewayBenchmark
     private static void Print(
         string title, string unit, Peers peers, Dictionary<Peer, List<Reading>> readings, Func<Reading, double> figure, bool cpu = false)
     {
-        Console.WriteLine($"### {title}\n\n| | {unit} | of bare YARP |{(cpu ? " CPU µs each | of bare YARP |" : "")} errors |\n|---|---|---|{(cpu ? "---|---|" : "")}---|");
+        Console.WriteLine($"### {title}\n\n| | {unit} | of {peers.Reference.Name} |{(cpu ? $" CPU µs each | of {peers.Reference.Name} |" : "")} errors |\n|---|---|---|{(cpu ? "---|---|" : "")}---|");
         foreach (var peer in peers.All)
         {
             var cost = cpu && peer != peers.All[0] ? $" {Cell(row => row.CpuMicroseconds)} |" : cpu ? " | |" : "";

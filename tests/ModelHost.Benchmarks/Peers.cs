@@ -25,8 +25,8 @@ internal sealed class Peers : IAsyncDisposable
     /// <summary>The gateway under test.</summary>
     public Peer Gateway => _all.First(peer => peer.Name == "ModelHost");
 
-    /// <summary>What the gateway is measured against.</summary>
-    public Peer Reference => _all.First(peer => peer.Name == "bare YARP");
+    /// <summary>What the gateway is measured against: a bare YARP forwarder, and without one the gateway itself.</summary>
+    public Peer Reference => _all.FirstOrDefault(peer => peer.Name == "bare YARP") ?? Gateway;
 
     /// <summary>The gateway with its engine behind an agent.</summary>
     public Peer Remote => _all.First(peer => peer.Name == RemotePeer.Name);
@@ -38,8 +38,9 @@ internal sealed class Peers : IAsyncDisposable
     public string Key(Peer peer) => _keys.GetValueOrDefault(peer.Name, EngineKey);
 
     /// <summary>Starts the engine under ModelHost, and the peers in front of it.</summary>
+    /// <param name="remoteOnly">Whether there are no other programs among them: only the gateway, with and without an agent.</param>
     /// <param name="millisecondsPerToken">How long the engine takes for a token.</param>
-    public static async Task<Peers> StartAsync(int millisecondsPerToken = 0)
+    public static async Task<Peers> StartAsync(bool remoteOnly, int millisecondsPerToken = 0)
     {
         var node = new TestNode();
         var clock = Stopwatch.StartNew();
@@ -58,6 +59,8 @@ internal sealed class Peers : IAsyncDisposable
             peers._remote = await RemotePeer.StartAsync(millisecondsPerToken);
             peers._keys[RemotePeer.Name] = peers._remote.Key;
             peers._all.Add(peers._remote.Peer);
+            if (remoteOnly)
+                return peers;
             await peers.AddAsync("bare YARP", port => (Path.Combine(AppContext.BaseDirectory, "ModelHost.Benchmarks"), ["bare-yarp", engine, port]));
             await peers.AddAsync("nginx", port => ("nginx", ["-p", node.Data, "-c", peers.NginxConfiguration(engine, port)]));
             await peers.AddAsync("HAProxy", port => ("haproxy", ["-db", "-q", "-f", peers.HaproxyConfiguration(engine, port)]));

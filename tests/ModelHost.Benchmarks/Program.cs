@@ -1,7 +1,7 @@
 using ModelHost.Benchmarks;
 
 // The gateway beside its peers, on one machine and in one run:
-//   dotnet run -c Release --project tests/ModelHost.Benchmarks -- gateway [SECONDS] [ROUNDS]
+//   dotnet run -c Release --project tests/ModelHost.Benchmarks -- gateway [SECONDS] [ROUNDS] [remote]
 // The gateway alone at full rate, for its memory; fails when that grows or a request fails:
 //   dotnet run -c Release --project tests/ModelHost.Benchmarks -- soak [MINUTES]
 // The control plane with many deployments on many nodes that only report:
@@ -15,7 +15,8 @@ return args switch
     ["bare-yarp", var url, var port] => await BareYarp.RunAsync(url, int.Parse(port, System.Globalization.CultureInfo.InvariantCulture)),
     ["gateway", .. var rest] => await GatewayBenchmark.RunAsync(
         rest.Length > 0 ? int.Parse(rest[0], System.Globalization.CultureInfo.InvariantCulture) : 8,
-        rest.Length > 1 ? int.Parse(rest[1], System.Globalization.CultureInfo.InvariantCulture) : 3),
+        rest.Length > 1 ? int.Parse(rest[1], System.Globalization.CultureInfo.InvariantCulture) : 3,
+        rest is [_, _, "remote", ..]),
     ["soak", .. var rest] => await Soak.RunAsync(rest.Length > 0 ? int.Parse(rest[0], System.Globalization.CultureInfo.InvariantCulture) : 10),
     ["fleet", .. var rest] => await Fleet.RunAsync(
         rest.Length > 0 ? int.Parse(rest[0], System.Globalization.CultureInfo.InvariantCulture) : 100,
@@ -29,6 +30,6 @@ return args switch
 
 static int Usage()
 {
-    Console.Error.WriteLine("usage: gateway [SECONDS a measurement, default 8] [ROUNDS, default 3] | soak [MINUTES, default 10] | fleet [NODES, default 100] [DEPLOYMENTS, default 1000] | agents [NODES, default 200] | stores [VECTORS, default 100000] [DIMENSION, default 768]");
+    Console.Error.WriteLine("usage: gateway [SECONDS a measurement, default 8] [ROUNDS, default 3] [remote: no other programs] | soak [MINUTES, default 10] | fleet [NODES, default 100] [DEPLOYMENTS, default 1000] | agents [NODES, default 200] | stores [VECTORS, default 100000] [DIMENSION, default 768]");
     return 2;
 }

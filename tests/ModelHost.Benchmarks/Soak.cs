@@ -15,7 +15,7 @@ internal static class Soak
     /// <returns>0: no request failed and memory stayed where it was; else 1.</returns>
     public static async Task<int> RunAsync(int minutes)
     {
-        await using var peers = await Peers.StartAsync();
+        await using var peers = await Peers.StartAsync(remoteOnly: false);
         var memory = new List<double>();
         var (requests, events, errors) = (0.0, 0.0, 0);
         for (var slice = 0; slice < SettlingSlices + (minutes * 60 / SecondsPerSlice); slice++)

@@ -19,8 +19,15 @@ public static class EngineHttp
 
     // vLLM closes idle connections after 5 s: one that is reused later may be closing
     private static readonly TimeSpan IdleTimeout = TimeSpan.FromSeconds(3);
+    // of the headers of an answer, in KiB: half of what the gateway takes from an agent, where more would end a connection that others share
+    private const int MaxAnswerHeaders = 32;
 
-    /// <summary>Sets a handler up for engines: bytes pass as they are, and nobody is asked elsewhere.</summary>
+    /// <summary>Makes what speaks with engines.</summary>
+    /// <param name="connectTimeout">Longest wait for a connection.</param>
+    public static HttpMessageInvoker Invoker(TimeSpan connectTimeout) =>
+        Invoker(new SocketsHttpHandler { PooledConnectionIdleTimeout = IdleTimeout, MaxResponseHeadersLength = MaxAnswerHeaders }, connectTimeout);
+
+    /// <summary>Sets a handler up for engines, or for who stands before them: bytes pass as they are, and nobody is asked elsewhere.</summary>
     /// <param name="handler">The handler.</param>
     /// <param name="connectTimeout">Longest wait for a connection.</param>
     public static HttpMessageInvoker Invoker(SocketsHttpHandler handler, TimeSpan connectTimeout)
@@ -32,7 +39,6 @@ public static class EngineHttp
         handler.AutomaticDecompression = DecompressionMethods.None;
         handler.ActivityHeadersPropagator = null;
         handler.ConnectTimeout = connectTimeout;
-        handler.PooledConnectionIdleTimeout = IdleTimeout;
         return new HttpMessageInvoker(handler);
     }
 
@@ -59,11 +65,8 @@ public static class EngineHttp
     /// <returns>Whether the answer is a stream of events, none of which is held back from now on.</returns>
     public static bool CopyAnswer(HttpResponseMessage from, HttpContext to)
     {
-        ArgumentNullException.ThrowIfNull(from);
-        ArgumentNullException.ThrowIfNull(to);
+        CopyAnswerHeaders(from, to);
         var headers = to.Response.Headers;
-        Copy(from.Headers, AnswerHeaders, headers);
-        Copy(from.Content.Headers, AnswerContentHeaders, headers);
         // the engine's name for it, else the client's, else ours: for a person who looks for it in a log
         if (!headers.ContainsKey(RequestId.Header))
             headers[RequestId.Header] = RequestId.Of(to);
@@ -74,6 +77,15 @@ public static class EngineHttp
         headers["X-Accel-Buffering"] = "no"; // nginx in front of us must not hold events back
         to.Features.Get<IHttpResponseBodyFeature>()?.DisableBuffering();
         return true;
+    }
+
+    /// <summary>Copies the headers of an answer that a client has a use for, as they are.</summary>
+    public static void CopyAnswerHeaders(HttpResponseMessage from, HttpContext to)
+    {
+        ArgumentNullException.ThrowIfNull(from);
+        ArgumentNullException.ThrowIfNull(to);
+        Copy(from.Headers, AnswerHeaders, to.Response.Headers);
+        Copy(from.Content.Headers, AnswerContentHeaders, to.Response.Headers);
     }
 
     // what is not ASCII can be sent by neither side here, and says nothing that the other needs

@@ -32,7 +32,7 @@ internal sealed partial class DirectRequests(
         VersionPolicy = HttpVersionPolicy.RequestVersionExact,
     };
 
-    private readonly HttpMessageInvoker _engines = EngineHttp.Invoker(new SocketsHttpHandler(), EngineHttp.ConnectTimeout);
+    private readonly HttpMessageInvoker _engines = EngineHttp.Invoker(EngineHttp.ConnectTimeout);
     private readonly bool _isLoopback = IPAddress.TryParse(options.DirectListen, out var address) && IPAddress.IsLoopback(address);
 
     /// <summary>The requests under way.</summary>

@@ -3,20 +3,11 @@ using System.CommandLine.Invocation;
 using System.CommandLine.Parsing;
 using System.Net;
 using System.Net.Sockets;
+using System.Reflection;
 using System.Text.RegularExpressions;
 using Microsoft.Extensions.Options;
-using ModelHost.Access;
 using ModelHost.Agent;
-using ModelHost.Agent.Downloads;
 using ModelHost.Agent.Runtimes;
-using ModelHost.Cluster;
-using ModelHost.Cluster.Discovery;
-using ModelHost.Features.Deployments;
-using ModelHost.Features.Events;
-using ModelHost.Features.Galleries;
-using ModelHost.Features.Releases;
-using ModelHost.Features.Settings;
-using ModelHost.Gateway;
 using ModelHost.Hosting;
 using ModelHost.Simulator;
 
@@ -27,24 +18,18 @@ internal static partial class CommandLine
 {
     private const int DemoPorts = 100;
 
-    // by the name of the options that they become; those of the libraries have none of ours
-    private static readonly Dictionary<string, string> Sections = new(StringComparer.Ordinal)
-    {
-        [nameof(AccessOptions)] = AccessOptions.Section,
-        [nameof(ClusterOptions)] = ClusterOptions.Section,
-        [nameof(ConsulOptions)] = ConsulOptions.Section,
-        [nameof(DownloadOptions)] = DownloadOptions.Section,
-        [nameof(EventOptions)] = EventOptions.Section,
-        [nameof(GalleryOptions)] = GalleryOptions.Section,
-        [nameof(GatewayOptions)] = GatewayOptions.Section,
-        [nameof(ListenerOptions)] = ListenerOptions.Section,
-        [nameof(NodeOptions)] = NodeOptions.Section,
-        [nameof(ReleaseOptions)] = ReleaseOptions.Section,
-        [nameof(RuntimeSettings)] = RuntimeSettings.Section,
-        [nameof(LifecycleOptions)] = LifecycleOptions.Section,
-        ["Logging"] = "Logging",
-        ["Kestrel"] = "Kestrel",
-    };
+    // by the name of the options that they become, each of which says its section itself; those of the libraries have none of ours
+    private static readonly Dictionary<string, string> s_sections = ((Assembly[])[typeof(CommandLine).Assembly, typeof(NodeOptions).Assembly])
+        .SelectMany(assembly => assembly.GetTypes())
+        .Where(type => !type.IsNested)
+        .Select(type => (type.Name, Section: type.GetField(nameof(NodeOptions.Section)) is { IsLiteral: true } field ? field.GetRawConstantValue() as string : null))
+        .Where(options => options.Section is not null)
+        .Concat([(Name: "Kestrel", Section: "Kestrel"), (Name: "Logging", Section: "Logging")])
+        .OrderBy(options => options.Section, StringComparer.Ordinal)
+        .ToDictionary(options => options.Name, options => options.Section!);
+
+    /// <summary>The sections that a control plane can be given settings of.</summary>
+    internal static IReadOnlyCollection<string> Sections => s_sections.Values;
 
     /// <summary>Runs the role that the first word names; without one, <c>serve</c>.</summary>
     /// <returns>The exit code.</returns>
@@ -100,7 +85,7 @@ internal static partial class CommandLine
             foreach (var url in (result.GetValueOrDefault<string?>() ?? "").Split(';').Where(url => !IsAddress(url)))
                 result.AddError($"--urls: '{url}' is not an address such as {ServeSettings.DefaultUrl}.");
         });
-        configuration.Validators.Add(result => CheckSettings(result, Sections.Values));
+        configuration.Validators.Add(result => CheckSettings(result, Sections));
         command.SetAction((parsed, cancellationToken) => ServeAsync(new ServeSettings
         {
             Data = parsed.GetValue(data),
@@ -141,7 +126,7 @@ internal static partial class CommandLine
         if (settings is { Demo: true, Urls: null })
             settings = settings with { Urls = $"{(settings.TlsCert is null ? "http" : "https")}://127.0.0.1:{FreePort(new Uri(ServeSettings.DefaultUrl).Port)}" };
         await using var app = ServeHost.Build(settings, folder, settings.Demo ? Demo.Add : null);
-        await app.StartAsync(cancellationToken);
+        await app.StartWholeAsync(cancellationToken);
         Lifetime.LogListening(app.Logger, string.Join(", ", app.Urls));
         app.WarnOfCleartext();
         await app.WaitForShutdownAsync(cancellationToken);
@@ -175,7 +160,7 @@ internal static partial class CommandLine
         catch (InvalidOperationException e) when (e.Source is "Microsoft.Extensions.Configuration.Binder" or "Microsoft.Extensions.Logging.Configuration")
         {
             var unknown = UnknownSetting().Match(e.Message);
-            return Refuse("the configuration is wrong: " + (unknown.Success ? $"there is no setting {unknown.Groups["names"].Value} in {Sections.GetValueOrDefault(unknown.Groups["options"].Value, unknown.Groups["options"].Value)}." : e.Message));
+            return Refuse("the configuration is wrong: " + (unknown.Success ? $"there is no setting {unknown.Groups["names"].Value} in {s_sections.GetValueOrDefault(unknown.Groups["options"].Value, unknown.Groups["options"].Value)}." : e.Message));
         }
         catch (InvalidDataException e)
         {
@@ -234,9 +219,23 @@ internal static partial class CommandLine
     }
 }
 
-/// <summary>The first and the last line of the log.</summary>
+/// <summary>The start of a role, and the first and the last line of its log.</summary>
 internal static partial class Lifetime
 {
+    /// <summary>Starts it; where it cannot listen, it ends what has begun by then, before the services go that this uses.</summary>
+    public static async Task StartWholeAsync(this WebApplication app, CancellationToken cancellationToken)
+    {
+        try
+        {
+            await app.StartAsync(cancellationToken);
+        }
+        catch
+        {
+            await app.StopAsync(CancellationToken.None).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing); // why it did not start is what counts
+            throw;
+        }
+    }
+
     [LoggerMessage(1, LogLevel.Information, "Listening on {Urls}.")]
     public static partial void LogListening(ILogger logger, string urls);
 

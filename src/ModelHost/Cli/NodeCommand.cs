@@ -61,7 +61,7 @@ internal static class NodeCommand
         {
             using var membership = await NodeHost.MembershipAsync(settings, folder, TimeProvider.System, cancellationToken);
             await using var app = NodeHost.Build(settings, folder, membership, TimeProvider.System);
-            await app.StartAsync(cancellationToken);
+            await app.StartWholeAsync(cancellationToken);
             Lifetime.LogListening(app.Logger, string.Join(", ", app.Urls));
             await app.WaitForShutdownAsync(cancellationToken);
             Lifetime.LogStopped(app.Logger);

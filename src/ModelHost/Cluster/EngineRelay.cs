@@ -18,8 +18,9 @@ internal sealed class EngineRelay(LocalNode node, IHttpForwarder forwarder) : ID
     private static readonly ForwarderRequestConfig s_http = Config(HttpVersion.Version11);
     private static readonly ForwarderRequestConfig s_grpc = Config(HttpVersion.Version20);
     private static readonly HttpTransformer s_path = new PathOnly();
+    private static readonly HttpTransformer s_plain = new Plain();
 
-    private readonly HttpMessageInvoker _engines = EngineHttp.Invoker(new SocketsHttpHandler(), EngineHttp.ConnectTimeout);
+    private readonly HttpMessageInvoker _engines = EngineHttp.Invoker(EngineHttp.ConnectTimeout);
     // a backend allows 100 calls on a connection, and the next would wait
     private readonly HttpMessageInvoker _backends = EngineHttp.Invoker(new SocketsHttpHandler { EnableMultipleHttp2Connections = true }, EngineHttp.ConnectTimeout);
 
@@ -29,7 +30,7 @@ internal sealed class EngineRelay(LocalNode node, IHttpForwarder forwarder) : ID
         if (node.EngineOf(run) is not var (url, protocol))
             context.Response.StatusCode = StatusCodes.Status502BadGateway;
         else if (protocol != BackendCatalogue.Grpc)
-            await forwarder.SendAsync(context, $"{url}/{path}", _engines, s_http, s_path);
+            await forwarder.SendAsync(context, $"{url}/{path}", _engines, s_http, s_plain);
         else if (RpcServer.IsCall(context.Request) && path.StartsWith(BackendService, StringComparison.Ordinal))
         {
             context.Features.Set<IHttpResetFeature>(new BrokenCall(context, context.Features.Get<IHttpResetFeature>()));
@@ -63,6 +64,31 @@ internal sealed class EngineRelay(LocalNode node, IHttpForwarder forwarder) : ID
             else
                 reset?.Reset(errorCode);
         }
+    }
+
+    /// <summary>Only the headers that gateway and engine have for each other: no other could make an answer that HTTP/2 does not carry.</summary>
+    private sealed class Plain : HttpTransformer
+    {
+        public override ValueTask TransformRequestAsync(
+            HttpContext httpContext, HttpRequestMessage proxyRequest, string destinationPrefix, CancellationToken cancellationToken)
+        {
+            var headers = httpContext.Request.Headers;
+            EngineHttp.CopyRequest(headers, proxyRequest, headers.Authorization.Count == 1 ? headers.Authorization[0] : null);
+            if (proxyRequest.Content is { } content)
+                content.Headers.ContentLength = httpContext.Request.ContentLength;
+            proxyRequest.RequestUri = new Uri(destinationPrefix + httpContext.Request.QueryString);
+            return ValueTask.CompletedTask;
+        }
+
+        public override ValueTask<bool> TransformResponseAsync(HttpContext httpContext, HttpResponseMessage? proxyResponse, CancellationToken cancellationToken)
+        {
+            if (proxyResponse is not null)
+                EngineHttp.CopyAnswerHeaders(proxyResponse, httpContext);
+            return ValueTask.FromResult(true);
+        }
+
+        public override ValueTask TransformResponseTrailersAsync(HttpContext httpContext, HttpResponseMessage proxyResponse, CancellationToken cancellationToken) =>
+            ValueTask.CompletedTask;
     }
 
     private sealed class PathOnly : HttpTransformer

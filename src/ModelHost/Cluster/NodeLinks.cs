@@ -32,9 +32,12 @@ internal sealed class NodeLinks(
     private static readonly TimeSpan ConnectionLifetime = TimeSpan.FromHours(1);
     // longer than the time between two updates by default, which then are what shows that the node is there
     private static readonly TimeSpan KeepAlive = TimeSpan.FromSeconds(6);
+    // of connections that carry many requests, all of which end with them: a node that is slow for a moment is not gone
+    private static readonly TimeSpan SharedKeepAlive = TimeSpan.FromSeconds(10);
     private static readonly TimeSpan ProofDeadline = TimeSpan.FromSeconds(5);
 
     private readonly ConcurrentDictionary<string, NodeSeen> _seen = new();
+    private readonly ConcurrentDictionary<NodeConnection, string> _connections = new();
     private readonly SemaphoreSlim _one = new(1);
 
     /// <summary>Links the nodes that are known from before; all their deadlines start anew.</summary>
@@ -63,11 +66,12 @@ internal sealed class NodeLinks(
     /// <summary>Whether a node that is known was last at an address and port.</summary>
     public bool IsAt(string address, int port) => IPAddress.TryParse(address, out var at) && _seen.Values.Any(node => node.Port == port && node.Address.Equals(at));
 
-    /// <summary>Ends the connections to a node; it has to prove anew who it is.</summary>
+    /// <summary>Ends all connections to a node, with the requests on them; it has to prove anew who it is.</summary>
     public Task ReconnectAsync(string uid, CancellationToken cancellationToken) => OneByOneAsync(async () =>
     {
         if (registry.FindByUid(uid) is { } handle && _seen.TryRemove(uid, out var node))
             await LinkAsync(handle.Id, node);
+        EndConnections(uid);
         return true;
     }, cancellationToken);
 
@@ -81,17 +85,26 @@ internal sealed class NodeLinks(
         return true;
     }, cancellationToken);
 
-    /// <summary>A handler for HTTP to nodes, and to whatever else by its own address.</summary>
-    public SocketsHttpHandler Handler() => new()
+    /// <summary>A handler for HTTP to agents: over HTTP/2 a connection carries as many requests as the agent allows, and one that is silent is found out.</summary>
+    public SocketsHttpHandler Handler()
     {
-        UseProxy = false,
-        AllowAutoRedirect = false,
-        UseCookies = false,
-        ConnectCallback = (context, cancellationToken) => ConnectAsync(context.DnsEndPoint, cancellationToken),
-        SslOptions = Tls(),
-    };
+        var handler = new SocketsHttpHandler
+        {
+            UseProxy = false,
+            AllowAutoRedirect = false,
+            UseCookies = false,
+            PooledConnectionLifetime = ConnectionLifetime,
+            ConnectCallback = (context, cancellationToken) => ConnectAsync(context.DnsEndPoint, cancellationToken),
+            SslOptions = Tls(),
+        };
+        RpcClient.UseLongCalls(handler, SharedKeepAlive);
+        return handler;
+    }
 
     public void Dispose() => _one.Dispose();
+
+    /// <summary>Whether an engine is reached through an agent; one of this machine is not.</summary>
+    public static bool IsAgent(Uri engineUrl) => engineUrl.Scheme == Uri.UriSchemeHttps;
 
     /// <summary>Where an engine of a node is reached through its agent.</summary>
     public static string EngineUrl(string uid, int port, string runId) => $"https://{uid}{Suffix}:{port}/engines/{runId}";
@@ -118,6 +131,7 @@ internal sealed class NodeLinks(
             await reconcile.UnlinkAsync(before);
         }
         _seen[node.Uid] = node;
+        EndConnections(node.Uid, but: new IPEndPoint(node.Address, node.Port));
         var handle = new NodeHandle(id, node.Fault is { } fault ? new RefusedNode(fault) : Link(node), settings, node.Uid);
         handle.Beat(time.GetUtcNow(), TimeSpan.FromSeconds(settings.Current.NodesSyncIntervalSeconds));
         reconcile.Link(handle);
@@ -156,24 +170,46 @@ internal sealed class NodeLinks(
         }),
         run => EngineUrl(node.Uid, node.Port, run));
 
-    private ValueTask<Stream> ConnectAsync(DnsEndPoint wanted, CancellationToken cancellationToken)
+    private async ValueTask<Stream> ConnectAsync(DnsEndPoint wanted, CancellationToken cancellationToken)
     {
-        var node = UidOf(wanted.Host) is { } uid ? _seen.GetValueOrDefault(uid) ?? throw new HttpRequestException($"node {uid} is not known") : null;
-        return ConnectAsync(node is null ? wanted : new IPEndPoint(node.Address, wanted.Port), cancellationToken);
+        if (UidOf(wanted.Host) is not { } uid || !_seen.TryGetValue(uid, out var node))
+            throw new HttpRequestException($"{wanted.Host} is not known");
+        var to = new IPEndPoint(node.Address, wanted.Port);
+        var connection = new NodeConnection(await SocketAsync(to, cancellationToken), to, _connections);
+        _connections[connection] = uid;
+        // whoever ended the connections meanwhile did not see this one
+        if (!_seen.TryGetValue(uid, out var now) || !now.Address.Equals(node.Address))
+            connection.End();
+        return connection;
     }
 
-    private static async ValueTask<Stream> ConnectAsync(EndPoint to, CancellationToken cancellationToken)
+    private static async ValueTask<Stream> ConnectAsync(IPEndPoint to, CancellationToken cancellationToken) =>
+        new NetworkStream(await SocketAsync(to, cancellationToken), ownsSocket: true);
+
+    private static async Task<Socket> SocketAsync(IPEndPoint to, CancellationToken cancellationToken)
     {
         var socket = new Socket(SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
         try
         {
             await socket.ConnectAsync(to, cancellationToken);
-            return new NetworkStream(socket, ownsSocket: true);
+            return socket;
         }
         catch
         {
             socket.Dispose();
             throw;
+        }
+    }
+
+    /// <summary>Ends connections to a node, whoever uses them and for what.</summary>
+    /// <param name="uid">The node.</param>
+    /// <param name="but">Where those to stay lead; null: none stays.</param>
+    private void EndConnections(string uid, IPEndPoint? but = null)
+    {
+        foreach (var (connection, node) in _connections)
+        {
+            if (node == uid && !connection.To.Equals(but))
+                connection.End();
         }
     }
 
@@ -193,6 +229,35 @@ internal sealed class NodeLinks(
         && book.Fault(uid, (X509Certificate2)certificate!) is null;
 
     private static string? UidOf(string host) => host.EndsWith(Suffix, StringComparison.OrdinalIgnoreCase) ? host[..^Suffix.Length] : null;
+}
+
+/// <summary>A connection to a node, for as long as it is open.</summary>
+/// <param name="socket">It is connected, and goes with this.</param>
+/// <param name="to">Where it leads.</param>
+/// <param name="open">The open ones, which it leaves with its end.</param>
+internal sealed class NodeConnection(Socket socket, IPEndPoint to, ConcurrentDictionary<NodeConnection, string> open) : NetworkStream(socket, ownsSocket: true)
+{
+    /// <summary>Where it leads.</summary>
+    public IPEndPoint To => to;
+
+    /// <summary>Ends it under whoever reads and writes, who see that it was cut.</summary>
+    public void End()
+    {
+        try
+        {
+            Socket.Shutdown(SocketShutdown.Both);
+        }
+        catch (Exception e) when (e is SocketException or ObjectDisposedException)
+        {
+            // it has ended by itself
+        }
+    }
+
+    protected override void Dispose(bool disposing)
+    {
+        open.TryRemove(this, out _);
+        base.Dispose(disposing);
+    }
 }
 
 /// <summary>When nodes are to say that they are alive.</summary>

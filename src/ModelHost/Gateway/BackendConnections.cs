@@ -14,10 +14,7 @@ namespace ModelHost.Gateway;
 /// </summary>
 internal sealed class BackendConnections : IDisposable
 {
-    private static readonly TimeSpan KeepAlive = TimeSpan.FromSeconds(10);
     private static readonly TimeSpan ConnectTimeout = TimeSpan.FromSeconds(5);
-    // the certificate of an agent is seen when a connection is made
-    private static readonly TimeSpan ConnectionLifetime = TimeSpan.FromHours(1);
 
     private readonly HttpMessageInvoker _here;
     private readonly HttpMessageInvoker _agents;
@@ -29,8 +26,7 @@ internal sealed class BackendConnections : IDisposable
         (_time, _files) = (time, node?.Files);
         _here = new HttpMessageInvoker(Backends());
         var handler = links.Handler();
-        (handler.ConnectTimeout, handler.PooledConnectionLifetime) = (ConnectTimeout, ConnectionLifetime);
-        RpcClient.UseLongCalls(handler, KeepAlive);
+        handler.ConnectTimeout = ConnectTimeout;
         _agents = new HttpMessageInvoker(handler);
     }
 
@@ -41,7 +37,7 @@ internal sealed class BackendConnections : IDisposable
     /// <summary>Asks the backend of a run.</summary>
     /// <param name="engineUrl">Where it is reached, as in routes and in the reports of nodes.</param>
     /// <param name="engineKey">Key of its run.</param>
-    public BackendClient To(Uri engineUrl, string? engineKey) => new(new RpcClient(engineUrl, IsAgent(engineUrl) ? _agents : _here,
+    public BackendClient To(Uri engineUrl, string? engineKey) => new(new RpcClient(engineUrl, NodeLinks.IsAgent(engineUrl) ? _agents : _here,
         new RpcClientOptions { MaxMessageBytes = BackendClient.MaxMessageBytes, BearerToken = engineKey, Time = _time }));
 
     /// <summary>
@@ -57,7 +53,7 @@ internal sealed class BackendConnections : IDisposable
     public async Task<BackendFile> FileAsync(ModelRoute route, string extension, Stream? content, CancellationToken cancellationToken)
     {
         var (name, url) = ($"{Guid.NewGuid():N}.{extension}", UrlOf(route));
-        if (!IsAgent(url))
+        if (!NodeLinks.IsAgent(url))
         {
             var files = _files ?? throw new InvalidOperationException("this control plane has no node of its own");
             files.Open(route.RunId);
@@ -113,8 +109,6 @@ internal sealed class BackendConnections : IDisposable
         ConnectTimeout = ConnectTimeout,
         EnableMultipleHttp2Connections = true,
     };
-
-    private static bool IsAgent(Uri engineUrl) => engineUrl.Scheme == Uri.UriSchemeHttps;
 
     private static Uri UrlOf(ModelRoute route) => route.EngineUrl ?? throw new ArgumentException("the engine of this route does not answer", nameof(route));
 }

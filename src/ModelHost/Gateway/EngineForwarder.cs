@@ -36,14 +36,17 @@ internal sealed partial class EngineForwarder : IDisposable
     private readonly TimeProvider _time;
     private readonly ILogger<EngineForwarder> _logger;
     private readonly HttpMessageInvoker _engines;
+    private readonly HttpMessageInvoker _agents;
     private readonly ObjectPool<CancellationTokenSource> _deadlines = new DefaultObjectPoolProvider { MaximumRetained = 1024 }.Create(new DeadlinePolicy());
     // the deadlines of a call are its own: YARP's one knows no first byte, and cannot end a stream in an event
-    private static readonly ForwarderRequestConfig Config = new()
+    private static readonly ForwarderRequestConfig s_toEngine = new()
     {
         ActivityTimeout = Timeout.InfiniteTimeSpan,
         Version = HttpVersion.Version11,
         VersionPolicy = HttpVersionPolicy.RequestVersionExact,
     };
+    // many requests share a connection, and its handshake; whoever stands between and speaks no HTTP/2 is spoken to as engines are
+    private static readonly ForwarderRequestConfig s_toAgent = s_toEngine with { Version = HttpVersion.Version20, VersionPolicy = HttpVersionPolicy.RequestVersionOrLower };
     private readonly ConditionalWeakTable<ModelRoute, ToEngine> _transformers = [];
 
     public EngineForwarder(
@@ -52,7 +55,8 @@ internal sealed partial class EngineForwarder : IDisposable
     {
         (_routes, _forwarder, _options, _settings, _meters) = (routes, forwarder, options.Value, settings, meters);
         (_usage, _drain, _adapter, _held, _time, _logger) = (usage, drain, adapter, held, time, logger);
-        _engines = EngineHttp.Invoker(links.Handler(), _options.ConnectTimeout);
+        _engines = EngineHttp.Invoker(_options.ConnectTimeout);
+        _agents = EngineHttp.Invoker(links.Handler(), _options.ConnectTimeout);
     }
 
     /// <summary>Forwards a request to the engine that serves its model, or answers why not.</summary>
@@ -170,7 +174,7 @@ internal sealed partial class EngineForwarder : IDisposable
         try
         {
             call.Deadline.CancelAfter(call.Body.Streams ? _options.FirstByteTimeout : TimeSpan.FromSeconds(_settings.Current.GatewayTimeoutSeconds));
-            var failure = await _forwarder.SendAsync(context, toEngine.Url, _engines, Config, toEngine, call.Deadline.Token);
+            var failure = await _forwarder.SendAsync(context, toEngine.Url, toEngine.Http, toEngine.Config, toEngine, call.Deadline.Token);
             isWhole = failure == ForwarderError.None && !call.IsBroken;
             if (failure != ForwarderError.None)
                 await FailedAsync(context, call.Route, failure, isLate: failure == ForwarderError.RequestTimedOut || call.Deadline.IsCancellationRequested);
@@ -257,7 +261,11 @@ internal sealed partial class EngineForwarder : IDisposable
         return null;
     }
 
-    public void Dispose() => _engines.Dispose();
+    public void Dispose()
+    {
+        _engines.Dispose();
+        _agents.Dispose();
+    }
 
     [LoggerMessage(1302, LogLevel.Warning, "The engine of deployment {DeploymentId} broke off a stream.")]
     private partial void LogBroken(int deploymentId);
@@ -285,6 +293,12 @@ internal sealed partial class EngineForwarder : IDisposable
 
         /// <summary>Where the engine is.</summary>
         public string Url { get; } = route.EngineUrl!.OriginalString.TrimEnd('/');
+
+        /// <summary>The connections by which it is reached.</summary>
+        public HttpMessageInvoker Http { get; } = NodeLinks.IsAgent(route.EngineUrl) ? forwarder._agents : forwarder._engines;
+
+        /// <summary>How it is spoken to on them.</summary>
+        public ForwarderRequestConfig Config { get; } = NodeLinks.IsAgent(route.EngineUrl) ? s_toAgent : s_toEngine;
 
         public override ValueTask TransformRequestAsync(
             HttpContext httpContext, HttpRequestMessage proxyRequest, string destinationPrefix, CancellationToken cancellationToken)

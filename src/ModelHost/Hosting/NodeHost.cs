@@ -52,6 +52,12 @@ internal static class NodeHost
 {
     // from the end of the last direct requests to that of the process
     private static readonly TimeSpan Settling = TimeSpan.FromSeconds(5);
+    private const int StreamsPerConnection = 100;
+    // a prompt of usual size needs no turn of the other side
+    private const int StreamWindow = 512 * 1024;
+    // more than the control plane takes from its clients
+    private const int MaxHeaders = 128 * 1024;
+    private const int MaxHeaderCount = 1000;
 
     /// <summary>Opens the membership of the data folder; without one, or with a token that was not used for it, joins.</summary>
     /// <exception cref="ClusterException">The node is no member, and does not become one.</exception>
@@ -100,8 +106,7 @@ internal static class NodeHost
         builder.WebHost.ConfigureKestrel(kestrel =>
         {
             kestrel.AddServerHeader = false;
-            kestrel.Limits.UseLongCalls();
-            kestrel.Limits.MaxRequestBodySize = null; // the gateway bounds what it forwards
+            AllowSharedConnections(kestrel.Limits);
             kestrel.Listen(IPEndPoint.Parse(listen), options =>
             {
                 options.Protocols = HttpProtocols.Http1AndHttp2;
@@ -118,6 +123,23 @@ internal static class NodeHost
         app.Use((context, next) => CheckAsync(context, next, membership));
         app.MapNode(node);
         app.MapUnknownMethods();
+    }
+
+    /// <summary>
+    /// Sets limits with which no request on a connection of the control plane, which bounds what it forwards, ends or delays the others: what HTTP/2 answers by ending the
+    /// connection is not to come, and the bodies that one connection can hold back are fewer than its window.
+    /// </summary>
+    private static void AllowSharedConnections(KestrelServerLimits limits)
+    {
+        limits.UseLongCalls();
+        limits.MaxRequestBodySize = null;
+        limits.MinRequestBodyDataRate = null;
+        limits.MaxRequestHeadersTotalSize = MaxHeaders;
+        limits.MaxRequestHeaderCount = MaxHeaderCount;
+        limits.Http2.MaxRequestHeaderFieldSize = MaxHeaders;
+        limits.Http2.MaxStreamsPerConnection = StreamsPerConnection;
+        limits.Http2.InitialStreamWindowSize = StreamWindow;
+        limits.Http2.InitialConnectionWindowSize = StreamsPerConnection * StreamWindow;
     }
 
     // nobody gets as far as a request who is not the control plane

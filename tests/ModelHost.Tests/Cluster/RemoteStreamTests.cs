@@ -1,7 +1,5 @@
 using System.Net;
 using System.Net.Http.Json;
-using System.Text.Json;
-using System.Text.Json.Nodes;
 using ModelHost.Core.Backends;
 using ModelHost.Core.Engines;
 using ModelHost.TestKit;
@@ -21,10 +19,10 @@ public sealed class RemoteStreamTests
     {
         await using var cluster = await TestCluster.StartAsync();
         await using var agent = await cluster.AgentAsync();
-        var id = await RunAsync(cluster, ("VLLM_SIM_ITL_MS", Never));
+        var id = await cluster.RunAsync(("VLLM_SIM_ITL_MS", Never));
 
         var seen = new List<string>();
-        using (var answer = await StreamAsync(cluster))
+        using (var answer = await cluster.StreamAsync(5, Ct))
         {
             using var reader = new StreamReader(await answer.Content.ReadAsStreamAsync(Ct));
             // the role, and the first token: half an hour later comes the second
@@ -43,10 +41,10 @@ public sealed class RemoteStreamTests
     {
         await using var cluster = await TestCluster.StartAsync();
         await using var agent = await cluster.AgentAsync();
-        var id = await RunAsync(cluster, ("VLLM_SIM_ITL_MS", "20"), ("VLLM_SIM_OUTPUT_TOKENS", "100000"));
+        var id = await cluster.RunAsync(("VLLM_SIM_ITL_MS", "20"), ("VLLM_SIM_OUTPUT_TOKENS", "100000"));
 
         var events = 0;
-        using (var answer = await StreamAsync(cluster, maxTokens: 2000))
+        using (var answer = await cluster.StreamAsync(2000, Ct))
         {
             using var reader = new StreamReader(await answer.Content.ReadAsStreamAsync(Ct));
             while (events < 30)
@@ -62,7 +60,7 @@ public sealed class RemoteStreamTests
     {
         await using var cluster = await TestCluster.StartAsync();
         await using var agent = await cluster.AgentAsync();
-        var id = await RunAsync(cluster, ("VLLM_SIM_TTFT_MS", Never));
+        var id = await cluster.RunAsync(("VLLM_SIM_TTFT_MS", Never));
         using var leave = CancellationTokenSource.CreateLinkedTokenSource(Ct);
 
         var asked = cluster.Host.Client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("demo/tiny-chat", maxTokens: 5), leave.Token);
@@ -80,8 +78,8 @@ public sealed class RemoteStreamTests
         await using var cluster = await TestCluster.StartAsync();
         using var surroundings = new TestNode();
         var agent = await cluster.AgentAsync(node: surroundings);
-        var id = await RunAsync(cluster, ("VLLM_SIM_ITL_MS", "20"), ("VLLM_SIM_OUTPUT_TOKENS", "100000"));
-        using var answer = await StreamAsync(cluster, maxTokens: 2000);
+        var id = await cluster.RunAsync(("VLLM_SIM_ITL_MS", "20"), ("VLLM_SIM_OUTPUT_TOKENS", "100000"));
+        using var answer = await cluster.StreamAsync(2000, Ct);
         using var reader = new StreamReader(await answer.Content.ReadAsStreamAsync(Ct));
         (await reader.ReadLineAsync(Ct)).ShouldNotBeNull().ShouldStartWith("data: {");
 
@@ -101,31 +99,13 @@ public sealed class RemoteStreamTests
         await cluster.Host.Client.StopModelAsync(id);
     }
 
-    private static async Task<int> RunAsync(TestCluster cluster, params (string Key, string Value)[] variables)
-    {
-        var node = await cluster.StatusAsync("gpu-1", "online");
-        var id = await cluster.Host.Client.StartModelAsync(Api.StartRequest(node, change: request =>
-            request["env_vars"] = new JsonArray([.. variables.Select(variable => new JsonObject { ["key"] = variable.Key, ["value"] = variable.Value })])));
-        await cluster.Host.Client.StatusAsync(id, "running");
-        return id;
-    }
-
-    private static async Task<HttpResponseMessage> StreamAsync(TestCluster cluster, int maxTokens = 5)
-    {
-        using var request = new HttpRequestMessage(HttpMethod.Post, "/v1/chat/completions") { Content = JsonContent.Create(Api.Chat("demo/tiny-chat", stream: true, maxTokens: maxTokens)) };
-        var answer = await cluster.Host.Client.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, Ct);
-        answer.StatusCode.ShouldBe(HttpStatusCode.OK);
-        return answer;
-    }
-
     private static async Task AbortedAsync(NodeAgent agent) => await Deadline.UntilAsync(async () => (await EngineAsync(agent)).RequestsRunning, running => running == 0, what: "the engine to give the request up");
 
     /// <summary>The engine's own counters, past gateway and agent.</summary>
     private static async Task<EngineCounters> EngineAsync(NodeAgent agent)
     {
-        using var sidecar = JsonDocument.Parse(await File.ReadAllBytesAsync(Directory.GetFiles(Path.Combine(agent.Node.Data, "engines"), "*.json").ShouldHaveSingleItem(), Ct));
         using var client = new HttpClient();
-        var page = await client.GetStringAsync(new Uri($"http://127.0.0.1:{sidecar.RootElement.GetProperty("engine_port").GetInt32()}/metrics"), Ct);
+        var page = await client.GetStringAsync(new Uri($"http://127.0.0.1:{TestCluster.Sidecars(agent).ShouldHaveSingleItem().GetProperty("engine_port").GetInt32()}/metrics"), Ct);
         return EngineCounters.Parse(BackendCatalogue.BuiltIn["vllm"].Metrics, page)!;
     }
 }

@@ -3,6 +3,7 @@ using System.Net.Http.Json;
 using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
 using System.Text.Json;
+using System.Text.Json.Nodes;
 using Microsoft.Extensions.DependencyInjection;
 using ModelHost.Cluster;
 using ModelHost.TestKit;
@@ -74,6 +75,36 @@ internal sealed class TestCluster : IAsyncDisposable
         var node = await Deadline.UntilAsync(() => NodeAsync(hostname), found => found?.GetProperty("status").GetString() == status, seconds, $"{hostname} to be {status}");
         return node!.Value.GetProperty("id").GetInt32();
     }
+
+    /// <summary>Runs a model on the node <c>gpu-1</c> until it is served.</summary>
+    /// <param name="model">Its name.</param>
+    /// <param name="port">Its port.</param>
+    /// <param name="variables">The environment of its engine.</param>
+    /// <returns>The deployment's id.</returns>
+    public async Task<int> RunAsync(string model, int port, params (string Key, string Value)[] variables)
+    {
+        var node = await StatusAsync("gpu-1", "online");
+        var id = await Host.Client.StartModelAsync(Api.StartRequest(node, port, model, change: request =>
+            request["env_vars"] = new JsonArray([.. variables.Select(variable => new JsonObject { ["key"] = variable.Key, ["value"] = variable.Value })])));
+        await Host.Client.StatusAsync(id, "running");
+        return id;
+    }
+
+    /// <summary>Runs <c>demo/tiny-chat</c> there.</summary>
+    public Task<int> RunAsync(params (string Key, string Value)[] variables) => RunAsync("demo/tiny-chat", 8101, variables);
+
+    /// <summary>Opens a stream, which the engine has begun.</summary>
+    public async Task<HttpResponseMessage> StreamAsync(int maxTokens, CancellationToken cancellationToken)
+    {
+        using var request = new HttpRequestMessage(HttpMethod.Post, "/v1/chat/completions") { Content = JsonContent.Create(Api.Chat("demo/tiny-chat", stream: true, maxTokens: maxTokens)) };
+        var answer = await Host.Client.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, cancellationToken);
+        answer.StatusCode.ShouldBe(HttpStatusCode.OK);
+        return answer;
+    }
+
+    /// <summary>What an agent has written down of its engines.</summary>
+    public static JsonElement[] Sidecars(NodeAgent agent) =>
+        [.. Directory.GetFiles(Path.Combine(agent.Node.Data, "engines"), "*.json").Select(file => JsonSerializer.Deserialize<JsonElement>(File.ReadAllBytes(file)))];
 
     /// <summary>A client of the cluster listener that shows a certificate, and trusts whoever answers.</summary>
     public HttpClient Client(X509Certificate2? shown = null)
