@@ -9,7 +9,11 @@ public sealed class BackendChoiceTests
 {
     private static readonly Dictionary<string, string> Builds = new()
     {
-        ["default"] = "cpu-x", ["nvidia"] = "cuda12-x", ["nvidia-cuda-13"] = "cuda13-x", ["amd"] = "rocm-x", ["nvidia-l4t"] = "l4t-x",
+        ["default"] = "cpu-x",
+        ["nvidia"] = "cuda12-x",
+        ["nvidia-cuda-13"] = "cuda13-x",
+        ["amd"] = "rocm-x",
+        ["nvidia-l4t"] = "l4t-x",
     };
 
     [Theory]

@@ -229,11 +229,15 @@ public sealed class BackendTests
         var same = (await PostAsync(host.Client, "/backends/upgrades/check?wait=true", null)).Body.GetRawText();
         gallery.Manifest("org/image", "latest", "{ }");
         var changed = (await PostAsync(host.Client, "/backends/upgrades/check?wait=true", null)).Body.GetProperty("imaged");
+        var upgraded = (await PostAsync(host.Client, "/backends/upgrade/imaged?wait=true", null)).Body.GetProperty("job");
 
         installed.GetProperty("message").GetString().ShouldBe("completed", installed.GetRawText());
         found.GetProperty("installed_digest").GetString().ShouldBe($"sha256:{new string('d', 64)}");
         found.GetProperty("available_digest").GetString().ShouldBe("sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
         same.ShouldBe("{}");
+        // from where it came
+        upgraded.GetProperty("message").GetString().ShouldBe("completed", upgraded.GetRawText());
+        node.Pulled.Select(pull => pull.Files.Single().Uri).ShouldBe([uri, uri]);
         changed.GetProperty("installed_digest").GetString().ShouldBe("sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
     }
 

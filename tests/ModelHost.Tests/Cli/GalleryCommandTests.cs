@@ -79,7 +79,11 @@ public sealed class GalleryCommandTests
     [InlineData(100, "512.0 MiB", "", "[==============================] 100% w.gguf 512.0 MiB")]
     public void Bar_shows_how_far_it_is(double progress, string done, string all, string bar) => JobProgress.Bar(JsonSerializer.SerializeToElement(new
     {
-        progress, message = "queued", downloaded_size = done, file_size = all, file_name = "w.gguf",
+        progress,
+        message = "queued",
+        downloaded_size = done,
+        file_size = all,
+        file_name = "w.gguf",
     })).ShouldBe(bar);
 
     private static Task<(int ExitCode, string Output, string Error)> RunAsync(ControlPlane host, params string[] arguments) => RunAsync(host.Url.ToString(), host.Node.Data, arguments);

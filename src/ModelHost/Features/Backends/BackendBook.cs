@@ -15,13 +15,6 @@ internal sealed class BackendBook(Database database, ChangeFeed feed)
         return (await db.InstalledBackends.AsNoTracking().OrderBy(row => row.Name).ToListAsync(cancellationToken)).ToLookup(row => row.NodeId);
     }
 
-    /// <summary>The host names of all nodes by id.</summary>
-    public async Task<IReadOnlyDictionary<int, string>> NodeNamesAsync(CancellationToken cancellationToken)
-    {
-        await using var db = await database.OpenAsync(cancellationToken);
-        return await db.Nodes.AsNoTracking().ToDictionaryAsync(node => node.Id, node => node.Hostname, cancellationToken);
-    }
-
     /// <summary>Stores what a node has now, in the place of what has the same names there. A node that is gone has nothing.</summary>
     public async Task StoreAsync(int nodeId, IReadOnlyList<InstalledBackend> installed, CancellationToken cancellationToken)
     {

@@ -24,7 +24,7 @@ internal sealed record BackendInstall
     /// <summary>Whether it is an upgrade: of the nodes that have it, unless <see cref="Nodes"/> says which.</summary>
     public bool IsUpgrade { get; init; }
 
-    /// <summary>Ids of the nodes; empty: all, or of an upgrade those that have it.</summary>
+    /// <summary>Ids of the nodes; empty: of an upgrade, those that have it.</summary>
     public int[] Nodes { get; init; } = [];
 
     /// <summary>Galleries that are looked at in place of those that are known; null: those that are known.</summary>

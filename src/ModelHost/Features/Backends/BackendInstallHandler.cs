@@ -32,10 +32,11 @@ internal sealed class BackendInstallHandler(
         var install = GalleryJson.Read<BackendInstall>(job.Request);
         job.Phase(JobPhases.Resolving, $"processing backend: {job.Element}");
         var shelf = await shelves.ReadAsync(install.Galleries, cancellationToken);
-        if (!Find(install, shelf).TryGet(out var found, out var failure))
+        if (!Find(install, shelf).TryGet(out var found, out var failure)
+            && (!install.IsUpgrade || !(await AddressAsync(install.Id, failure, cancellationToken)).TryGet(out found, out failure)))
             return failure;
         var newest = install.Version.Length > 0 ? "" : await releases.LatestAsync(cancellationToken);
-        var targets = install.Nodes.Length > 0 ? install.Nodes : install.IsUpgrade ? await HoldersAsync(found, cancellationToken) : [.. nodes.All.Select(node => node.Id).Order()];
+        var targets = install.Nodes.Length > 0 || !install.IsUpgrade ? install.Nodes : await HoldersAsync(found, cancellationToken);
         if (targets.Length == 0)
             return new Failure(FailureKind.Conflict, "backend.not_installed", install.IsUpgrade ? $"{found.Entry.Name} is not installed on any node" : "there is no node");
         var asked = new Asked(job, install, shelf, found, newest, await inventory.NamesAsync(cancellationToken), new ConcurrentDictionary<int, double>());
@@ -54,6 +55,11 @@ internal sealed class BackendInstallHandler(
     private static Result<FoundEntry> Find(BackendInstall install, BackendShelf shelf) =>
         install.Uri.Length > 0 ? new FoundEntry(new GalleryRead { Name = "", Url = "" }, new GalleryEntry { Name = install.Name, Uri = install.Uri, Alias = install.Alias })
         : install.IsUpgrade && BackendShelf.Own(install.Id) is { } own ? own : shelf.Find(install.Id);
+
+    /// <summary>What came from an address is upgraded from there.</summary>
+    private async Task<Result<FoundEntry>> AddressAsync(string name, Failure unknown, CancellationToken cancellationToken) =>
+        (await inventory.ListAsync(cancellationToken)).FirstOrDefault(here => here is { Gallery.Length: 0, Uri.Length: > 0, IsSystem: false } && here.Name == name) is { } here
+            ? new FoundEntry(new GalleryRead { Name = "", Url = "" }, new GalleryEntry { Name = name, Uri = here.Uri, Alias = here.Alias }) : unknown;
 
     private async Task<int[]> HoldersAsync(FoundEntry found, CancellationToken cancellationToken)
     {
@@ -121,7 +127,7 @@ internal sealed class BackendInstallHandler(
             var node = nodes.Find(id);
             if (node?.Report is not null)
                 return node;
-            if (node is null or { IsUnreachable: true } || time.GetUtcNow() > until)
+            if (node is { IsUnreachable: true } || time.GetUtcNow() > until)
                 return null;
         }
     }

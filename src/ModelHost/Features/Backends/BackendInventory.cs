@@ -6,7 +6,7 @@ using ModelHost.Protocol;
 namespace ModelHost.Features.Backends;
 
 /// <summary>Asks nodes which backends they have. What a node says goes before what is stored; what is stored stands in for one that does not answer.</summary>
-internal sealed partial class BackendInventory(BackendBook book, NodeRegistry nodes, TimeProvider time, ILogger<BackendInventory> logger)
+internal sealed partial class BackendInventory(BackendBook book, NodeRegistry nodes, NodeService stored, TimeProvider time, ILogger<BackendInventory> logger)
 {
     private const int MaxRepositories = 100; // as many as a node lists at once
     private static readonly TimeSpan Patience = TimeSpan.FromSeconds(5);
@@ -27,8 +27,8 @@ internal sealed partial class BackendInventory(BackendBook book, NodeRegistry no
     /// <summary>The host names of the linked nodes, by their ids.</summary>
     public async Task<IReadOnlyDictionary<int, string>> NamesAsync(CancellationToken cancellationToken)
     {
-        var stored = await book.NodeNamesAsync(cancellationToken);
-        return nodes.All.OrderBy(node => node.Id).ToDictionary(node => node.Id, node => stored.GetValueOrDefault(node.Id) ?? $"{node.Id}");
+        var names = await stored.NamesAsync(cancellationToken);
+        return nodes.All.OrderBy(node => node.Id).ToDictionary(node => node.Id, node => names.GetValueOrDefault(node.Id) ?? $"{node.Id}");
     }
 
     private async Task<(IReadOnlyList<BackendHere> Backends, bool IsCurrent)> ReadAsync(

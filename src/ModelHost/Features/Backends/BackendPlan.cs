@@ -91,7 +91,7 @@ internal sealed record BackendPlan(BackendForm Form, PullRequest? Pull, IReadOnl
         Form = form,
         Gallery = found.Gallery.Name,
         GalleryUrl = found.Gallery.Url,
-        Uri = image.Length > 0 ? image : found.Entry.Uri,
+        Uri = image.Length > 0 ? image : GalleryFetcher.Shown(found.Entry.Uri), // a query may be a signature
         Version = found.Entry.Version.Length > 0 ? found.Entry.Version : EngineImage.VersionOf(ImageName.Tag(image)),
         Recipe = found.Entry.Recipe?.ToJsonString() ?? "",
     };

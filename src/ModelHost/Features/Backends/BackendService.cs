@@ -25,9 +25,16 @@ internal sealed class BackendService(
     {
         if ((DeploymentRules.Unknown(request) ?? Problems.Check(request) ?? IdFault("id", request.Id) ?? VersionFault(request.Version)) is { } fault)
             return fault;
-        if (!BackendTargets.Find(await inventory.NamesAsync(cancellationToken), BackendTargets.Words(request.Nodes)).TryGet(out var targets, out fault))
+        var known = await inventory.NamesAsync(cancellationToken);
+        if (!BackendTargets.Find(known, BackendTargets.Words(request.Nodes)).TryGet(out var targets, out fault))
             return fault;
-        return await AddAsync(new BackendInstall { Id = request.Id!, Version = request.Version ?? "", Force = request.Force == true || request.Version is { Length: > 0 }, Nodes = targets }, request.Id!, cancellationToken);
+        return await AddAsync(new BackendInstall
+        {
+            Id = request.Id!,
+            Version = request.Version ?? "",
+            Force = request.Force == true || request.Version is { Length: > 0 },
+            Nodes = targets.Length > 0 ? targets : [.. known.Keys], // those of now, whichever are there when it is resumed
+        }, request.Id!, cancellationToken);
     }
 
     /// <summary>Looks whether a request would bring a build for one kind of machine to all nodes; null: it would not.</summary>
@@ -75,7 +82,10 @@ internal sealed class BackendService(
             return fault;
         var install = new BackendInstall
         {
-            Version = request.Version ?? "", Force = request.Force == true || request.Version is { Length: > 0 }, Nodes = [nodeId], Galleries = galleries.Length > 0 ? galleries : null,
+            Version = request.Version ?? "",
+            Force = request.Force == true || request.Version is { Length: > 0 },
+            Nodes = [nodeId],
+            Galleries = galleries.Length > 0 ? galleries : null,
         };
         if (request.Uri is not { Length: > 0 } uri)
         {
