@@ -22,6 +22,9 @@ internal sealed class DockerRuntime(
     private const string ImageLabel = "modelhost.image";
     private const string LeaseLabel = "modelhost.lease";
 
+    // the driver's own, and the cards: a list of ours, of which a recipe can only say that it wants it
+    private static readonly string[] AmdDevices = ["/dev/kfd", "/dev/dri"];
+
     private static readonly TimeSpan CreateDeadline = TimeSpan.FromSeconds(60);
 
     private readonly ImageSource _images = new(docker, options, time);
@@ -37,7 +40,7 @@ internal sealed class DockerRuntime(
         {
             if (await InspectAsync(summary.Id, cancellationToken) is not { } details)
                 continue;
-            var recipe = BackendCatalogue.Find(LaunchSpec.FromJson(details.Labels.GetValueOrDefault(SpecLabel))?.Backend);
+            var recipe = BackendCatalogue.Of(LaunchSpec.FromJson(details.Labels.GetValueOrDefault(SpecLabel)));
             if (recipe is null || !details.Labels.TryGetValue(DeploymentLabel, out var uid) || !details.Labels.TryGetValue(RunLabel, out var run)
                 || !int.TryParse(details.Labels.GetValueOrDefault(PortLabel), NumberStyles.None, CultureInfo.InvariantCulture, out var port))
                 continue; // made by a newer build, or by hand
@@ -66,8 +69,10 @@ internal sealed class DockerRuntime(
         var spec = new ContainerSpec
         {
             Image = derived,
+            // of a gRPC backend it is a folder's; its image starts itself
+            Entrypoint = launch.Install is null && launch.Recipe.Command.Length > 0 ? launch.Recipe.Command : null,
             Command = EngineCommandLine.Arguments(launch.Recipe, launch.Spec, launch.EnginePort),
-            Env = new Dictionary<string, string>(launch.Env) { [launch.Recipe.KeyVariable] = launch.EngineKey },
+            Env = Variables(launch),
             Labels = new Dictionary<string, string>
             {
                 [ClusterLabel] = identity.ClusterId,
@@ -89,6 +94,7 @@ internal sealed class DockerRuntime(
             // placement gives every engine on a node with GPUs some of them, so none means that there are none
             Gpus = launch.Spec.GpuIds.Count > 0
                 ? new GpuRequest { DeviceIds = [.. launch.Spec.GpuIds.Select(id => id.ToString(CultureInfo.InvariantCulture))] } : null,
+            Devices = launch.Recipe.Device == "amd" ? [.. AmdDevices.Where(Path.Exists)] : [],
             RestartPolicy = "no",
             MaxLogBytes = options.LogBytes,
         };
@@ -109,6 +115,14 @@ internal sealed class DockerRuntime(
             throw e is DockerException docker ? new RuntimeException(docker.EngineMessage, e) : e;
         }
         return new EngineInstance(id, launch.DeploymentUid, launch.RunId, specJson, launch.EnginePort, launch.EngineKey, image, digest, VersionOf(image), []);
+    }
+
+    private static Dictionary<string, string> Variables(EngineLaunch launch)
+    {
+        var variables = new Dictionary<string, string>(launch.Env);
+        if (launch.Recipe.KeyVariable.Length > 0)
+            variables[launch.Recipe.KeyVariable] = launch.EngineKey;
+        return variables;
     }
 
     /// <summary>Of a gRPC backend: the node's own models, and where files are exchanged with it, under the paths that they have for both.</summary>

@@ -6,7 +6,6 @@ using ModelHost.Core.Engines;
 using ModelHost.Core.Galleries;
 using ModelHost.Features.Galleries;
 using ModelHost.Protocol;
-using YamlDotNet.Core;
 
 namespace ModelHost.Features.Backends;
 
@@ -33,7 +32,7 @@ internal sealed record BackendPlan(BackendForm Form, PullRequest? Pull, IReadOnl
         var (kind, image) = form;
         if (version.Length > 0 && image.Length == 0)
             return Failure.Invalid("version", $"{name} is no image, and comes in the version of its gallery alone");
-        if (kind == BackendForm.Folder && BackendCatalogue.BuiltIn.ContainsKey(name))
+        if (kind != BackendForm.BuiltIn && BackendCatalogue.BuiltIn.ContainsKey(name))
             return Failure.Invalid("name", $"'{name}' is a backend of ModelHost itself");
         var row = Row(build, name, kind, image) with
         {
@@ -64,11 +63,11 @@ internal sealed record BackendPlan(BackendForm Form, PullRequest? Pull, IReadOnl
         {
             try
             {
-                recipe = BackendCatalogue.Parse(text.ToJsonString());
+                recipe = RecipeRules.Read(name, text.ToJsonString());
             }
-            catch (YamlException e)
+            catch (RecipeException e)
             {
-                return Failure.Invalid("recipe", $"the gallery does not say how {name} is started: {e.InnerException?.Message ?? e.Message}");
+                return Failure.Invalid("recipe", $"{name} cannot be started as its gallery says: {e.Message}");
             }
         }
         if (recipe is null || !recipe.Runtimes.Contains("docker"))

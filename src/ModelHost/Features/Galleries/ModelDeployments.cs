@@ -3,6 +3,7 @@ using ModelHost.Core;
 using ModelHost.Core.Artifacts;
 using ModelHost.Core.Deployments;
 using ModelHost.Core.Galleries;
+using ModelHost.Features.Backends;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Nodes;
 using ModelHost.Features.Settings;
@@ -11,7 +12,7 @@ namespace ModelHost.Features.Galleries;
 
 /// <summary>Makes deployments of installed models, and takes them away with them.</summary>
 internal sealed class ModelDeployments(
-    DeploymentReads reads, DeploymentStarts starts, DeploymentService deployments, NodeRegistry nodes, LiveSettings settings, TimeProvider time)
+    DeploymentReads reads, DeploymentStarts starts, DeploymentService deployments, BackendRecipes recipes, NodeRegistry nodes, LiveSettings settings, TimeProvider time)
 {
     private const string Owner = "galleries";
     private const int LastPort = 65_535;
@@ -51,7 +52,7 @@ internal sealed class ModelDeployments(
             EnvVars = [.. variables.Select(variable => new EnvironmentVariable { Key = variable.Key, Value = variable.Value })],
             Backend = model.Backend,
         };
-        return DeploymentRules.Check(create).Match<Result<DeploymentCreate>>(_ => create, failure => failure);
+        return (await recipes.CheckAsync(create, cancellationToken)).Match<Result<DeploymentCreate>>(_ => create, failure => failure);
     }
 
     /// <summary>Makes the deployment, unless one is there that is in use: that goes on as it is. One at rest makes way.</summary>
