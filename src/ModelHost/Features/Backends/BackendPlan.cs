@@ -76,7 +76,9 @@ internal sealed record BackendPlan(BackendForm Form, PullRequest? Pull, IReadOnl
         if (ImageName.Of(entry.Uri.Length > 0 ? entry.Uri : recipe.Image) is not { } image)
             return Failure.Invalid("uri", $"{entry.Uri} is no image");
         var repository = ImageName.Repository(image);
-        var tag = version.Length > 0 ? EngineImage.Tag(version) : entry.Version.Length > 0 ? EngineImage.Tag(entry.Version)
+        var tag = version.Length > 0 ? ImageName.TagOf(image, version)
+            // an address that names a tag says what is meant; the version is what it is called
+            : entry.Version.Length > 0 && (entry.Uri.Length == 0 || EngineImage.IsMoving(ImageName.Tag(image))) ? EngineImage.Tag(entry.Version)
             // a tag that moves says nothing of what runs: where releases are known, the newest is named
             : newest.Length > 0 && EngineImage.IsMoving(ImageName.Tag(image)) && IsReleased(repository) ? EngineImage.Tag(newest) : "";
         if (tag.Length > 0 && !EngineImage.IsValidVersion(tag))

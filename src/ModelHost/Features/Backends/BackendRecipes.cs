@@ -66,7 +66,7 @@ internal sealed class BackendRecipes(Database database)
         if (recipe is not JsonObject whole)
             throw new RecipeException("it is no object");
         if (GalleryJson.Read<BackendDetails>(installed.Details).Form == BackendForm.Image)
-            whole["image"] = version.Length > 0 ? $"{ImageName.Repository(installed.Uri)}:{version}" : installed.Uri;
+            whole["image"] = version.Length > 0 ? $"{ImageName.Repository(installed.Uri)}:{ImageName.TagOf(installed.Uri, version)}" : installed.Uri;
         return JsonSerializer.SerializeToElement(whole);
     }
 }
