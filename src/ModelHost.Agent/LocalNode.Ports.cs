@@ -79,7 +79,7 @@ public sealed partial class LocalNode
     }
 
     // these routes are not in their language
-    private static bool IsGrpc(RunRecord record) => BackendCatalogue.Find(LaunchSpec.FromJson(record.Spec)?.Backend)?.Protocol == BackendCatalogue.Grpc;
+    private static bool IsGrpc(RunRecord record) => BackendCatalogue.Of(LaunchSpec.FromJson(record.Spec))?.Protocol == BackendCatalogue.Grpc;
 
     private DirectState StateOf(Engine engine) => engine.Phase switch
     {

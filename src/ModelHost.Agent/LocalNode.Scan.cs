@@ -62,7 +62,7 @@ public sealed partial class LocalNode
 
     private static bool IsOurs(EngineInstance instance, [NotNullWhen(true)] out BackendRecipe? recipe)
     {
-        recipe = BackendCatalogue.Find(LaunchSpec.FromJson(instance.SpecJson)?.Backend);
+        recipe = BackendCatalogue.Of(LaunchSpec.FromJson(instance.SpecJson));
         // the ids name files; labels can be written by anybody who may start containers
         return recipe is not null && Guid.TryParse(instance.RunId, out _) && Guid.TryParse(instance.DeploymentUid, out _);
     }
@@ -96,7 +96,7 @@ public sealed partial class LocalNode
     {
         _kept.Remove(record.RunId);
         var spec = LaunchSpec.FromJson(record.Spec);
-        var recipe = BackendCatalogue.Find(spec?.Backend);
+        var recipe = BackendCatalogue.Of(spec);
         if (recipe is null || !IsAllowed(runtime, recipe) || _engines.ContainsKey(record.RunId))
             return;
         if (record.Ending == RunEnding.Expired)

@@ -106,7 +106,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
     {
         ArgumentNullException.ThrowIfNull(request);
         var spec = LaunchSpec.FromJson(request.LaunchSpec) ?? throw new ArgumentException("the launch spec is of an unknown version", nameof(request));
-        var recipe = BackendCatalogue.Find(spec.Backend)
+        var recipe = BackendCatalogue.Of(spec)
             ?? throw new ArgumentException($"there is no backend '{spec.Backend}'", nameof(request));
         var runtime = _runtimes.FirstOrDefault(r => r.Name == spec.Runtime)
             ?? throw new ArgumentException($"this node has no runtime '{spec.Runtime}'", nameof(request));

@@ -33,6 +33,9 @@ public sealed record ContainerSpec
     /// <summary>GPUs to hand in; null for none. Docker without the vendor's runtime, and Podman without a CDI specification of them, refuse at the start, with 500.</summary>
     public GpuRequest? Gpus { get; init; }
 
+    /// <summary>Device files and folders of the machine to hand in under the same path, to read and write. The engine answers 500 at the start when one does not exist.</summary>
+    public IReadOnlyList<string> Devices { get; init; } = [];
+
     /// <summary><c>no</c> (the default), <c>always</c>, <c>unless-stopped</c> or <c>on-failure</c>.</summary>
     public string RestartPolicy { get; init; } = "no";
 

@@ -49,9 +49,17 @@ internal sealed class InstalledBackends(string dataFolder, NodeOptions options, 
     private readonly string _folder = Path.Combine(dataFolder, "backends");
     private volatile Listing? _listing;
 
-    /// <summary>All of them, as they were in the last seconds.</summary>
-    public IReadOnlyList<BackendInstall> All =>
-        _listing is { } known && time.GetElapsedTime(known.At) < Fresh ? known.Backends : (_listing = new Listing(Read(), time.GetTimestamp())).Backends;
+    /// <summary>All of them; what changed inside of a folder is seen within seconds, one that came or went at once.</summary>
+    public IReadOnlyList<BackendInstall> All
+    {
+        get
+        {
+            // asked before it is read: a report that says that a pull has ended has what it brought
+            var changed = Directory.GetLastWriteTimeUtc(_folder);
+            return _listing is { } known && known.Changed == changed && time.GetElapsedTime(known.At) < Fresh ? known.Backends
+                : (_listing = new Listing(Read(), changed, time.GetTimestamp())).Backends;
+        }
+    }
 
     /// <summary>The backend that a name stands for, as it is now: its own, that of the one it is only another name for, or an alias.</summary>
     public BackendInstall? Find(string name)
@@ -107,7 +115,7 @@ internal sealed class InstalledBackends(string dataFolder, NodeOptions options, 
         }
     }
 
-    private sealed record Listing(IReadOnlyList<BackendInstall> Backends, long At);
+    private sealed record Listing(IReadOnlyList<BackendInstall> Backends, DateTime Changed, long At);
 }
 
 /// <summary>What is read of a backend's <c>metadata.json</c>.</summary>

@@ -21,6 +21,9 @@ internal sealed class DockerRuntime(ContainerEngine engine, NodeOptions options,
     private const string ImageLabel = "modelhost.image";
     private const string LeaseLabel = "modelhost.lease";
 
+    // the driver's own, and the cards: a list of ours, of which a recipe can only say that it wants it
+    private static readonly string[] AmdDevices = ["/dev/kfd", "/dev/dri"];
+
     private static readonly TimeSpan CreateDeadline = TimeSpan.FromSeconds(60);
 
     private readonly DockerClient _docker = engine.Client;
@@ -40,7 +43,7 @@ internal sealed class DockerRuntime(ContainerEngine engine, NodeOptions options,
             // two endpoints can lead to one engine: podman-docker makes Docker's socket a link to Podman's
             if (launched is not null && launched.Runtime != Name)
                 continue;
-            var recipe = BackendCatalogue.Find(launched?.Backend);
+            var recipe = BackendCatalogue.Of(launched);
             if (recipe is null || !details.Labels.TryGetValue(DeploymentLabel, out var uid) || !details.Labels.TryGetValue(RunLabel, out var run)
                 || !int.TryParse(details.Labels.GetValueOrDefault(PortLabel), NumberStyles.None, CultureInfo.InvariantCulture, out var port))
                 continue; // made by a newer build, or by hand
@@ -69,8 +72,10 @@ internal sealed class DockerRuntime(ContainerEngine engine, NodeOptions options,
         var spec = new ContainerSpec
         {
             Image = derived,
+            // of a gRPC backend it is a folder's; its image starts itself
+            Entrypoint = launch.Install is null && launch.Recipe.Command.Length > 0 ? launch.Recipe.Command : null,
             Command = EngineCommandLine.Arguments(launch.Recipe, launch.Spec, launch.EnginePort),
-            Env = new Dictionary<string, string>(launch.Env) { [launch.Recipe.KeyVariable] = launch.EngineKey },
+            Env = Variables(launch),
             Labels = new Dictionary<string, string>
             {
                 [ClusterLabel] = identity.ClusterId,
@@ -92,6 +97,7 @@ internal sealed class DockerRuntime(ContainerEngine engine, NodeOptions options,
             // placement gives every engine on a node with GPUs some of them, so none means that there are none
             Gpus = launch.Spec.GpuIds.Count > 0
                 ? new GpuRequest { DeviceIds = [.. launch.Spec.GpuIds.Select(id => id.ToString(CultureInfo.InvariantCulture))] } : null,
+            Devices = launch.Recipe.Device == "amd" ? [.. AmdDevices.Where(Path.Exists)] : [],
             RestartPolicy = "no",
             MaxLogBytes = options.LogBytes,
         };
@@ -112,6 +118,14 @@ internal sealed class DockerRuntime(ContainerEngine engine, NodeOptions options,
             throw e is DockerException refusal ? new RuntimeException(refusal.EngineMessage, e) : e;
         }
         return new EngineInstance(id, launch.DeploymentUid, launch.RunId, specJson, launch.EnginePort, launch.EngineKey, image, digest, VersionOf(image), []);
+    }
+
+    private static Dictionary<string, string> Variables(EngineLaunch launch)
+    {
+        var variables = new Dictionary<string, string>(launch.Env);
+        if (launch.Recipe.KeyVariable.Length > 0)
+            variables[launch.Recipe.KeyVariable] = launch.EngineKey;
+        return variables;
     }
 
     /// <summary>Of a gRPC backend: the node's own models, and where files are exchanged with it, under the paths that they have for both.</summary>

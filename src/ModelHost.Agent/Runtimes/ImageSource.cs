@@ -19,9 +19,10 @@ internal sealed class ImageSource(DockerClient docker, NodeOptions options, Time
         // before anything is pulled: what the request could not be told, since the version was not known then
         if (EngineReleaseRules.Check(launch.Recipe, tag, launch.Spec.EngineArgs, launch.Spec.ExtraArgs) is { } missing)
             throw new RuntimeException(missing.Detail) { Failure = new EngineFailure("option_unsupported", $"{missing.Field}: {missing.Detail}", IsFinal: true) };
-        var image = $"{repository}:{tag}";
+        var image = Name(repository, tag);
         var isLocal = await IsLocalAsync(image, cancellationToken);
-        if (isLocal && !EngineImage.IsMoving(tag))
+        // an installed backend is what was installed: where its tag leads to by now is for an upgrade to find out
+        if (isLocal && (launch.Spec.Recipe is not null || !EngineImage.IsMoving(tag)))
             return image;
         progress(new LaunchProgress("pulling image", Line: $"[modelhost] pulling {image}"));
         try
@@ -35,11 +36,20 @@ internal sealed class ImageSource(DockerClient docker, NodeOptions options, Time
         return image;
     }
 
+    private static string Name(string repository, string tag) => tag.StartsWith("sha256:", StringComparison.Ordinal) ? $"{repository}@{tag}" : $"{repository}:{tag}";
+
     private async Task<(string Repository, string? Tag)> WantedAsync(EngineLaunch launch, CancellationToken cancellationToken)
     {
-        var repository = options.ImageRepository.Length > 0 ? options.ImageRepository : launch.Recipe.Image;
+        // of an installed backend it is known to the letter; Node:ImageRepository is where vLLM comes from
+        if (launch.Spec.Recipe is not null)
+        {
+            var at = launch.Recipe.Image.IndexOf('@', StringComparison.Ordinal);
+            return at > 0 ? (launch.Recipe.Image[..at], launch.Recipe.Image[(at + 1)..])
+                : EngineImage.Split(launch.Recipe.Image) is var (repository, tag) ? (repository, tag) : (launch.Recipe.Image, null);
+        }
+        var image = options.ImageRepository.Length > 0 ? options.ImageRepository : launch.Recipe.Image;
         var wanted = launch.Spec.EngineVersion is { Length: > 0 } version ? version : launch.LatestVersion;
-        return (repository, wanted.Length > 0 ? EngineImage.Tag(wanted) : EngineImage.Newest(await LocalTagsAsync(repository, cancellationToken)));
+        return (image, wanted.Length > 0 ? EngineImage.Tag(wanted) : EngineImage.Newest(await LocalTagsAsync(image, cancellationToken)));
     }
 
     /// <summary>The digest under which the image is in its registry, else its id; empty when it is not on the node.</summary>
@@ -56,7 +66,7 @@ internal sealed class ImageSource(DockerClient docker, NodeOptions options, Time
     /// <exception cref="RuntimeException">It could not be pulled.</exception>
     public async Task PullAsync(string repository, string tag, Action<LaunchProgress> progress, CancellationToken cancellationToken)
     {
-        var image = tag.StartsWith("sha256:", StringComparison.Ordinal) ? $"{repository}@{tag}" : $"{repository}:{tag}";
+        var image = Name(repository, tag);
         var report = new PullReport();
         var unpacking = false;
         using var stalled = new CancellationTokenSource(options.PullStallTimeout, time);

@@ -69,7 +69,8 @@ internal sealed class ProcessRuntime(NodeIdentity identity, NodeOptions options,
             start.Environment[name] = value;
         if (launch.Recipe.GpuVariable.Length > 0 && launch.Spec.GpuIds.Count > 0)
             start.Environment[launch.Recipe.GpuVariable] = string.Join(',', launch.Spec.GpuIds);
-        start.Environment[launch.Recipe.KeyVariable] = launch.EngineKey;
+        if (launch.Recipe.KeyVariable.Length > 0)
+            start.Environment[launch.Recipe.KeyVariable] = launch.EngineKey;
         Process process;
         try
         {
@@ -212,7 +213,7 @@ internal sealed class ProcessRuntime(NodeIdentity identity, NodeOptions options,
     private static EngineInstance Found(ProcessSidecar sidecar)
     {
         var variables = Libc.Environment(sidecar.IsAlive ? sidecar.Pid!.Value : 0);
-        var recipe = BackendCatalogue.Find(LaunchSpec.FromJson(sidecar.Spec)?.Backend);
+        var recipe = BackendCatalogue.Of(LaunchSpec.FromJson(sidecar.Spec));
         var found = Instance(sidecar, variables.GetValueOrDefault(recipe?.KeyVariable ?? "", ""),
             [.. variables.SelectMany(variable => Redactor.SecretsOf(variable.Key, variable.Value))]);
         return found with

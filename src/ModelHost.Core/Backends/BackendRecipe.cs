@@ -15,16 +15,25 @@ public sealed record BackendRecipe
     /// <summary>Runtimes that can start it, best first.</summary>
     public string[] Runtimes { get; init; } = [];
 
-    /// <summary>Image repository, for container runtimes.</summary>
+    /// <summary>
+    /// What it computes on: <c>nvidia</c>, whose GPUs are placed and handed in one by one; <c>amd</c>, whose GPUs it gets all of, as nodes do not count them;
+    /// or <c>cpu</c>, so that it takes no GPU.
+    /// </summary>
+    public string Device { get; init; } = "nvidia";
+
+    /// <summary>Image repository, for container runtimes; of an installed backend with its tag or digest, which is what runs.</summary>
     public string Image { get; init; } = "";
 
     /// <summary>
-    /// Executable and first arguments, for the process runtime: <c>{modelhost}</c> is this executable, <c>{backend}</c> the folder of the backend. Empty: the
-    /// image's entry point.
+    /// Executable and first arguments. In a container of an OpenAI server they take the place of the image's entry point; for the process runtime
+    /// <c>{modelhost}</c> is this executable, <c>{backend}</c> the folder of the backend. Empty: the image's entry point.
     /// </summary>
     public string[] Command { get; init; } = [];
 
-    /// <summary>Arguments of every start, with <c>{placeholders}</c>.</summary>
+    /// <summary>
+    /// Arguments of every start, with <c>{model}</c>, <c>{engine_port}</c>, <c>{gpu_memory_fraction}</c>, <c>{served_name}</c>, which is the one public
+    /// name, and <c>{served_names}</c>, an argument of its own, which is that and the model's name if they differ.
+    /// </summary>
     public string[] Arguments { get; init; } = [];
 
     /// <summary>Flag for the number of GPUs a layer is split over.</summary>

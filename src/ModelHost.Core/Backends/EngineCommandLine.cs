@@ -33,6 +33,7 @@ public static class EngineCommandLine
                 arguments.Add(argument
                     .Replace("{engine_port}", enginePort.ToString(CultureInfo.InvariantCulture), StringComparison.Ordinal)
                     .Replace("{gpu_memory_fraction}", spec.GpuMemoryFraction.ToString(CultureInfo.InvariantCulture), StringComparison.Ordinal)
+                    .Replace("{served_name}", spec.PublicName, StringComparison.Ordinal)
                     .Replace("{model}", spec.ModelName, StringComparison.Ordinal));
         }
         if (spec.TensorParallelSize is { } size && recipe.TensorParallel.Length > 0)

@@ -20,7 +20,7 @@ public sealed record LaunchSpec
 
     // lists and passes read the same texts again and again, and reading one costs some 10 µs
     private static readonly ConcurrentDictionary<string, LaunchSpec> Known = new();
-    private const int MostKnown = 4096, LongestKnown = 4096;
+    private const int MostKnown = 4096, LongestKnown = 16 * 1024;
 
     /// <summary>Version of the record; readers refuse versions above <see cref="CurrentVersion"/>.</summary>
     public int Version { get; init; } = CurrentVersion;
@@ -30,6 +30,12 @@ public sealed record LaunchSpec
 
     /// <summary>Name of the backend's recipe.</summary>
     public string Backend { get; init => field = value ?? DefaultBackend; } = DefaultBackend;
+
+    /// <summary>
+    /// How the engine of an installed backend is started, as it was when the deployment was made: so it outlives the backend, its upgrades and the
+    /// database. Null: the backend is one that every build knows, or speaks gRPC.
+    /// </summary>
+    public JsonElement? Recipe { get; init; }
 
     /// <summary>Runtime that starts the engine: <c>docker</c> or <c>process</c>.</summary>
     public string Runtime { get; init => field = value ?? DefaultRuntime; } = DefaultRuntime;

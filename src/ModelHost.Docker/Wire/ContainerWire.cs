@@ -21,6 +21,7 @@ internal sealed record HostConfigRequest
     public string? IpcMode { get; init; }
     public bool Init { get; init; }
     public IReadOnlyList<DeviceRequest>? DeviceRequests { get; init; }
+    public IReadOnlyList<DeviceWire>? Devices { get; init; }
     public required RestartPolicyWire RestartPolicy { get; init; }
     public long? ShmSize { get; init; }
     public LogConfigWire? LogConfig { get; init; }
@@ -31,6 +32,8 @@ internal sealed record LogConfigWire(string Type, IReadOnlyDictionary<string, st
 internal sealed record MountRequest(string Type, string Source, string Target, bool ReadOnly);
 
 internal sealed record RestartPolicyWire(string? Name);
+
+internal sealed record DeviceWire(string PathOnHost, string PathInContainer, string CgroupPermissions);
 
 internal sealed record DeviceRequest
 {

@@ -23,6 +23,7 @@ internal static class WireMapping
             IpcMode = spec.IpcMode,
             Init = spec.Init,
             DeviceRequests = spec.Gpus is { } gpus ? [gpus.ToWire()] : null,
+            Devices = spec.Devices.Count == 0 ? null : [.. spec.Devices.Select(path => new DeviceWire(path, path, "rwm"))],
             RestartPolicy = new(spec.RestartPolicy),
             ShmSize = spec.ShmSizeBytes,
             LogConfig = spec.MaxLogBytes is { } bytes

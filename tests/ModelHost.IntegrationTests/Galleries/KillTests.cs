@@ -47,4 +47,44 @@ public sealed class KillTests
         asked[1].Range.ShouldStartWith("bytes=", customMessage: "what was there is not downloaded again");
         (await reader.JsonAsync("/api/deployments")).GetArrayLength().ShouldBe(1);
     }
+
+    [Fact]
+    public async Task A_backend_goes_on_as_well_and_is_whole()
+    {
+        var cancellationToken = TestContext.Current.CancellationToken;
+        await using var server = await FileServer.StartAsync();
+        var noise = FileServer.Bytes(Size);
+        var archive = server.Put("/b.tar", Archives.Tar(Archives.File("run.sh", "#!/bin/sh\nexit 0\n", UnixFileMode.UserRead | UnixFileMode.UserExecute), Archives.File("lib.bin", noise)));
+        archive.HoldAfter = Held;
+        server.Put("/index.yaml", System.Text.Encoding.UTF8.GetBytes($"- {{name: small, version: '1.0', uri: '{server.Url("/b.tar")}', sha256: {archive.Sha256}}}\n"));
+        string[] configuration = ["Galleries:Backends:0:Name=own", $"Galleries:Backends:0:Url={server.Url("/index.yaml")}"];
+        using var node = new TestNode();
+        string uuid;
+        await using (var host = await ModelHostProcess.ServeAsync(node, 0, configuration))
+        {
+            using var client = new HttpClient { BaseAddress = host.Url };
+            await client.NodeAsync("process");
+            using var applied = await client.PostAsJsonAsync("/backends/apply", new { id = "small" }, cancellationToken);
+            applied.EnsureSuccessStatusCode();
+            uuid = (await applied.Content.ReadFromJsonAsync<JsonElement>(cancellationToken)).GetProperty("id").GetString()!;
+            // on its way to the disk: the staged file has grown
+            await Deadline.UntilAsync(() => Task.FromResult(Staged(node)), bytes => bytes >= Held / 2, 60, "half of it to be on the disk");
+            await host.KillAsync();
+        }
+        Directory.Exists(Path.Combine(node.Data, "backends", "small")).ShouldBeFalse("nothing half-done is in its place");
+        archive.Release();
+
+        await using var again = await ModelHostProcess.ServeAsync(node, 0, configuration);
+        using var reader = new HttpClient { BaseAddress = again.Url };
+        var done = await Deadline.UntilAsync(() => reader.JsonAsync($"/backends/jobs/{uuid}"), job => job.GetProperty("processed").GetBoolean(), 120);
+
+        done.GetProperty("message").GetString().ShouldBe("completed", string.Join('\n', again.Output));
+        (await File.ReadAllBytesAsync(Path.Combine(node.Data, "backends", "small", "lib.bin"), cancellationToken)).AsSpan().SequenceEqual(noise).ShouldBeTrue();
+        File.GetUnixFileMode(Path.Combine(node.Data, "backends", "small", "run.sh")).HasFlag(UnixFileMode.UserExecute).ShouldBeTrue();
+        server.Requests.Where(request => request.Path == "/b.tar").Last().Range.ShouldStartWith("bytes=", customMessage: "what was there is not downloaded again");
+        (await reader.JsonAsync("/backends")).EnumerateArray().ShouldHaveSingleItem().GetProperty("Name").GetString().ShouldBe("small");
+    }
+
+    private static long Staged(TestNode node) => Path.Combine(node.Data, "backends", ".staging") is var folder && Directory.Exists(folder)
+        ? new DirectoryInfo(folder).EnumerateFiles("*", SearchOption.AllDirectories).Select(file => file.Length).DefaultIfEmpty().Max() : 0;
 }

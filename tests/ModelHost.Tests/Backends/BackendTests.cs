@@ -426,7 +426,7 @@ public sealed class BackendTests
     [InlineData("- {name: loop, capabilities: {default: loop}}", "loop", "which no gallery has")]
     [InlineData("- {name: bad, uri: 'gopher://x'}", "bad", "uri: ")]
     [InlineData("- {name: wild, uri: 'https://example.org/x.tar', files: [{filename: '../../x', uri: 'https://example.org/x'}]}", "wild", "path: ")]
-    [InlineData("- {name: odd, uri: 'vllm/vllm-openai:v1', recipe: {extends: ../x}}", "odd", "does not say how odd is started")]
+    [InlineData("- {name: odd, uri: 'vllm/vllm-openai:v1', recipe: {extends: ../x}}", "odd", "cannot be started as its gallery says")]
     [InlineData("- {name: local, uri: 'file:///etc/passwd'}", "local", "data folder")]
     public async Task Hostile_entries_are_failed_jobs_with_the_reason_and_nothing_on_the_disk(string index, string id, string says)
     {

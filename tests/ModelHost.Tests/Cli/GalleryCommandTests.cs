@@ -73,6 +73,36 @@ public sealed class GalleryCommandTests
         elsewhere.Error.ShouldNotContain(host.AdminKey);
     }
 
+    [Fact]
+    public async Task Models_are_installed_and_removed()
+    {
+        await using var files = await FileServer.StartAsync();
+        var weights = files.Put("/w.gguf", FileServer.Bytes(100_000));
+        files.Put("/models.yaml", System.Text.Encoding.UTF8.GetBytes($$"""
+            - {name: tiny, config_file: {backend: simulator}, files: [{filename: w.gguf, uri: '{{files.Url("/w.gguf")}}', sha256: {{weights.Sha256}}}]}
+            - {name: broken, config_file: {backend: simulator}, files: [{filename: w.gguf, uri: '{{files.Url("/w.gguf")}}', sha256: {{new string('0', 64)}}}]}
+            """));
+        await using var host = await ControlPlane.StartAsync(null, "http://127.0.0.1:0", null, "Galleries:Models:0:Name=own", $"Galleries:Models:0:Url={files.Url("/models.yaml")}");
+        await host.Client.NodeAsync("process");
+        var path = Path.Combine(host.Node.Data, "models", "tiny", "w.gguf");
+
+        var install = await RunAsync(host, "models", "install", "own@tiny");
+        var lies = File.Exists(path);
+        var list = await RunAsync(host, "models", "list", "--installed");
+        var broken = await RunAsync(host, "models", "install", "broken");
+        var remove = await RunAsync(host, "models", "remove", "tiny");
+        var after = await RunAsync(host, "models", "list", "--installed");
+
+        install.ExitCode.ShouldBe(0, install.Error);
+        install.Error.ShouldEndWith("100% completed\nown@tiny: completed\n");
+        lies.ShouldBeTrue();
+        list.Output.ShouldStartWith("* tiny");
+        (broken.ExitCode, broken.Error.Contains("SHA-256", StringComparison.Ordinal)).ShouldBe((1, true), broken.Error);
+        remove.ExitCode.ShouldBe(0, remove.Error);
+        File.Exists(path).ShouldBeFalse();
+        after.Output.ShouldBeEmpty();
+    }
+
     [Theory]
     [InlineData(0, "", "", "[                              ]   0% queued")]
     [InlineData(50, "512.0 MiB", "1.0 GiB", "[===============               ]  50% w.gguf 512.0 MiB of 1.0 GiB")]

@@ -6,7 +6,6 @@ using ModelHost.Core.Engines;
 using ModelHost.Core.Galleries;
 using ModelHost.Features.Galleries;
 using ModelHost.Protocol;
-using YamlDotNet.Core;
 
 namespace ModelHost.Features.Backends;
 
@@ -33,7 +32,7 @@ internal sealed record BackendPlan(BackendForm Form, PullRequest? Pull, IReadOnl
         var (kind, image) = form;
         if (version.Length > 0 && image.Length == 0)
             return Failure.Invalid("version", $"{name} is no image, and comes in the version of its gallery alone");
-        if (kind == BackendForm.Folder && BackendCatalogue.BuiltIn.ContainsKey(name))
+        if (kind != BackendForm.BuiltIn && BackendCatalogue.BuiltIn.ContainsKey(name))
             return Failure.Invalid("name", $"'{name}' is a backend of ModelHost itself");
         var row = Row(build, name, kind, image) with
         {
@@ -64,11 +63,11 @@ internal sealed record BackendPlan(BackendForm Form, PullRequest? Pull, IReadOnl
         {
             try
             {
-                recipe = BackendCatalogue.Parse(text.ToJsonString());
+                recipe = RecipeRules.Read(name, text.ToJsonString());
             }
-            catch (YamlException e)
+            catch (RecipeException e)
             {
-                return Failure.Invalid("recipe", $"the gallery does not say how {name} is started: {e.InnerException?.Message ?? e.Message}");
+                return Failure.Invalid("recipe", $"{name} cannot be started as its gallery says: {e.Message}");
             }
         }
         if (recipe is null || !ContainerRuntimes.AreIn(recipe.Runtimes))
@@ -77,7 +76,9 @@ internal sealed record BackendPlan(BackendForm Form, PullRequest? Pull, IReadOnl
         if (ImageName.Of(entry.Uri.Length > 0 ? entry.Uri : recipe.Image) is not { } image)
             return Failure.Invalid("uri", $"{entry.Uri} is no image");
         var repository = ImageName.Repository(image);
-        var tag = version.Length > 0 ? EngineImage.Tag(version) : entry.Version.Length > 0 ? EngineImage.Tag(entry.Version)
+        var tag = version.Length > 0 ? ImageName.TagOf(image, version)
+            // an address that names a tag says what is meant; the version is what it is called
+            : entry.Version.Length > 0 && (entry.Uri.Length == 0 || EngineImage.IsMoving(ImageName.Tag(image))) ? EngineImage.Tag(entry.Version)
             // a tag that moves says nothing of what runs: where releases are known, the newest is named
             : newest.Length > 0 && EngineImage.IsMoving(ImageName.Tag(image)) && IsReleased(repository) ? EngineImage.Tag(newest) : "";
         if (tag.Length > 0 && !EngineImage.IsValidVersion(tag))

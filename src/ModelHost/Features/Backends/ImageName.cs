@@ -1,4 +1,5 @@
 using ModelHost.Core.Artifacts;
+using ModelHost.Core.Engines;
 
 namespace ModelHost.Features.Backends;
 
@@ -23,6 +24,10 @@ internal static class ImageName
     /// <summary>What stands before tag or digest.</summary>
     public static string Repository(string image) =>
         image.IndexOf('@', StringComparison.Ordinal) is >= 0 and var at ? image[..at] : image.LastIndexOf(':') is var colon && colon > image.LastIndexOf('/') ? image[..colon] : image;
+
+    /// <summary>The tag under which the repository of an image has a version: with a <c>v</c> before its number where releases are tagged so, or it is not to be seen how.</summary>
+    public static string TagOf(string image, string version) =>
+        Tag(image) is { Length: > 0 } tag && !EngineImage.IsMoving(tag) && EngineImage.VersionOf(tag) == tag ? version : EngineImage.Tag(version);
 
     /// <summary>The tag; empty: there is none.</summary>
     public static string Tag(string image) => image.Contains('@', StringComparison.Ordinal) ? "" : image[Repository(image).Length..].TrimStart(':');

@@ -114,7 +114,7 @@ internal sealed class Deployment
     public ModelRoute ToRoute(Engine? engine)
     {
         var spec = ReadSpec();
-        var protocol = BackendCatalogue.Find(spec.Backend)?.Protocol ?? "openai";
+        var protocol = BackendCatalogue.Of(spec)?.Protocol ?? "openai";
         return new ModelRoute(Id, Status, spec.ServedModelName, spec.ModelName, [.. spec.LoraModules.Select(module => module.Name)],
             spec.Owner, CreatedAt, engine is { Phase: EnginePhase.Ready } ? new Uri(engine.EngineUrl) : null, engine?.EngineKey)
         {

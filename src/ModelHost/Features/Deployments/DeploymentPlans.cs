@@ -1,20 +1,22 @@
 using ModelHost.Core;
 using ModelHost.Core.Nodes;
 using ModelHost.Data;
+using ModelHost.Features.Backends;
 
 namespace ModelHost.Features.Deployments;
 
 /// <summary>Says beforehand what a start would find. Changes nothing.</summary>
-internal sealed class DeploymentPlans(Database database, LaunchChecks checks)
+internal sealed class DeploymentPlans(Database database, LaunchChecks checks, BackendRecipes recipes)
 {
     private const double Mib = 1024 * 1024;
 
     /// <summary>Whether a deployment would find its port, its names and room on GPUs, and for every GPU why not.</summary>
     public async Task<Result<DeploymentPlan>> PlanAsync(DeploymentPlanRequest request, CancellationToken cancellationToken)
     {
-        if (!DeploymentRules.Check(request).TryGet(out var recipe, out var fault))
+        if (!(await recipes.CheckAsync(request, cancellationToken)).TryGet(out var found, out var fault))
             return fault;
-        var spec = LaunchSpecs.From(request, recipe, recipe.Runtimes[0]);
+        var recipe = found.Recipe;
+        var spec = LaunchSpecs.From(request, found, recipe.Runtimes[0]);
         await using var db = await database.OpenAsync(cancellationToken);
         if (!(await checks.SiteAsync(db, request.NodeId!.Value, spec, recipe, preferred: null, cancellationToken)).TryGet(out var site, out var refusal))
             return refusal.Kind == FailureKind.Conflict ? new DeploymentPlan { Fits = false, BlockedReason = refusal.Detail } : refusal;

@@ -6,6 +6,7 @@ using ModelHost.Core.Deployments;
 using ModelHost.Core.Engines;
 using ModelHost.Core.Packages;
 using ModelHost.Core.Routing;
+using ModelHost.Features.Backends;
 
 namespace ModelHost.Features.Deployments;
 
@@ -14,20 +15,23 @@ internal static class DeploymentRules
 {
     private const int MaxName = 255;
 
-    /// <summary>Checks everything that needs neither the node nor the database.</summary>
+    /// <summary>Finds the recipe of a request, and checks everything that does not need its node.</summary>
     /// <returns>The recipe, or the first fault.</returns>
-    public static Result<BackendRecipe> Check(DeploymentFields request)
+    public static async Task<Result<LaunchRecipe>> CheckAsync(this BackendRecipes recipes, DeploymentFields request, CancellationToken cancellationToken)
     {
-        var backend = request.Backend ?? "vllm";
-        if (BackendCatalogue.Find(backend) is not { } recipe)
-            return Failure.Invalid("backend", $"is none of {string.Join(", ", BackendCatalogue.BuiltIn.Keys.Order())}, and no name of an installed backend");
+        // the version comes into the name of an image
+        if (Version(request.VllmVersion) is { } wrong)
+            return wrong;
+        if (!(await recipes.FindAsync(request.NodeId!.Value, request.Backend ?? "vllm", request.VllmVersion ?? "", cancellationToken)).TryGet(out var found, out var unknown))
+            return unknown;
+        var recipe = found.Recipe;
         var engineArgs = request.EngineArgs ?? new Dictionary<string, JsonElement>();
-        var fault = Unknown(request) ?? ModelName(request.ModelName!) ?? Version(request.VllmVersion) ?? Gpus(request.GpuIds) ?? Owner(request.Owner)
+        var fault = Unknown(request) ?? ModelName(request.ModelName!) ?? Gpus(request.GpuIds) ?? Owner(request.Owner)
             ?? Masked(request.EnvVars ?? [])
             ?? EngineRequestRules.Check(recipe, engineArgs, request.ExtraArgs ?? [], Variables(request.EnvVars ?? []))
             ?? LoraRules.Check(request.ModelName!, request.LoraModules ?? [], engineArgs) ?? CheckRelease(request, recipe, request.VllmVersion ?? "")
             ?? Grpc(recipe, request, engineArgs) ?? ServedName(request.EngineArgs) ?? Packages(recipe, request.ExtraPackages ?? []);
-        return fault is null ? recipe : fault;
+        return fault is null ? found : fault;
     }
 
     /// <summary>Checks the options of a request against the release that it will run on.</summary>

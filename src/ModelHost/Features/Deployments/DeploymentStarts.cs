@@ -4,6 +4,7 @@ using ModelHost.Core.Backends;
 using ModelHost.Core.Deployments;
 using ModelHost.Core.Nodes;
 using ModelHost.Data;
+using ModelHost.Features.Backends;
 using ModelHost.Features.Events;
 using ModelHost.Features.Nodes;
 using ModelHost.Features.Releases;
@@ -14,7 +15,7 @@ namespace ModelHost.Features.Deployments;
 /// <summary>Begins deployments: checks, reserves and stores the wish.</summary>
 internal sealed partial class DeploymentStarts(
     Database database, NodeRegistry nodes, LaunchChecks checks, Idempotency idempotency, EnvironmentVault vault, ReleaseService releases,
-    RouteSource routes, RunEnds ends, DeploymentReads reads, ChangeFeed feed, TimeProvider time, ILogger<DeploymentStarts> logger)
+    RouteSource routes, RunEnds ends, DeploymentReads reads, BackendRecipes recipes, ChangeFeed feed, TimeProvider time, ILogger<DeploymentStarts> logger)
 {
     /// <summary>
     /// Checks what can be checked at once, reserves port and names, and stores the wish. The pull and the start go on in the background
@@ -22,16 +23,16 @@ internal sealed partial class DeploymentStarts(
     /// </summary>
     public async Task<Result<DeploymentRead>> StartAsync(DeploymentStart request, IdempotencyClaim claim, CancellationToken cancellationToken)
     {
-        if (!DeploymentRules.Check(request).TryGet(out var recipe, out var fault))
+        if (!(await recipes.CheckAsync(request, cancellationToken)).TryGet(out var recipe, out var fault))
             return fault;
-        var latest = await LatestAsync(recipe, request.VllmVersion, request.NodeId!.Value, cancellationToken);
+        var latest = await LatestAsync(recipe.Recipe, request.VllmVersion ?? recipe.Version, request.NodeId!.Value, cancellationToken);
         return await StoreOnceAsync(claim, db => StoreAsync(db, request, recipe, latest, cancellationToken), Launched, cancellationToken);
     }
 
     /// <summary>Stores a record that nothing is started for. It holds neither port nor names, but both must be free now.</summary>
     public async Task<Result<DeploymentRead>> RecordAsync(DeploymentCreate request, IdempotencyClaim claim, CancellationToken cancellationToken)
     {
-        if (!DeploymentRules.Check(request).TryGet(out var recipe, out var fault))
+        if (!(await recipes.CheckAsync(request, cancellationToken)).TryGet(out var recipe, out var fault))
             return fault;
         if (AtRest(request.Status) is not { } state)
             return Failure.Invalid("status", "is none of stopped, expired, error: a record starts nothing");
@@ -39,9 +40,9 @@ internal sealed partial class DeploymentStarts(
         {
             if (await db.Nodes.AsNoTracking().FirstOrDefaultAsync(n => n.Id == request.NodeId, cancellationToken) is not { } node)
                 return DeploymentFailures.NodeNotFound(request.NodeId!.Value);
-            if (nodes.Find(node.Id)?.LastReport is { } report && LaunchChecks.Installed(recipe, node.Hostname, report) is { } absent)
+            if (nodes.Find(node.Id)?.LastReport is { } report && LaunchChecks.Installed(recipe.Recipe, node, report) is { } absent)
                 return absent;
-            var spec = LaunchSpecs.From(request, recipe, recipe.Runtimes[0]);
+            var spec = LaunchSpecs.From(request, recipe, recipe.Recipe.Runtimes[0]);
             var active = await LaunchChecks.ActiveAsync(db, node.Id, except: null, cancellationToken);
             if ((LaunchChecks.PortHeld(spec.Port, node, active) ?? await LaunchChecks.NameHeldAsync(db, spec, except: null, cancellationToken)) is { } held)
                 return held;
@@ -116,9 +117,10 @@ internal sealed partial class DeploymentStarts(
     }
 
     private async Task<Result<Deployment>> StoreAsync(
-        ModelHostDbContext db, DeploymentStart request, BackendRecipe recipe, string latest, CancellationToken cancellationToken)
+        ModelHostDbContext db, DeploymentStart request, LaunchRecipe found, string latest, CancellationToken cancellationToken)
     {
-        var spec = LaunchSpecs.From(request, recipe, recipe.Runtimes[0]);
+        var recipe = found.Recipe;
+        var spec = LaunchSpecs.From(request, found, recipe.Runtimes[0]);
         if (!(await checks.SiteAsync(db, request.NodeId!.Value, spec, recipe, preferred: null, cancellationToken)).TryGet(out var site, out var refusal))
             return refusal;
         spec = spec with { Runtime = site.Runtime };
@@ -170,7 +172,7 @@ internal sealed partial class DeploymentStarts(
 
     /// <summary>What a deployment was; the version of the engine that it ran with is part of that.</summary>
     private static Result<Relaunch> Reread(Deployment row) =>
-        LaunchSpec.FromJson(row.Spec) is { } spec && BackendCatalogue.Find(spec.Backend) is { } recipe
+        LaunchSpec.FromJson(row.Spec) is { } spec && BackendCatalogue.Of(spec) is { } recipe
             ? new Relaunch(spec with { EngineVersion = row.EngineVersion is { Length: > 0 } ran ? ran : spec.EngineVersion }, recipe)
             : DeploymentFailures.Unreadable(row.Id);
 

@@ -14,7 +14,8 @@ namespace ModelHost.Features.Deployments;
 /// <param name="Node">The node.</param>
 /// <param name="Report">What it said last.</param>
 /// <param name="Runtime">The runtime on it that starts the backend.</param>
-internal sealed record LaunchSite(Node Node, NodeReport Report, string Runtime);
+/// <param name="Recipe">The backend.</param>
+internal sealed record LaunchSite(Node Node, NodeReport Report, string Runtime, BackendRecipe Recipe);
 
 /// <summary>An active deployment of a node: it holds its port, its names and its share of its GPUs.</summary>
 internal readonly record struct ActiveDeployment(int Id, LaunchSpec Spec);
@@ -37,20 +38,21 @@ internal sealed class LaunchChecks(NodeRegistry nodes, LiveSettings settings)
             return DeploymentFailures.NodeNotFound(nodeId);
         if (nodes.Find(node.Id)?.Report is not { } report)
             return DeploymentFailures.NodeSilent(node.Hostname);
-        if (Installed(recipe, node.Hostname, report) is { } absent)
+        if (Installed(recipe, node, report) is { } absent)
             return absent;
         if (DeploymentRules.CheckPaths(spec, node.Hostname, report.ModelFolders, report.ModelsFolder) is { } outside)
             return outside;
         if (RuntimeChoice.Choose(Runtimes(recipe, report), report.Runtimes, preferred, node.ContainerRuntime, settings.Current.PreferredContainerRuntime) is not { } runtime)
             return DeploymentFailures.NoRuntime(node.Hostname, recipe.Name, recipe.Runtimes, report.Runtimes);
-        return new LaunchSite(node, report, runtime);
+        return new LaunchSite(node, report, runtime, recipe);
     }
 
     /// <summary>Looks whether a node has a backend that not every node has.</summary>
-    public static Failure? Installed(BackendRecipe recipe, string hostname, NodeReport report) =>
+    public static Failure? Installed(BackendRecipe recipe, Node node, NodeReport report) =>
         recipe.Protocol != BackendCatalogue.Grpc || report.Backends.Any(backend => IsCalled(backend, recipe.Name)) ? null
-        : Failure.Invalid("backend", $"'{recipe.Name}' is not installed on node {hostname}, which has {string.Join(", ",
-            BackendCatalogue.BuiltIn.Keys.Concat(report.Backends.Select(backend => backend.Name)).Distinct().Order(StringComparer.Ordinal).Take(20))}");
+        : Failure.Invalid("backend", $"'{recipe.Name}' is not installed on node {node.Hostname}, which has {string.Join(", ",
+            BackendCatalogue.BuiltIn.Keys.Concat(report.Backends.Select(backend => backend.Name)).Distinct().Order(StringComparer.Ordinal).Take(20))}; "
+            + $"POST /api/nodes/{node.Id}/backends/install installs one of GET /backends/available");
 
     private static string[] Runtimes(BackendRecipe recipe, NodeReport report) => recipe.Protocol != BackendCatalogue.Grpc ? recipe.Runtimes
         : [.. report.Backends.Where(backend => IsCalled(backend, recipe.Name)).OrderByDescending(backend => backend.Name == recipe.Name).Take(1)
@@ -101,10 +103,15 @@ internal sealed class LaunchChecks(NodeRegistry nodes, LiveSettings settings)
     /// <summary>Chooses the GPUs.</summary>
     public static Result<IReadOnlyList<int>> Place(LaunchSite site, PlacementRequest request, IEnumerable<ActiveDeployment> active) =>
         Cordoned(site, request) is { } cordoned ? cordoned
+        // those that are counted are NVIDIA's
+        : site.Recipe.Device != "nvidia" ? NoGpus(site.Recipe, request)
         // of a list that is not whole, GPUs whose figures are current may be used
         : site.Report.GpuError.Length > 0 && site.Report.Gpus.All(gpu => gpu.Stale.Length > 0)
             ? DeploymentFailures.GpusUnknown(site.Node.Hostname, site.Report.GpuError)
             : Placement.Choose(Capacities(site, active), request);
+
+    private static Result<IReadOnlyList<int>> NoGpus(BackendRecipe recipe, PlacementRequest request) =>
+        request.GpuIds is { Count: > 0 } ? Failure.Invalid("gpu_ids", $"backend '{recipe.Name}' uses none of them: its device is {recipe.Device}") : Array.Empty<int>();
 
     /// <summary>Refuses what is asked of a node or of GPUs under maintenance; what is left to choose avoids those.</summary>
     private static Failure? Cordoned(LaunchSite site, PlacementRequest request)

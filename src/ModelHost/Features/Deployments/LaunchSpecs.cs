@@ -1,6 +1,6 @@
 using System.Text.Json;
-using ModelHost.Core.Backends;
 using ModelHost.Core.Deployments;
+using ModelHost.Features.Backends;
 
 namespace ModelHost.Features.Deployments;
 
@@ -12,9 +12,10 @@ internal static class LaunchSpecs
         (request.EnvVars ?? []).GroupBy(v => v.Key!).ToDictionary(g => g.Key, g => g.Last().Value!);
 
     /// <summary>What a checked request asks for.</summary>
-    public static LaunchSpec From(DeploymentFields request, BackendRecipe recipe, string runtime) => new()
+    public static LaunchSpec From(DeploymentFields request, LaunchRecipe recipe, string runtime) => new()
     {
-        Backend = recipe.Name,
+        Backend = recipe.Recipe.Name,
+        Recipe = recipe.Carried,
         Runtime = runtime,
         ModelName = request.ModelName!,
         Port = request.Port!.Value,
@@ -23,7 +24,7 @@ internal static class LaunchSpecs
         TensorParallelSize = request.TensorParallelSize,
         ExtraArgs = request.ExtraArgs ?? [],
         EnvVarKeys = [.. request.Variables().Keys],
-        EngineVersion = request.VllmVersion is { Length: > 0 } version ? version : null,
+        EngineVersion = request.VllmVersion is { Length: > 0 } version ? version : recipe.Version is { Length: > 0 } installed ? installed : null,
         EngineArgs = request.EngineArgs ?? new Dictionary<string, JsonElement>(),
         ExtraPackages = request.ExtraPackages ?? [],
         LoraModules = request.LoraModules ?? [],

@@ -4,6 +4,7 @@ using ModelHost.Core.Artifacts;
 using ModelHost.Core.Backends;
 using ModelHost.Core.Deployments;
 using ModelHost.Core.Galleries;
+using ModelHost.Features.Backends;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Nodes;
 using ModelHost.Features.Settings;
@@ -12,7 +13,7 @@ namespace ModelHost.Features.Galleries;
 
 /// <summary>Makes deployments of installed models, and takes them away with them.</summary>
 internal sealed class ModelDeployments(
-    DeploymentReads reads, DeploymentStarts starts, DeploymentService deployments, NodeRegistry nodes, LiveSettings settings, TimeProvider time)
+    DeploymentReads reads, DeploymentStarts starts, DeploymentService deployments, BackendRecipes recipes, NodeRegistry nodes, LiveSettings settings, TimeProvider time)
 {
     private const string Owner = "galleries";
     private const int LastPort = 65_535;
@@ -55,7 +56,7 @@ internal sealed class ModelDeployments(
             EnvVars = [.. variables.Select(variable => new EnvironmentVariable { Key = variable.Key, Value = variable.Value })],
             Backend = model.Backend,
         };
-        return DeploymentRules.Check(create).Match<Result<DeploymentCreate>>(_ => create, failure => failure);
+        return (await recipes.CheckAsync(create, cancellationToken)).Match<Result<DeploymentCreate>>(_ => create, failure => failure);
     }
 
     /// <summary>The recipe of a model's backend, if that is one that speaks gRPC; else null.</summary>
