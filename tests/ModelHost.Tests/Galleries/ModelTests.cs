@@ -120,7 +120,7 @@ public sealed class ModelTests : IAsyncLifetime
     [InlineData("""{"id":"own@empty"}""", "nothing to install")]
     [InlineData("""{"id":"escape"}""", "files.filename")]
     [InlineData("""{"id":"escape2"}""", "parameters.model")]
-    [InlineData("""{"id":"backend"}""", "backend: is none of")]
+    [InlineData("""{"id":"backend"}""", "backend: 'unknown' is not installed on node")]
     [InlineData("""{"id":"pickle"}""", "pickle")]
     [InlineData("""{"id":"far"}""", "it is of no known scheme")]
     [InlineData("""{"url":"file:///etc/passwd","name":"x"}""", "data folder")]
