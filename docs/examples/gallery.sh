@@ -7,7 +7,7 @@
 # MODELHOST_URL   where ModelHost listens; default http://127.0.0.1:8000
 # MODELHOST_KEY   the admin key, if it is not on this machine
 # NODE            id of the node; default 1
-# BACKEND         a backend of GET /backends/available; default vllm
+# BACKEND         a backend of GET /backends/available, which the model runs on; default vllm
 # MODEL           a model of GET /models/available that the node has room for; default qwen3-8b
 # NAME            what it is called then; default gallery-example
 # Every step fails the script if its answer is an error.

@@ -1,5 +1,6 @@
 using ModelHost.Agent.Downloads;
 using ModelHost.Agent.Runtimes;
+using ModelHost.Core.Engines;
 using ModelHost.Protocol;
 
 namespace ModelHost.Agent.Artifacts;
@@ -34,6 +35,9 @@ internal sealed class ImagePull(IReadOnlyList<ContainerEngine> engines, Func<str
         }
         catch (RuntimeException e)
         {
+            // a tag that does not move is what it was: without its registry, the image that the node has will do
+            if (e.Failure?.Code == PullFailures.Unreachable && !EngineImage.IsMoving(reference) && await source.DigestAsync(name, cancellationToken) is { Length: > 0 } digest)
+                return new Artifact { Kind = ArtifactKind.Image, Name = name, Digest = DigestOf(digest) };
             throw new DownloadException(e.Failure?.Code ?? "image", e.Message, inner: e);
         }
     }

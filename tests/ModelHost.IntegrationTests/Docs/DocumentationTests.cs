@@ -116,13 +116,18 @@ public sealed partial class DocumentationTests
     [Fact]
     public async Task The_example_of_galleries_installs_a_backend_and_a_model_and_chats_with_it()
     {
+        await NeedGrpcAsync();
         using var node = new TestNode();
-        await using var files = await FileServer.StartAsync();
-        files.Put("/run.sh", "#!/bin/sh\n"u8.ToArray());
-        files.Put("/backends.yaml", Encoding.UTF8.GetBytes($"- {{name: small, version: '1.0', uri: '{files.Url("/run.sh")}'}}\n"));
-        files.Put("/models.yaml", "- {name: tiny, config_file: {backend: simulator, parameters: {model: demo/tiny-chat}}}\n"u8.ToArray());
+        await using var images = await ImageServer.StartAsync();
+        var files = images.Files;
+        // as LocalAI's are: an image whose layer is the backend's folder
+        var source = Path.Combine(RealDocker.RepositoryRoot, "tests", "bench", "backends", "python-backend");
+        images.Push("backends/small", "1.0", Archives.Gzip(Archives.Tar(
+            [.. Directory.GetFiles(source).Order(StringComparer.Ordinal).Select(path => Archives.File(Path.GetFileName(path), File.ReadAllBytes(path), File.GetUnixFileMode(path)))])));
+        files.Put("/backends.yaml", Encoding.UTF8.GetBytes($"- {{name: small, version: '1.0', uri: 'oci://{images.Host}/backends/small:1.0'}}\n"));
+        files.Put("/models.yaml", "- {name: tiny, config_file: {backend: small, parameters: {model: demo/tiny-chat}}}\n"u8.ToArray());
         await using var host = await ModelHostProcess.ServeAsync(node, TestPorts.Free(), "Galleries:Backends:0:Name=own", $"Galleries:Backends:0:Url={files.Url("/backends.yaml")}",
-            "Galleries:Models:0:Name=own", $"Galleries:Models:0:Url={files.Url("/models.yaml")}");
+            "Galleries:Models:0:Name=own", $"Galleries:Models:0:Url={files.Url("/models.yaml")}", $"Downloads:InsecureRegistries={images.Host}");
         using var client = new HttpClient { BaseAddress = host.Url };
         var id = await client.NodeAsync("process");
         var script = Path.Combine(RealDocker.RepositoryRoot, "docs", "examples", "gallery.sh");
@@ -131,14 +136,23 @@ public sealed partial class DocumentationTests
         var (exitCode, output) = await ShellAsync($"MODELHOST_URL=http://{host.Url.Authority} NODE={id} BACKEND=small MODEL=own@tiny exec sh {script}");
         var (failed, reason) = await ShellAsync($"MODELHOST_URL=http://{host.Url.Authority} NODE={id} BACKEND=nothing exec sh {script}");
 
-        exitCode.ShouldBe(0, output);
+        exitCode.ShouldBe(0, output + string.Join('\n', host.Output));
         output.ShouldContain("\"chat.completion\"");
+        // what the backend says, and nothing else does
+        output.ShouldContain("user: Hello!", customMessage: output[output.IndexOf("chat.completion", StringComparison.Ordinal)..]);
         output.ShouldContain("backend installation started");
         output.ShouldContain("backend deleted");
         (await client.GetStringAsync("/backends", Ct)).ShouldBe("[]");
         failed.ShouldNotBe(0);
         reason.ShouldContain("no backend found with name");
         Directory.GetFiles(Path.Combine(node.Data, "engines")).ShouldBeEmpty();
+    }
+
+    private static async Task NeedGrpcAsync()
+    {
+        Assert.SkipWhen(!File.Exists("/usr/bin/python3"), "there is no /usr/bin/python3: install the package python3-grpcio");
+        var (code, _) = await ShellAsync("exec /usr/bin/python3 -c 'import grpc, google.protobuf'");
+        Assert.SkipWhen(code != 0, "there is no grpcio for /usr/bin/python3: install the packages python3-grpcio and python3-protobuf");
     }
 
     private static async Task<(int ExitCode, string Output)> ShellAsync(string script)

@@ -85,6 +85,16 @@ public sealed class KillTests
         (await reader.JsonAsync("/backends")).EnumerateArray().ShouldHaveSingleItem().GetProperty("Name").GetString().ShouldBe("small");
     }
 
-    private static long Staged(TestNode node) => Path.Combine(node.Data, "backends", ".staging") is var folder && Directory.Exists(folder)
-        ? new DirectoryInfo(folder).EnumerateFiles("*", SearchOption.AllDirectories).Select(file => file.Length).DefaultIfEmpty().Max() : 0;
+    private static long Staged(TestNode node)
+    {
+        var folder = Path.Combine(node.Data, "backends", ".staging");
+        try
+        {
+            return Directory.Exists(folder) ? new DirectoryInfo(folder).EnumerateFiles("*", SearchOption.AllDirectories).Select(file => file.Length).DefaultIfEmpty().Max() : 0;
+        }
+        catch (IOException)
+        {
+            return 0; // one of them was renamed meanwhile
+        }
+    }
 }

@@ -54,6 +54,20 @@ public sealed class ImagePullTests
         (pull.Phase, pull.ErrorCode).ShouldBe((PullPhase.Failed, "registry_auth"));
     }
 
+    [Theory]
+    [InlineData("v1", PullPhase.Done)]
+    [InlineData("latest", PullPhase.Failed)] // it may be another one by now
+    public async Task Image_that_is_there_will_do_where_its_registry_is_not(string tag, PullPhase phase)
+    {
+        await using var engine = await EngineAsync(context => context.Response.WriteAsync("""{"errorDetail":{"message":"Get \"https://registry.example.com/v2/\": dial tcp: lookup registry.example.com: no such host"}}"""));
+        using var surroundings = new TestNode();
+        await using var node = await OpenAsync(engine, surroundings);
+
+        var pull = await Pulls.DoAsync(node, new PullRequest { PullId = Guid.NewGuid().ToString(), Kind = ArtifactKind.Image, Name = $"{Repository}:{tag}" });
+
+        (pull.Phase, pull.ErrorCode).ShouldBe((phase, phase == PullPhase.Done ? "" : "registry_unreachable"));
+    }
+
     [Fact]
     public async Task Cancelled_pull_ends_that_of_the_engine()
     {

@@ -121,6 +121,41 @@ public sealed class BackendRecipeTests
             .ShouldBe(["--alias", "public", "41000"]);
     }
 
+    [Fact]
+    public void Recipes_of_the_own_gallery_keep_the_rules_and_give_each_engine_its_flags()
+    {
+        var path = Path.Combine(RealDocker.RepositoryRoot, "src", "ModelHost", "Features", "Galleries", "Catalogue", "backends.yaml");
+        using var text = new StreamReader(path);
+        var recipes = Core.Galleries.GalleryIndex.Parse(text).Entries.Where(entry => entry.Recipe is not null)
+            .ToDictionary(entry => entry.Name, entry => RecipeRules.Read(entry.Name, entry.Recipe!.ToJsonString()));
+        string Line(string name) => string.Join(' ', EngineCommandLine.Arguments(recipes[name], new Core.Deployments.LaunchSpec
+        {
+            ModelName = "org/model",
+            Owner = "o",
+            GpuMemoryFraction = 0.5,
+            TensorParallelSize = 2,
+            EngineArgs = new Dictionary<string, JsonElement> { ["served_model_name"] = JsonSerializer.SerializeToElement("public") },
+        }, 41000));
+
+        recipes.ToDictionary(recipe => recipe.Key, recipe => recipe.Value.Device).ShouldBe(new Dictionary<string, string>
+        {
+            ["vllm-cuda"] = "nvidia",
+            ["vllm-rocm"] = "amd",
+            ["vllm-cpu"] = "cpu",
+            ["sglang"] = "nvidia",
+            ["llama-cpp-cuda"] = "nvidia",
+            ["llama-cpp-rocm"] = "amd",
+            ["llama-cpp-cpu"] = "cpu",
+            ["embeddings-cuda"] = "nvidia",
+            ["embeddings-cpu"] = "cpu",
+        }, ignoreOrder: true);
+        Line("sglang").ShouldBe("--model-path org/model --host 127.0.0.1 --port 41000 --mem-fraction-static 0.5 --served-model-name public --enable-metrics --tp-size 2");
+        Line("llama-cpp-cuda").ShouldBe("--model org/model --host 127.0.0.1 --port 41000 --alias public --n-gpu-layers 999 --metrics");
+        Line("embeddings-cpu").ShouldBe("--model-id org/model --hostname 127.0.0.1 --port 41000");
+        Line("vllm-rocm").ShouldBe("--model org/model --host 127.0.0.1 --port 41000 --gpu-memory-utilization 0.5 --served-model-name public org/model --tensor-parallel-size 2");
+        Line("vllm-cpu").ShouldBe("--model org/model --host 127.0.0.1 --port 41000 --served-model-name public org/model --tensor-parallel-size 2");
+    }
+
     private static string Index(string version, string recipe) => $"- {{name: other, version: '{version}', recipe: {recipe.ReplaceLineEndings(" ")}}}";
 
     private static async Task InstallAsync(HttpClient client, string path)

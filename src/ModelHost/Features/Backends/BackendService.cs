@@ -26,7 +26,7 @@ internal sealed class BackendService(
         if ((DeploymentRules.Unknown(request) ?? Problems.Check(request) ?? IdFault("id", request.Id) ?? VersionFault(request.Version)) is { } fault)
             return fault;
         var known = await inventory.NamesAsync(cancellationToken);
-        if (!BackendTargets.Find(known, BackendTargets.Words(request.Nodes)).TryGet(out var targets, out fault))
+        if (!NodeTargets.Find(known, NodeTargets.Words(request.Nodes)).TryGet(out var targets, out fault))
             return fault;
         return await AddAsync(new BackendInstall
         {
@@ -56,7 +56,7 @@ internal sealed class BackendService(
     {
         if ((IdFault("name", name) ?? VersionFault(version)) is { } fault)
             return fault;
-        if (!BackendTargets.Find(await inventory.NamesAsync(cancellationToken), only).TryGet(out var targets, out fault))
+        if (!NodeTargets.Find(await inventory.NamesAsync(cancellationToken), only).TryGet(out var targets, out fault))
             return fault;
         return await AddAsync(new BackendInstall { Id = name, Version = version ?? "", Force = true, IsUpgrade = true, Nodes = targets }, name, cancellationToken);
     }
@@ -66,7 +66,7 @@ internal sealed class BackendService(
     {
         if (NameFault("name", name) is { } fault)
             return fault;
-        if (!BackendTargets.Find(await inventory.NamesAsync(cancellationToken), only).TryGet(out var targets, out fault))
+        if (!NodeTargets.Find(await inventory.NamesAsync(cancellationToken), only).TryGet(out var targets, out fault))
             return fault;
         return await jobs.AddAsync(new JobRequest(BackendDeleteHandler.JobKind, Subject(name), name, GalleryJson.Write(new BackendDeletion(name, targets)), IsDeletion: true), cancellationToken);
     }

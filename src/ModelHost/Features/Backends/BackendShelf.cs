@@ -14,18 +14,10 @@ internal sealed class BackendShelf(IReadOnlyList<GalleryContent> contents)
     /// <summary>Finds an entry by its id: <c>gallery@name</c>, or <c>name</c> in the first gallery that has it; letter case does not matter.</summary>
     public Result<FoundEntry> Find(string id)
     {
-        // a name may have an @ in it, a gallery's may not
-        var at = id.IndexOf('@', StringComparison.Ordinal);
-        var isNamed = at > 0 && contents.Any(content => Same(content.Gallery.Name, id[..at]));
-        var name = isNamed ? id[(at + 1)..] : id;
-        if (Entries.FirstOrDefault(one => (!isNamed || Same(one.Gallery.Name, id[..at])) && (Same(one.Entry.Name, name) || Same(GalleryNames.ToInstalled(one.Entry.Name), name))) is { } found)
-            return found;
-        if (!isNamed && Own(name) is { } own)
-            return own;
-        var unread = contents.Where(content => content.Error is not null).Select(content => $"{content.Gallery.Name}: {content.Error}").ToArray();
-        return new Failure(FailureKind.NotFound, "backend.not_offered", $"no backend found with name \"{id}\""
-            + (at > 0 && !isNamed ? $": there is no gallery {id[..at]}" : "")
-            + (unread.Length > 0 ? $" (not all galleries could be read: {string.Join("; ", unread)})" : ""), "id");
+        var asked = EntryId.Of(id, contents.Select(content => content.Gallery));
+        return asked.FindIn(contents) is { } found ? found
+            : asked.Gallery is null && Own(asked.Name) is { } own ? own
+            : asked.NotIn(contents, "backend.not_offered", $"no backend found with name \"{id}\"");
     }
 
     /// <summary>The build that is installed on a node for an entry: itself, or the one of its builds that the node can run.</summary>

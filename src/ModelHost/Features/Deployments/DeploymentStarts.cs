@@ -40,7 +40,7 @@ internal sealed partial class DeploymentStarts(
         {
             if (await db.Nodes.AsNoTracking().FirstOrDefaultAsync(n => n.Id == request.NodeId, cancellationToken) is not { } node)
                 return DeploymentFailures.NodeNotFound(request.NodeId!.Value);
-            if (nodes.Find(node.Id)?.LastReport is { } report && LaunchChecks.Installed(recipe.Recipe, node, report) is { } absent)
+            if (nodes.Find(node.Id)?.LastReport is { } report && LaunchChecks.Installed(recipe.Recipe, node.Id, node.Hostname, report) is { } absent)
                 return absent;
             var spec = LaunchSpecs.From(request, recipe, recipe.Recipe.Runtimes[0]);
             var active = await LaunchChecks.ActiveAsync(db, node.Id, except: null, cancellationToken);

@@ -38,7 +38,7 @@ internal sealed class LaunchChecks(NodeRegistry nodes, LiveSettings settings)
             return DeploymentFailures.NodeNotFound(nodeId);
         if (nodes.Find(node.Id)?.Report is not { } report)
             return DeploymentFailures.NodeSilent(node.Hostname);
-        if (Installed(recipe, node, report) is { } absent)
+        if (Installed(recipe, node.Id, node.Hostname, report) is { } absent)
             return absent;
         if (DeploymentRules.CheckPaths(spec, node.Hostname, report.ModelFolders, report.ModelsFolder) is { } outside)
             return outside;
@@ -48,11 +48,11 @@ internal sealed class LaunchChecks(NodeRegistry nodes, LiveSettings settings)
     }
 
     /// <summary>Looks whether a node has a backend that not every node has.</summary>
-    public static Failure? Installed(BackendRecipe recipe, Node node, NodeReport report) =>
+    public static Failure? Installed(BackendRecipe recipe, int nodeId, string nodeName, NodeReport report) =>
         recipe.Protocol != BackendCatalogue.Grpc || report.Backends.Any(backend => IsCalled(backend, recipe.Name)) ? null
-        : Failure.Invalid("backend", $"'{recipe.Name}' is not installed on node {node.Hostname}, which has {string.Join(", ",
+        : Failure.Invalid("backend", $"'{recipe.Name}' is not installed on node {nodeName}, which has {string.Join(", ",
             BackendCatalogue.BuiltIn.Keys.Concat(report.Backends.Select(backend => backend.Name)).Distinct().Order(StringComparer.Ordinal).Take(20))}; "
-            + $"POST /api/nodes/{node.Id}/backends/install installs one of GET /backends/available");
+            + $"POST /api/nodes/{nodeId}/backends/install installs one of GET /backends/available");
 
     private static string[] Runtimes(BackendRecipe recipe, NodeReport report) => recipe.Protocol != BackendCatalogue.Grpc ? recipe.Runtimes
         : [.. report.Backends.Where(backend => IsCalled(backend, recipe.Name)).OrderByDescending(backend => backend.Name == recipe.Name).Take(1)

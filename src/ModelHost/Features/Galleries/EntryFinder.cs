@@ -13,20 +13,9 @@ internal sealed class EntryFinder(GalleryBook book, GalleryReader reader, Galler
     public async Task<Result<FoundEntry>> FindAsync(GalleryKind kind, string id, CancellationToken cancellationToken)
     {
         var galleries = await book.ListAsync(kind, cancellationToken);
-        // a name may have an @ in it, a gallery's may not
-        var at = id.IndexOf('@', StringComparison.Ordinal);
-        var named = at > 0 ? Array.Find(galleries, gallery => Same(gallery.Name, id[..at])) : null;
-        var (name, asked) = named is null ? (id, galleries) : (id[(at + 1)..], [named]);
-        var contents = await reader.ReadAsync(asked, cancellationToken);
-        foreach (var content in contents)
-        {
-            if (content.Entries.FirstOrDefault(entry => Same(entry.Name, name) || Same(GalleryNames.ToInstalled(entry.Name), name)) is { } found)
-                return new FoundEntry(content.Gallery, found);
-        }
-        var unread = contents.Where(content => content.Error is not null).Select(content => $"{content.Gallery.Name}: {content.Error}").ToArray();
-        return new Failure(FailureKind.NotFound, "entry.not_found", $"no {(kind == GalleryKind.Models ? "model" : "backend")} found with name {id}"
-            + (galleries.Length == 0 ? ": there is no gallery" : named is null && at > 0 ? $": there is no gallery {id[..at]}" : "")
-            + (unread.Length > 0 ? $" (not all galleries could be read: {string.Join("; ", unread)})" : ""), "id");
+        var asked = EntryId.Of(id, galleries);
+        var contents = await reader.ReadAsync(asked.Gallery is null ? galleries : [.. galleries.Where(gallery => gallery.Name == asked.Gallery)], cancellationToken);
+        return asked.FindIn(contents) is { } found ? found : asked.NotIn(contents, "entry.not_found", $"no {(kind == GalleryKind.Models ? "model" : "backend")} found with name {id}");
     }
 
     /// <summary>Reads a configuration.</summary>
@@ -72,6 +61,4 @@ internal sealed class EntryFinder(GalleryBook book, GalleryReader reader, Galler
     }
 
     private static JsonObject? Object(JsonElement? element) => element is { ValueKind: JsonValueKind.Object } given ? JsonObject.Create(given) : null;
-
-    private static bool Same(string one, string other) => one.Equals(other, StringComparison.OrdinalIgnoreCase);
 }

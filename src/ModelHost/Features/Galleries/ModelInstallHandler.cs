@@ -63,7 +63,7 @@ internal sealed class ModelInstallHandler(
     {
         if (ModelDeployments.RecipeOf(model) is not { } recipe)
             return false;
-        Failure? Missing(int node) => nodes.Find(node)?.LastReport is { } report ? LaunchChecks.Installed(recipe, report.Hostname, report) : DeploymentFailures.NodeSilent($"{node}");
+        Failure? Missing(int node) => nodes.Find(node)?.LastReport is { } report ? LaunchChecks.Installed(recipe, node, report.Hostname, report) : DeploymentFailures.NodeSilent($"{node}");
         if (targets.Where(node => Missing(node) is not null).ToArray() is not { Length: > 0 } lacking)
             return false;
         if (await backends.InstallForModelAsync(job, model.Backend, lacking, BackendDownloaded, cancellationToken) is { } failure)

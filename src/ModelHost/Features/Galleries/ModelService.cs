@@ -1,4 +1,3 @@
-using System.Globalization;
 using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
@@ -25,7 +24,9 @@ internal sealed class ModelService(
     {
         if (Check(request) is { } fault)
             return fault;
-        if (!Targets(request.Nodes, await nodeList.NamesAsync(cancellationToken)).TryGet(out var targets, out fault))
+        var names = await nodeList.NamesAsync(cancellationToken);
+        var known = nodes.All.Where(node => names.ContainsKey(node.Id)).ToDictionary(node => node.Id, node => names[node.Id]);
+        if (!NodeTargets.FindOrOnly(known, NodeTargets.Words(request.Nodes)).TryGet(out var targets, out fault))
             return fault;
         var variables = (request.Deploy?.EnvVars ?? []).GroupBy(variable => variable.Key!).ToDictionary(same => same.Key, same => same.Last().Value!);
         var stored = request with { Nodes = null, Deploy = request.Deploy is null ? null : request.Deploy with { EnvVars = null } };
@@ -121,25 +122,6 @@ internal sealed class ModelService(
 
     private static Failure? Variables(ModelDeploy deploy) =>
         deploy.EnvVars?.Any(variable => variable?.Key is null || variable.Value is null or EnvironmentVariable.Mask) == true ? Failure.Invalid("env_vars", "holds a variable without key or value, or a masked one") : null;
-
-    private Result<int[]> Targets(IReadOnlyList<JsonElement>? asked, IReadOnlyDictionary<int, string> hosts)
-    {
-        var known = nodes.All.Where(node => hosts.ContainsKey(node.Id)).OrderBy(node => node.Id).ToArray();
-        var names = known.Length == 0 ? "there is no node" : $"the nodes are {string.Join(", ", known.Select(node => $"{node.Id} ({hosts[node.Id]})"))}";
-        if (asked is not { Count: > 0 })
-            return known is [var only] ? new[] { only.Id } : Failure.Invalid("nodes", known.Length == 0 ? names : $"is required: {names}");
-        var found = new List<int>();
-        foreach (var element in asked)
-        {
-            var text = element.ValueKind == JsonValueKind.String ? element.GetString()! : element.GetRawText();
-            var node = Array.Find(known, node => node.Id.ToString(CultureInfo.InvariantCulture) == text)
-                ?? (known.Where(node => text.Equals(hosts[node.Id], StringComparison.OrdinalIgnoreCase)).ToArray() is [var named] ? named : null);
-            if (node is null)
-                return Failure.Invalid("nodes", $"{text[..Math.Min(text.Length, 64)]} is none, or stands for several; {names}");
-            found.Add(node.Id);
-        }
-        return found.Distinct().Order().ToArray();
-    }
 
     private static string? First(params ReadOnlySpan<string?> texts)
     {

@@ -2,10 +2,10 @@ using System.Globalization;
 using System.Text.Json;
 using ModelHost.Core;
 
-namespace ModelHost.Features.Backends;
+namespace ModelHost.Features.Galleries;
 
 /// <summary>Understands which nodes a request means.</summary>
-internal static class BackendTargets
+internal static class NodeTargets
 {
     private const int MaxShown = 64, MaxNamed = 256;
 
@@ -26,11 +26,18 @@ internal static class BackendTargets
             var same = known.Where(node => node.Key.ToString(CultureInfo.InvariantCulture) == text || node.Value.Equals(text, StringComparison.OrdinalIgnoreCase)).Select(node => node.Key).ToArray();
             if (same.Length != 1)
             {
-                return Failure.Invalid("nodes", $"{text?[..Math.Min(text.Length, MaxShown)]} {(same.Length == 0 ? "is none" : "stands for several")}; "
-                    + (known.Count == 0 ? "there is no node" : $"the nodes are {string.Join(", ", known.Select(node => $"{node.Key} ({node.Value})"))}"));
+                return Failure.Invalid("nodes", $"{text?[..Math.Min(text.Length, MaxShown)]} {(same.Length == 0 ? "is none" : "stands for several")}; {Names(known)}");
             }
             found.Add(same[0]);
         }
         return found.Distinct().Order().ToArray();
     }
+
+    /// <summary>The same, where one has to be named unless there is only one.</summary>
+    public static Result<int[]> FindOrOnly(IReadOnlyDictionary<int, string> known, IReadOnlyList<string?>? named) =>
+        named is { Count: > 0 } ? Find(known, named) : known.Count == 1 ? known.Keys.ToArray()
+        : Failure.Invalid("nodes", known.Count == 0 ? Names(known) : $"is required: {Names(known)}");
+
+    private static string Names(IReadOnlyDictionary<int, string> known) =>
+        known.Count == 0 ? "there is no node" : $"the nodes are {string.Join(", ", known.OrderBy(node => node.Key).Select(node => $"{node.Key} ({node.Value})"))}";
 }
