@@ -15,7 +15,7 @@ public static partial class RecipeRules
 
     private const int MaxDepth = 16, MaxArguments = 128, MaxText = 1024;
     private static readonly string[] Devices = ["nvidia", "amd", "cpu"];
-    private static readonly string[] Runtimes = ["docker", "process"];
+    private static readonly string[] Runtimes = [.. ContainerRuntimes.All, "process"];
 
     // they make a program load other code, wherever it comes from
     private static readonly Regex Loaders = new(@"\A(?:LD_|DYLD_|DOTNET_|CORECLR_|PYTHON|PATH\z|HOME\z|IFS\z|BASH_|NODE_|GCONV_)", RegexOptions.IgnoreCase | RegexOptions.CultureInvariant);
@@ -49,7 +49,7 @@ public static partial class RecipeRules
         recipe.Protocol != "openai" ? "protocol: it is openai; a backend of LocalAI's protocol needs no recipe"
         : recipe.Runtimes.Length == 0 || recipe.Runtimes.Except(Runtimes).Any() ? $"runtimes: they are some of {string.Join(", ", Runtimes)}"
         : !Devices.Contains(recipe.Device) ? $"device: it is one of {string.Join(", ", Devices)}"
-        : recipe.Runtimes.Contains("docker") && !IsImage(recipe.Image) ? "image: it is the name of none"
+        : ContainerRuntimes.AreIn(recipe.Runtimes) && !IsImage(recipe.Image) ? "image: it is the name of none"
         : Texts(recipe.Command, "command") ?? Texts(recipe.Arguments, "arguments") ?? Texts(recipe.InstallPackages, "install_packages")
             ?? (recipe.Arguments.Any(argument => argument.Contains("{engine_port}", StringComparison.Ordinal)) ? null : "arguments: none of them is {engine_port}, so that it could not be reached")
             ?? Path(recipe.ReadyPath, "ready_path", isNeeded: true) ?? Path(recipe.MetricsPath, "metrics_path", isNeeded: false)

@@ -47,7 +47,7 @@ internal static class WireMapping
         Network = spec.NetworkMode is { } network ? new(network) : null,
         Ipc = spec.IpcMode is { } ipc ? new(ipc) : null,
         Init = spec.Init,
-        Devices = spec.Gpus is { } gpus ? [.. gpus.CdiNames().Select(device => new LibpodDevice(device))] : null,
+        Devices = [.. (spec.Gpus?.CdiNames() ?? []).Concat(spec.Devices).Select(device => new LibpodDevice(device))],
         RestartPolicy = spec.RestartPolicy,
         ShmSize = spec.ShmSizeBytes,
         // as a file: of a journal the engine would keep what it likes
