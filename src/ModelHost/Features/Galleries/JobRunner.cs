@@ -105,6 +105,7 @@ internal sealed partial class JobRunner : BackgroundService
     protected override async Task ExecuteAsync(CancellationToken stoppingToken)
     {
         var running = new Dictionary<string, Task>();
+        Task woken = Task.CompletedTask;
         using var prune = new Timer(_ => Wake(), null, PrunePeriod, PrunePeriod);
         while (!stoppingToken.IsCancellationRequested)
         {
@@ -118,7 +119,10 @@ internal sealed partial class JobRunner : BackgroundService
                 if (!running.ContainsKey(job.Subject))
                     running[job.Subject] = Task.Run(() => RunAsync(job, stoppingToken), CancellationToken.None);
             }
-            await ((Task)_wake.Reader.ReadAsync(stoppingToken).AsTask()).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+            // for the ends of runs themselves, not for word of them: one that sends it has not ended yet, and still takes its place
+            if (woken.IsCompleted)
+                woken = _wake.Reader.ReadAsync(stoppingToken).AsTask();
+            await Task.WhenAny([woken, .. running.Values]);
         }
         await Task.WhenAll(running.Values);
     }
@@ -162,7 +166,6 @@ internal sealed partial class JobRunner : BackgroundService
         finally
         {
             job.EndRun();
-            Wake();
         }
     }
 
