@@ -24,11 +24,11 @@ internal sealed class EngineRelay(LocalNode node, IHttpForwarder forwarder) : ID
     // a backend allows 100 calls on a connection, and the next would wait
     private readonly HttpMessageInvoker _backends = EngineHttp.Invoker(new SocketsHttpHandler { EnableMultipleHttp2Connections = true }, EngineHttp.ConnectTimeout);
 
-    /// <summary>Forwards a request to the engine of a run.</summary>
+    /// <summary>Forwards a request to the engine of a run. What the engine did not answer has a status and no body: the gateway finds the words.</summary>
     public async Task ForwardAsync(HttpContext context, string run, string path)
     {
         if (node.EngineOf(run) is not var (url, protocol))
-            context.Response.StatusCode = StatusCodes.Status502BadGateway;
+            context.Response.StatusCode = StatusCodes.Status503ServiceUnavailable; // not found yet after a start of this process, or gone a moment ago
         else if (protocol != BackendCatalogue.Grpc)
             await forwarder.SendAsync(context, $"{url}/{path}", _engines, s_http, s_plain);
         else if (RpcServer.IsCall(context.Request) && path.StartsWith(BackendService, StringComparison.Ordinal))

@@ -251,6 +251,22 @@ internal sealed partial class EngineForwarder : IDisposable
             await OpenAiErrors.WriteAsync(context, StatusCodes.Status502BadGateway, OpenAiErrors.Unreachable(route.PublicName));
     }
 
+    /// <summary>Whether nobody has said why there is no answer: an agent that did not reach its engine does not.</summary>
+    private static bool Unsaid(HttpResponseMessage answer) => answer.Content.Headers.ContentType is null
+        && answer.StatusCode is HttpStatusCode.BadGateway or HttpStatusCode.ServiceUnavailable or HttpStatusCode.GatewayTimeout;
+
+    /// <summary>Words an error that came as a bare status.</summary>
+    /// <returns>False: it has its body.</returns>
+    private async Task<bool> WordAsync(HttpContext context, ModelRoute route, HttpStatusCode status)
+    {
+        LogFailed(route.DeploymentId, ForwarderError.Request, $"its node answered {(int)status}");
+        if (status == HttpStatusCode.ServiceUnavailable)
+            await RefuseAsync(context, OpenAiErrors.Loading(route.PublicName), _options.RetryAfter);
+        else
+            await OpenAiErrors.WriteAsync(context, (int)status, status == HttpStatusCode.GatewayTimeout ? OpenAiErrors.Timeout(route.PublicName) : OpenAiErrors.Unreachable(route.PublicName));
+        return false;
+    }
+
     private static MalformedBodyException? FindMalformed(Exception? exception)
     {
         for (var e = exception; e is not null; e = e.InnerException)
@@ -316,6 +332,8 @@ internal sealed partial class EngineForwarder : IDisposable
         {
             if (proxyResponse is null)
                 return ValueTask.FromResult(true);
+            if (Unsaid(proxyResponse))
+                return new(forwarder.WordAsync(httpContext, route, proxyResponse.StatusCode));
             var call = ((RequestBody)httpContext.Request.Body).Call!;
             call.IsStream = EngineHttp.CopyAnswer(proxyResponse, httpContext);
             if (call.IsStream)

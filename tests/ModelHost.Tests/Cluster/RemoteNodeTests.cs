@@ -258,7 +258,7 @@ public sealed class RemoteNodeTests
             using var http = Http(shown);
             var relay = () => http.GetAsync(new Uri(victim.Url, "/engines/x/v1/models"), Ct);
             if (obeyed)
-                (await relay()).StatusCode.ShouldBe(HttpStatusCode.BadGateway, who); // there is no such run
+                (await relay()).StatusCode.ShouldBe(HttpStatusCode.ServiceUnavailable, who); // there is no such run
             else
                 await Should.ThrowAsync<HttpRequestException>(relay, who);
         }

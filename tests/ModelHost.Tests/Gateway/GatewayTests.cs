@@ -283,6 +283,26 @@ public sealed class GatewayTests
         }
     }
 
+    /// <summary>An agent that does not reach its engine answers so.</summary>
+    [Theory]
+    [InlineData(HttpStatusCode.BadGateway, "deployment_unreachable")]
+    [InlineData(HttpStatusCode.ServiceUnavailable, "model_loading")]
+    [InlineData(HttpStatusCode.GatewayTimeout, "deployment_timeout")]
+    public async Task A_bare_status_gets_the_words_of_the_gateway(HttpStatusCode status, string code)
+    {
+        await using var host = await ControlPlane.StartAsync();
+        await using var engine = await StandInEngine.StartAsync(host, async context =>
+        {
+            await DiscardAsync(context);
+            context.Response.StatusCode = (int)status;
+        });
+
+        using var answer = await host.Client.PostAsync(Completions, Json("{\"model\":\"m\"}"), Ct);
+
+        await answer.ShouldBeOpenAiErrorAsync(status, code, status == HttpStatusCode.ServiceUnavailable ? "model" : null);
+        answer.Headers.Contains("Retry-After").ShouldBe(status == HttpStatusCode.ServiceUnavailable);
+    }
+
     [Theory]
     [InlineData(400, "{\"error\":{\"message\":\"no\",\"type\":\"BadRequestError\",\"param\":null,\"code\":400}}")]
     [InlineData(404, "{\"error\":{}}")]
