@@ -1,21 +1,11 @@
 namespace ModelHost.Agent.Downloads;
 
 /// <summary>A body that is given up when its next 16 KiB take too long: waiting for each read alone would let a server trickle for ever.</summary>
-internal sealed class StallGuard(Stream body, string from, TimeSpan timeout, TimeProvider time) : Stream
+internal sealed class StallGuard(Stream body, string from, TimeSpan timeout, TimeProvider time) : StreamOver(body)
 {
     private const int PieceBytes = 16 * 1024;
     private long _pieceBegan = time.GetTimestamp();
     private int _pieceBytes;
-
-    public override bool CanRead => true;
-
-    public override bool CanSeek => false;
-
-    public override bool CanWrite => false;
-
-    public override long Length => throw new NotSupportedException();
-
-    public override long Position { get => throw new NotSupportedException(); set => throw new NotSupportedException(); }
 
     public override async ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default)
     {
@@ -29,7 +19,7 @@ internal sealed class StallGuard(Stream body, string from, TimeSpan timeout, Tim
         using var either = CancellationTokenSource.CreateLinkedTokenSource(stall.Token, cancellationToken);
         try
         {
-            var read = await body.ReadAsync(buffer, either.Token);
+            var read = await Inner.ReadAsync(buffer, either.Token);
             _pieceBytes += read;
             if (_pieceBytes >= PieceBytes)
                 _pieceBytes = 0;
@@ -43,28 +33,6 @@ internal sealed class StallGuard(Stream body, string from, TimeSpan timeout, Tim
         {
             throw new DownloadException("unreachable", $"the connection to {from} broke: {e.Message}", isPassing: true, e);
         }
-    }
-
-    public override Task<int> ReadAsync(byte[] buffer, int offset, int count, CancellationToken cancellationToken) =>
-        ReadAsync(buffer.AsMemory(offset, count), cancellationToken).AsTask();
-
-    public override int Read(byte[] buffer, int offset, int count) => throw new NotSupportedException();
-
-    public override void Flush()
-    {
-    }
-
-    public override long Seek(long offset, SeekOrigin origin) => throw new NotSupportedException();
-
-    public override void SetLength(long value) => throw new NotSupportedException();
-
-    public override void Write(byte[] buffer, int offset, int count) => throw new NotSupportedException();
-
-    protected override void Dispose(bool disposing)
-    {
-        if (disposing)
-            body.Dispose();
-        base.Dispose(disposing);
     }
 
     private DownloadException Stalled(Exception? inner) =>

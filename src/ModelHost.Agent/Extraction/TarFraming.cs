@@ -8,7 +8,7 @@ namespace ModelHost.Agent.Extraction;
 /// takes extended headers of up to 2 GiB.
 /// </summary>
 /// <remarks>It must see the same headers as the reader does; where the two could differ, the archive is refused. Formats: POSIX.1-2017 pax, GNU tar.</remarks>
-internal sealed class TarFraming(Stream tar, UnpackMeter meter) : Stream
+internal sealed class TarFraming(Stream tar, UnpackMeter meter) : ReadOnlyStream
 {
     private const int Block = 512, MaxPax = 1024 * 1024, MaxLongName = 16 * 1024;
 
@@ -19,18 +19,6 @@ internal sealed class TarFraming(Stream tar, UnpackMeter meter) : Stream
     private long? _size;
     private byte _type;
 
-    public override bool CanRead => true;
-
-    public override bool CanSeek => false;
-
-    public override bool CanWrite => false;
-
-    public override long Length => throw new NotSupportedException();
-
-    public override long Position { get => throw new NotSupportedException(); set => throw new NotSupportedException(); }
-
-    public override int Read(byte[] buffer, int offset, int count) => Read(buffer.AsSpan(offset, count));
-
     public override int Read(Span<byte> buffer)
     {
         var read = tar.Read(buffer);
@@ -38,16 +26,6 @@ internal sealed class TarFraming(Stream tar, UnpackMeter meter) : Stream
         See(buffer[..read]);
         return read;
     }
-
-    public override void Flush()
-    {
-    }
-
-    public override long Seek(long offset, SeekOrigin origin) => throw new NotSupportedException();
-
-    public override void SetLength(long value) => throw new NotSupportedException();
-
-    public override void Write(byte[] buffer, int offset, int count) => throw new NotSupportedException();
 
     private void See(ReadOnlySpan<byte> bytes)
     {

@@ -83,21 +83,9 @@ internal static class ZipUnpacker
     private static DownloadException Invalid(string why) => new("archive_invalid", $"the zip file is refused: {why}");
 
     /// <summary>Content that is counted, and no longer than it was said to be.</summary>
-    private sealed class MeteredStream(Stream content, UnpackMeter meter, long length) : Stream
+    private sealed class MeteredStream(Stream content, UnpackMeter meter, long length) : ReadOnlyStream
     {
         private long _left = length;
-
-        public override bool CanRead => true;
-
-        public override bool CanSeek => false;
-
-        public override bool CanWrite => false;
-
-        public override long Length => throw new NotSupportedException();
-
-        public override long Position { get => throw new NotSupportedException(); set => throw new NotSupportedException(); }
-
-        public override int Read(byte[] buffer, int offset, int count) => Read(buffer.AsSpan(offset, count));
 
         public override int Read(Span<byte> buffer)
         {
@@ -108,15 +96,5 @@ internal static class ZipUnpacker
                 throw Invalid("a file in it is not as long as it is said to be");
             return read;
         }
-
-        public override void Flush()
-        {
-        }
-
-        public override long Seek(long offset, SeekOrigin origin) => throw new NotSupportedException();
-
-        public override void SetLength(long value) => throw new NotSupportedException();
-
-        public override void Write(byte[] buffer, int offset, int count) => throw new NotSupportedException();
     }
 }

@@ -1,6 +1,7 @@
 using System.Buffers;
 using System.Text;
 using System.Text.Json;
+using ModelHost.Agent;
 using ModelHost.Agent.Http;
 using ModelHost.Gateway.Metering;
 
@@ -10,7 +11,7 @@ namespace ModelHost.Gateway;
 /// The body of a request whose model has been read: the bytes that were looked at, then the rest as it comes. Small bodies are read and
 /// checked whole before anything is forwarded; of larger ones, what is left passes under a guard.
 /// </summary>
-internal sealed class RequestBody : Stream
+internal sealed class RequestBody : ReadOnlyStream
 {
     /// <summary>Up to here a body is read whole first.</summary>
     private const int WholeUpTo = 4 * 1024 * 1024;
@@ -200,31 +201,6 @@ internal sealed class RequestBody : Stream
         if (_scanner.Watch(bytes) is not ScanState.Reading and var state)
             throw new MalformedBodyException(ToError(state));
     }
-
-    public override Task<int> ReadAsync(byte[] buffer, int offset, int count, CancellationToken cancellationToken) =>
-        ReadAsync(buffer.AsMemory(offset, count), cancellationToken).AsTask();
-
-    public override bool CanRead => true;
-
-    public override bool CanSeek => false;
-
-    public override bool CanWrite => false;
-
-    public override long Length => throw new NotSupportedException();
-
-    public override long Position { get => throw new NotSupportedException(); set => throw new NotSupportedException(); }
-
-    public override void Flush()
-    {
-    }
-
-    public override int Read(byte[] buffer, int offset, int count) => throw new NotSupportedException("only asynchronous reads");
-
-    public override long Seek(long offset, SeekOrigin origin) => throw new NotSupportedException();
-
-    public override void SetLength(long value) => throw new NotSupportedException();
-
-    public override void Write(byte[] buffer, int offset, int count) => throw new NotSupportedException();
 
     protected override void Dispose(bool disposing)
     {

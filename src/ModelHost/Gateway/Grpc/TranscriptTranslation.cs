@@ -3,6 +3,7 @@ using System.Net;
 using System.Text;
 using Microsoft.AspNetCore.WebUtilities;
 using Microsoft.Net.Http.Headers;
+using ModelHost.Agent;
 using ModelHost.Agent.Http;
 using ModelHost.Protocol.Backend;
 using ModelHost.Rpc;
@@ -173,7 +174,7 @@ internal static class TranscriptTranslation
     };
 
     /// <summary>The client's bytes: whether a failure was theirs, or that of what they are written to.</summary>
-    private sealed class ClientStream(Stream body) : Metering.ReadOnlyStream(body)
+    private sealed class ClientStream(Stream body) : StreamOver(body)
     {
         public Exception? Fault { get; private set; }
 
@@ -183,7 +184,7 @@ internal static class TranscriptTranslation
         {
             try
             {
-                var read = await Engine.ReadAsync(buffer, cancellationToken);
+                var read = await Inner.ReadAsync(buffer, cancellationToken);
                 HasEnded |= read == 0 && buffer.Length > 0;
                 return read;
             }

@@ -1,6 +1,7 @@
 using System.Buffers;
 using System.Runtime.CompilerServices;
 using System.Text.Json;
+using ModelHost.Agent;
 using ModelHost.Agent.Http;
 
 namespace ModelHost.Gateway.Metering;
@@ -13,7 +14,7 @@ namespace ModelHost.Gateway.Metering;
 /// <param name="engine">The engine's bytes.</param>
 /// <param name="call">The call that it answers; its <see cref="GatewayCall.Silence"/> ends a read.</param>
 /// <param name="silence">How long nothing may come after the first byte.</param>
-internal sealed class EventStream(Stream engine, GatewayCall call, TimeSpan silence) : ReadOnlyStream(engine)
+internal sealed class EventStream(Stream engine, GatewayCall call, TimeSpan silence) : StreamOver(engine)
 {
     /// <summary>Longest event that is kept until it is whole; more of it passes as it comes.</summary>
     internal const int LongestEvent = 1024 * 1024;
@@ -51,7 +52,7 @@ internal sealed class EventStream(Stream engine, GatewayCall call, TimeSpan sile
             int read;
             try
             {
-                var reading = Engine.ReadAsync(into, _silent.Token);
+                var reading = Inner.ReadAsync(into, _silent.Token);
                 if (_begun)
                     Arm(force: !reading.IsCompleted);
                 read = await reading;

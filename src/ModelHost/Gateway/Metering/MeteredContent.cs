@@ -1,5 +1,6 @@
 using System.Net;
 using System.Runtime.CompilerServices;
+using ModelHost.Agent;
 
 namespace ModelHost.Gateway.Metering;
 
@@ -29,11 +30,11 @@ internal sealed class MeteredContent(HttpContent engine, GatewayCall call, TimeS
     }
 
     /// <summary>An answer that is told whole: its bytes pass as they are.</summary>
-    private sealed class AnswerStream(Stream engine, GatewayCall call) : ReadOnlyStream(engine)
+    private sealed class AnswerStream(Stream engine, GatewayCall call) : StreamOver(engine)
     {
         public override ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default)
         {
-            var reading = Engine.ReadAsync(buffer, cancellationToken);
+            var reading = Inner.ReadAsync(buffer, cancellationToken);
             return reading.IsCompletedSuccessfully ? new(Feed(buffer.Span[..reading.Result])) : AwaitedAsync(reading, buffer);
         }
 
@@ -49,45 +50,5 @@ internal sealed class MeteredContent(HttpContent engine, GatewayCall call, TimeS
             call.Usage.Feed(bytes);
             return bytes.Length;
         }
-    }
-}
-
-/// <summary>A stream over an engine's, which is only read, and only asynchronously.</summary>
-internal abstract class ReadOnlyStream(Stream engine) : Stream
-{
-    protected Stream Engine => engine;
-
-    public override bool CanRead => true;
-
-    public override bool CanSeek => false;
-
-    public override bool CanWrite => false;
-
-    public override long Length => throw new NotSupportedException();
-
-    public override long Position { get => throw new NotSupportedException(); set => throw new NotSupportedException(); }
-
-    public abstract override ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default);
-
-    public override Task<int> ReadAsync(byte[] buffer, int offset, int count, CancellationToken cancellationToken) =>
-        ReadAsync(buffer.AsMemory(offset, count), cancellationToken).AsTask();
-
-    public override int Read(byte[] buffer, int offset, int count) => throw new NotSupportedException("only asynchronous reads");
-
-    public override void Flush()
-    {
-    }
-
-    public override long Seek(long offset, SeekOrigin origin) => throw new NotSupportedException();
-
-    public override void SetLength(long value) => throw new NotSupportedException();
-
-    public override void Write(byte[] buffer, int offset, int count) => throw new NotSupportedException();
-
-    protected override void Dispose(bool disposing)
-    {
-        if (disposing)
-            engine.Dispose();
-        base.Dispose(disposing);
     }
 }

@@ -1,4 +1,5 @@
 using System.Text;
+using ModelHost.Agent;
 using ModelHost.Core.Deployments;
 using ModelHost.Core.Routing;
 using ModelHost.Gateway;
@@ -194,9 +195,9 @@ public sealed class EventStreamTests
     }
 
     /// <summary>Breaks off where another stream ends.</summary>
-    private sealed class BreakingStream(Stream whole) : ReadOnlyStream(whole)
+    private sealed class BreakingStream(Stream whole) : StreamOver(whole)
     {
         public override async ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default) =>
-            await Engine.ReadAsync(buffer, cancellationToken) is > 0 and var read ? read : throw new IOException("broken off");
+            await Inner.ReadAsync(buffer, cancellationToken) is > 0 and var read ? read : throw new IOException("broken off");
     }
 }
