@@ -102,13 +102,13 @@ internal sealed class StateGauges
         meter.CreateObservableGauge("hw.gpu.memory.usage", () => Gpus(gpu => gpu.HasMemoryUsedBytes ? gpu.MemoryUsedBytes : null), "By", "GPU memory in use.");
         meter.CreateObservableGauge("hw.gpu.memory.limit", () => Gpus(gpu => gpu.HasMemoryTotalBytes ? gpu.MemoryTotalBytes : null), "By", "GPU memory in all.");
         meter.CreateObservableGauge("hw.gpu.utilization", () => Gpus(gpu => gpu.HasUtilizationPercent ? gpu.UtilizationPercent / 100.0 : null), "1", "Share of time in which the GPU was busy.");
-        meter.CreateObservableGauge("modelhost.direct.active_requests", DirectRequests, "{request}", "Requests under way that came by the public ports of deployments, as nodes reported last.");
+        meter.CreateObservableGauge("modelhost.direct.active_requests", () => Measure(OfDirect, ofReady: true), "{request}", "Requests under way that came by the public ports of deployments, as nodes reported last.");
         meter.CreateObservableGauge("modelhost.engine.requests", () => Measure(OfRequests), "{request}", "Requests in the batches and queues of engines, as they counted last.");
         meter.CreateObservableGauge("modelhost.engine.kv_cache.usage", () => Measure(OfKvCache), "1", "Share of the KV cache of engines in use.");
         meter.CreateObservableCounter("modelhost.engine.tokens", () => Measure(OfTokens), "{token}", "Tokens of prompts and answers that engines have counted since they began.");
         meter.CreateObservableCounter("modelhost.engine.requests.finished", () => Measure(OfFinished), "{request}", "Requests that engines have finished since they began.");
         meter.CreateObservableGauge("modelhost.engine.memory", () => Measure(OfMemory), "By", "Memory of engines: weights, kv_cache and other as they told, rss of their processes.");
-        meter.CreateObservableGauge("modelhost.backend.state", States, "1", "What gRPC backends say of themselves: 1 busy, 2 ready, -1 in error or silent.");
+        meter.CreateObservableGauge("modelhost.backend.state", () => Measure(OfState, ofReady: true), "1", "What gRPC backends say of themselves: 1 busy, 2 ready, -1 in error or silent.");
         meter.CreateObservableCounter("process.cpu.time", () => Process().TotalProcessorTime.TotalSeconds, "s", "CPU time of this process.");
         meter.CreateObservableGauge("process.memory.usage", () => Process().WorkingSet64, "By", "Physical memory of this process.");
         meter.CreateObservableGauge("process.thread.count", () => Process().Threads.Count, "{thread}", "Threads of this process.");
@@ -144,9 +144,9 @@ internal sealed class StateGauges
     }
 
     /// <summary>What is measured of engines, under the names of their deployments.</summary>
-    private IEnumerable<Measurement<T>> Measure<T>(Func<Engine, IEnumerable<(string? Label, string Value, T Measured)>> of) where T : struct
+    private IEnumerable<Measurement<T>> Measure<T>(Func<Engine, IEnumerable<(string? Label, string Value, T Measured)>> of, bool ofReady = false) where T : struct
     {
-        foreach (var engine in _nodes.All.SelectMany(node => node.Report?.Engines ?? []).Where(engine => engine.Phase is EnginePhase.Loading or EnginePhase.Ready)
+        foreach (var engine in _nodes.All.SelectMany(node => node.Report?.Engines ?? []).Where(engine => engine.Phase == EnginePhase.Ready || (engine.Phase == EnginePhase.Loading && !ofReady))
             .DistinctBy(engine => engine.DeploymentUid))
         {
             if (LaunchSpec.FromJson(engine.LaunchSpec) is not { } spec)
@@ -161,15 +161,8 @@ internal sealed class StateGauges
         }
     }
 
-    private IEnumerable<Measurement<int>> DirectRequests()
-    {
-        foreach (var engine in _nodes.All.SelectMany(node => node.Report?.Engines ?? []).Where(engine => engine is { HasDirectRequests: true, Phase: EnginePhase.Ready })
-            .DistinctBy(engine => engine.DeploymentUid))
-        {
-            if (LaunchSpec.FromJson(engine.LaunchSpec) is { } spec)
-                yield return new Measurement<int>(engine.DirectRequests, new TagList { { "model", spec.PublicName }, { "deployment", spec.DeploymentId } });
-        }
-    }
+    private static IEnumerable<(string?, string, int)> OfDirect(Engine engine) =>
+        engine.HasDirectRequests ? [(null, "", engine.DirectRequests)] : [];
 
     private static IEnumerable<(string?, string, long)> OfMemory(Engine engine)
     {
@@ -197,10 +190,8 @@ internal sealed class StateGauges
     private static IEnumerable<(string?, string, double)> OfFinished(Engine engine) =>
         engine.Metrics is { } metrics ? [(null, "", metrics.Requests)] : [];
 
-    private IEnumerable<Measurement<int>> States() => _nodes.All.SelectMany(node => node.Report?.Engines ?? [])
-        .Where(engine => engine is { Phase: EnginePhase.Ready, Backend: not null }).DistinctBy(engine => engine.DeploymentUid)
-        .Select(engine => (Spec: LaunchSpec.FromJson(engine.LaunchSpec), State: BackendReadings.State(engine.Backend, isBusy: false))).Where(one => one.Spec is not null)
-        .Select(one => new Measurement<int>((int)one.State, new TagList { { "model", one.Spec!.PublicName }, { "deployment", one.Spec.DeploymentId } }));
+    private static IEnumerable<(string?, string, int)> OfState(Engine engine) =>
+        engine.Backend is { } backend ? [(null, "", (int)BackendReadings.State(backend, isBusy: false))] : [];
 
     private static Process Process() => System.Diagnostics.Process.GetCurrentProcess();
 }
