@@ -236,7 +236,7 @@ internal sealed record AvailableBackend
     public IReadOnlyList<string>? Tags { get; init; }
 
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyList<BackendFile>? Files { get; init; }
+    public IReadOnlyList<AvailableFile>? Files { get; init; }
 
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public string? Size { get; init; }
@@ -267,9 +267,6 @@ internal sealed record AvailableBackend
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public string? Sha256 { get; init; }
 }
-
-/// <summary>A file of an entry.</summary>
-internal sealed record BackendFile(string Filename, string Sha256, string Uri);
 
 /// <summary>A backend that can be asked for by its name, installed or not.</summary>
 internal sealed record KnownBackendRead

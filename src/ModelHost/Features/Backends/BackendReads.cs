@@ -2,6 +2,7 @@ using System.Globalization;
 using ModelHost.Core.Engines;
 using ModelHost.Features.Galleries;
 using ModelHost.Hosting;
+using static ModelHost.Features.Galleries.GalleryJson;
 
 namespace ModelHost.Features.Backends;
 
@@ -45,7 +46,7 @@ internal sealed class BackendReads(BackendInventory inventory, BackendUpgrades u
             Urls = Any(entry.Urls),
             Icon = Said(entry.Icon),
             Tags = Any(entry.Tags),
-            Files = Any([.. entry.Files.Select(file => new BackendFile(file.Filename, file.Sha256, file.Uri))]),
+            Files = Any([.. entry.Files.Select(file => new AvailableFile(file.Filename, file.Sha256, file.Uri))]),
             Size = Said(entry.Size),
             Gallery = gallery,
             Installed = isInstalled,
@@ -106,8 +107,4 @@ internal sealed class BackendReads(BackendInventory inventory, BackendUpgrades u
         var path = Path.Combine("backends", program.Name, "run.sh");
         return File.Exists(folder.File(path)) ? folder.File(path) : path;
     }
-
-    private static string? Said(string text) => text.Length > 0 ? text : null;
-
-    private static IReadOnlyList<T>? Any<T>(IReadOnlyList<T> list) => list.Count > 0 ? list : null;
 }

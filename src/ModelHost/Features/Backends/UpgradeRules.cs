@@ -1,5 +1,6 @@
 using System.Globalization;
 using ModelHost.Core.Engines;
+using static ModelHost.Features.Galleries.GalleryJson;
 
 namespace ModelHost.Features.Backends;
 
@@ -44,6 +45,4 @@ internal static class UpgradeRules
     private static bool IsOther(BackendHere installed, BackendOffer offer) => offer.IsRelease
         ? EngineImage.ReleaseOf(offer.Version) is { } newest && !(EngineImage.ReleaseOf(installed.Version) >= newest)
         : installed.Version != offer.Version;
-
-    private static string? Said(string text) => text.Length > 0 ? text : null;
 }

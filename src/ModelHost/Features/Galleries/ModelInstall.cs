@@ -26,6 +26,12 @@ internal static class GalleryJson
 
     /// <summary>Reads.</summary>
     public static T Read<T>(string json) => JsonSerializer.Deserialize<T>(json, Options) ?? throw new JsonException("there is nothing");
+
+    /// <summary>The text; null, which is left out of answers, when there is none.</summary>
+    public static string? Said(string text) => text.Length > 0 ? text : null;
+
+    /// <summary>The list; null, which is left out of answers, when it is empty.</summary>
+    public static IReadOnlyList<T>? Any<T>(IReadOnlyList<T> list) => list.Count > 0 ? list : null;
 }
 
 /// <summary>The entry that an id names.</summary>

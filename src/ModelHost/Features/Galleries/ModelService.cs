@@ -9,6 +9,7 @@ using ModelHost.Features.Deployments;
 using ModelHost.Features.Nodes;
 using ModelHost.Gateway;
 using ModelHost.Hosting;
+using static ModelHost.Features.Galleries.GalleryJson;
 
 namespace ModelHost.Features.Galleries;
 
@@ -73,8 +74,6 @@ internal sealed class ModelService(
 
     private static AvailableModel Show(GalleryRead gallery, GalleryEntry entry, bool isInstalled)
     {
-        static string? Said(string text) => text.Length > 0 ? text : null;
-        static IReadOnlyList<T>? Any<T>(IReadOnlyList<T> list) => list.Count > 0 ? list : null;
         var backend = ModelBackend(entry);
         return new AvailableModel
         {
