@@ -123,7 +123,7 @@ internal static class Fleet
     }
 
     /// <summary>A node whose engines are all ready.</summary>
-    internal sealed class FleetNode(string hostname, Deployment[] rows) : INode
+    internal sealed class FleetNode(string hostname, Deployment[] rows) : NodeStandIn
     {
         private readonly Channel<bool> _changes = Channel.CreateUnbounded<bool>();
         private volatile string _driver = "";
@@ -136,9 +136,9 @@ internal static class Fleet
             _changes.Writer.TryWrite(true);
         }
 
-        public Task<NodeReport> ReportAsync(ReportRequest request, CancellationToken cancellationToken) => Task.FromResult(Report());
+        public override Task<NodeReport> ReportAsync(ReportRequest request, CancellationToken cancellationToken) => Task.FromResult(Report());
 
-        public IAsyncEnumerable<ReportUpdate> WatchAsync(WatchRequest request, CancellationToken cancellationToken) =>
+        public override IAsyncEnumerable<ReportUpdate> WatchAsync(WatchRequest request, CancellationToken cancellationToken) =>
             ReportUpdates.ReadAsync(Report, token => _changes.Reader.ReadAsync(token).AsTask(), request, TimeProvider.System, cancellationToken);
 
         private NodeReport Report()
@@ -178,29 +178,5 @@ internal static class Fleet
             }));
             return report;
         }
-
-        public Task<StartReply> StartAsync(StartRequest request, CancellationToken cancellationToken) => Task.FromResult(new StartReply());
-
-        public Task<StopReply> StopAsync(StopRequest request, CancellationToken cancellationToken) => Task.FromResult(new StopReply());
-
-        public Task<LogsReply> LogsAsync(LogsRequest request, CancellationToken cancellationToken) => Task.FromResult(new LogsReply());
-
-        public IAsyncEnumerable<LogPiece> LogFileAsync(LogsRequest request, CancellationToken cancellationToken) => AsyncEnumerable.Empty<LogPiece>();
-
-        public Task<UpdateReply> UpdateAsync(UpdateRequest request, CancellationToken cancellationToken) => Task.FromResult(new UpdateReply());
-
-        public Task<EnvironmentReply> EnvironmentAsync(EnvironmentRequest request, CancellationToken cancellationToken) => Task.FromResult(new EnvironmentReply());
-
-        public Task<PortReply> CheckPortAsync(PortRequest request, CancellationToken cancellationToken) => Task.FromResult(new PortReply { Available = true });
-
-        public Task<AccessReply> AccessAsync(AccessRequest request, CancellationToken cancellationToken) => Task.FromResult(new AccessReply());
-
-        public Task<PullReply> PullAsync(PullRequest request, CancellationToken cancellationToken) => Task.FromResult(new PullReply());
-
-        public Task<CancelPullReply> CancelPullAsync(CancelPullRequest request, CancellationToken cancellationToken) => Task.FromResult(new CancelPullReply());
-
-        public Task<ArtifactsReply> ArtifactsAsync(ArtifactsRequest request, CancellationToken cancellationToken) => Task.FromResult(new ArtifactsReply());
-
-        public Task<DeleteArtifactReply> DeleteArtifactAsync(DeleteArtifactRequest request, CancellationToken cancellationToken) => Task.FromResult(new DeleteArtifactReply());
     }
 }

@@ -11,7 +11,7 @@ using ModelHost.TestKit;
 namespace ModelHost.Tests.Deployments;
 
 /// <summary>A second node that says what it is told to and does nothing: what is started on it stays as it was stored.</summary>
-internal sealed class QuietNode : INode
+internal sealed class QuietNode : NodeStandIn
 {
     private readonly ControlPlane _host;
     private readonly NodeHandle _handle;
@@ -107,36 +107,24 @@ internal sealed class QuietNode : INode
         }
     }
 
-    public Task<StartReply> StartAsync(StartRequest request, CancellationToken cancellationToken) => Task.FromResult(new StartReply());
-
-    public Task<StopReply> StopAsync(StopRequest request, CancellationToken cancellationToken)
+    public override Task<StopReply> StopAsync(StopRequest request, CancellationToken cancellationToken)
     {
         Stopped.Add(request.RunId);
         return Task.FromResult(new StopReply());
     }
 
-    public Task<NodeReport> ReportAsync(ReportRequest request, CancellationToken cancellationToken) => Task.FromResult(_handle.LastReport!);
+    public override Task<NodeReport> ReportAsync(ReportRequest request, CancellationToken cancellationToken) => Task.FromResult(_handle.LastReport!);
 
-    public Task<LogsReply> LogsAsync(LogsRequest request, CancellationToken cancellationToken) => Task.FromResult(new LogsReply());
+    public override IAsyncEnumerable<LogPiece> LogFileAsync(LogsRequest request, CancellationToken cancellationToken) => Log();
 
-    public IAsyncEnumerable<LogPiece> LogFileAsync(LogsRequest request, CancellationToken cancellationToken) => Log();
-
-    public Task<UpdateReply> UpdateAsync(UpdateRequest request, CancellationToken cancellationToken) => Task.FromResult(new UpdateReply());
-
-    public Task<EnvironmentReply> EnvironmentAsync(EnvironmentRequest request, CancellationToken cancellationToken) => Task.FromResult(new EnvironmentReply());
-
-    public Task<PortReply> CheckPortAsync(PortRequest request, CancellationToken cancellationToken) => Task.FromResult(new PortReply { Available = true });
-
-    public Task<AccessReply> AccessAsync(AccessRequest request, CancellationToken cancellationToken) => Task.FromResult(new AccessReply());
-
-    public async IAsyncEnumerable<ReportUpdate> WatchAsync(WatchRequest request, [System.Runtime.CompilerServices.EnumeratorCancellation] CancellationToken cancellationToken)
+    public override async IAsyncEnumerable<ReportUpdate> WatchAsync(WatchRequest request, [System.Runtime.CompilerServices.EnumeratorCancellation] CancellationToken cancellationToken)
     {
         yield return new ReportUpdate { Sequence = 1, Report = _handle.LastReport };
         await Task.Delay(Timeout.Infinite, cancellationToken);
     }
 
     /// <summary>Has at once what it is asked to get, and says so.</summary>
-    public Task<PullReply> PullAsync(PullRequest request, CancellationToken cancellationToken)
+    public override Task<PullReply> PullAsync(PullRequest request, CancellationToken cancellationToken)
     {
         Pulled.Add(request);
         var digest = $"sha256:{new string('d', 64)}";
@@ -147,9 +135,5 @@ internal sealed class QuietNode : INode
         return Task.FromResult(new PullReply());
     }
 
-    public Task<CancelPullReply> CancelPullAsync(CancelPullRequest request, CancellationToken cancellationToken) => Task.FromResult(new CancelPullReply());
-
-    public Task<ArtifactsReply> ArtifactsAsync(ArtifactsRequest request, CancellationToken cancellationToken) => Task.FromResult(Has.Clone());
-
-    public Task<DeleteArtifactReply> DeleteArtifactAsync(DeleteArtifactRequest request, CancellationToken cancellationToken) => Task.FromResult(new DeleteArtifactReply());
+    public override Task<ArtifactsReply> ArtifactsAsync(ArtifactsRequest request, CancellationToken cancellationToken) => Task.FromResult(Has.Clone());
 }

@@ -213,7 +213,7 @@ public sealed class LivenessTests
     }
 
     /// <summary>A node that tells what a test wants it to.</summary>
-    private sealed class PushedNode : INode
+    private sealed class PushedNode : NodeStandIn
     {
         private readonly Lock _lock = new();
         private readonly Dictionary<int, Channel<ReportUpdate>> _streams = [];
@@ -239,7 +239,7 @@ public sealed class LivenessTests
             return ValueTask.CompletedTask;
         }
 
-        public async IAsyncEnumerable<ReportUpdate> WatchAsync(WatchRequest request, [EnumeratorCancellation] CancellationToken cancellationToken)
+        public override async IAsyncEnumerable<ReportUpdate> WatchAsync(WatchRequest request, [EnumeratorCancellation] CancellationToken cancellationToken)
         {
             var stream = Stream(Interlocked.Increment(ref _opened));
             if (IsRefusing)
@@ -258,32 +258,6 @@ public sealed class LivenessTests
                 Interlocked.Decrement(ref _open);
             }
         }
-
-        public Task<StartReply> StartAsync(StartRequest request, CancellationToken cancellationToken) => throw new NotSupportedException();
-
-        public Task<StopReply> StopAsync(StopRequest request, CancellationToken cancellationToken) => throw new NotSupportedException();
-
-        public Task<UpdateReply> UpdateAsync(UpdateRequest request, CancellationToken cancellationToken) => throw new NotSupportedException();
-
-        public Task<EnvironmentReply> EnvironmentAsync(EnvironmentRequest request, CancellationToken cancellationToken) => throw new NotSupportedException();
-
-        public Task<NodeReport> ReportAsync(ReportRequest request, CancellationToken cancellationToken) => throw new NotSupportedException();
-
-        public Task<LogsReply> LogsAsync(LogsRequest request, CancellationToken cancellationToken) => throw new NotSupportedException();
-
-        public IAsyncEnumerable<LogPiece> LogFileAsync(LogsRequest request, CancellationToken cancellationToken) => throw new NotSupportedException();
-
-        public Task<AccessReply> AccessAsync(AccessRequest request, CancellationToken cancellationToken) => Task.FromResult(new AccessReply());
-
-        public Task<PullReply> PullAsync(PullRequest request, CancellationToken cancellationToken) => throw new NotSupportedException();
-
-        public Task<CancelPullReply> CancelPullAsync(CancelPullRequest request, CancellationToken cancellationToken) => throw new NotSupportedException();
-
-        public Task<ArtifactsReply> ArtifactsAsync(ArtifactsRequest request, CancellationToken cancellationToken) => throw new NotSupportedException();
-
-        public Task<DeleteArtifactReply> DeleteArtifactAsync(DeleteArtifactRequest request, CancellationToken cancellationToken) => throw new NotSupportedException();
-
-        public Task<PortReply> CheckPortAsync(PortRequest request, CancellationToken cancellationToken) => throw new NotSupportedException();
 
         private Channel<ReportUpdate> Stream(int number)
         {

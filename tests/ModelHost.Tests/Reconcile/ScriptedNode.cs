@@ -18,7 +18,7 @@ using ModelHost.TestKit;
 namespace ModelHost.Tests.Reconcile;
 
 /// <summary>A node in place of the local one that does as a test says, linked as the local one is.</summary>
-internal sealed class ScriptedNode : INode, IAsyncDisposable
+internal sealed class ScriptedNode : NodeStandIn, IAsyncDisposable
 {
     private readonly ConcurrentDictionary<string, Engine> _engines = new();
     private readonly ConcurrentQueue<string> _asked = new();
@@ -87,7 +87,7 @@ internal sealed class ScriptedNode : INode, IAsyncDisposable
             (engine.Phase, engine.FailureCode, engine.Failure) = (EnginePhase.Failed, "engine_exited", "The engine ended.");
     }
 
-    public Task<StartReply> StartAsync(StartRequest request, CancellationToken cancellationToken)
+    public override Task<StartReply> StartAsync(StartRequest request, CancellationToken cancellationToken)
     {
         Hear($"start {request.RunId}");
         if (Starts)
@@ -106,7 +106,7 @@ internal sealed class ScriptedNode : INode, IAsyncDisposable
         return Task.FromResult(new StartReply());
     }
 
-    public Task<StopReply> StopAsync(StopRequest request, CancellationToken cancellationToken)
+    public override Task<StopReply> StopAsync(StopRequest request, CancellationToken cancellationToken)
     {
         Hear($"stop {request.RunId}");
         _engines.TryRemove(request.RunId, out _);
@@ -120,10 +120,10 @@ internal sealed class ScriptedNode : INode, IAsyncDisposable
             throw new IOException("silent");
     }
 
-    public Task<NodeReport> ReportAsync(ReportRequest request, CancellationToken cancellationToken) => Task.FromResult(Report());
+    public override Task<NodeReport> ReportAsync(ReportRequest request, CancellationToken cancellationToken) => Task.FromResult(Report());
 
     // looked at often, so that what a test changes is told at once
-    public IAsyncEnumerable<ReportUpdate> WatchAsync(WatchRequest request, CancellationToken cancellationToken) =>
+    public override IAsyncEnumerable<ReportUpdate> WatchAsync(WatchRequest request, CancellationToken cancellationToken) =>
         ReportUpdates.ReadAsync(Report, token => Task.Delay(20, token), request, TimeProvider.System, cancellationToken);
 
     private NodeReport Report()
@@ -136,32 +136,16 @@ internal sealed class ScriptedNode : INode, IAsyncDisposable
         return report;
     }
 
-    public Task<LogsReply> LogsAsync(LogsRequest request, CancellationToken cancellationToken) =>
+    public override Task<LogsReply> LogsAsync(LogsRequest request, CancellationToken cancellationToken) =>
         IsSilent ? Task.FromException<LogsReply>(new IOException("silent")) : Task.FromResult(new LogsReply());
 
-    public IAsyncEnumerable<LogPiece> LogFileAsync(LogsRequest request, CancellationToken cancellationToken) => AsyncEnumerable.Empty<LogPiece>();
-
-    public Task<UpdateReply> UpdateAsync(UpdateRequest request, CancellationToken cancellationToken)
+    public override Task<UpdateReply> UpdateAsync(UpdateRequest request, CancellationToken cancellationToken)
     {
         Hear($"update {request.RunId}");
         if (_engines.TryGetValue(request.RunId, out var engine))
             (engine.LaunchSpec, engine.Lease) = (request.LaunchSpec, request.Lease);
         return Task.FromResult(new UpdateReply());
     }
-
-    public Task<EnvironmentReply> EnvironmentAsync(EnvironmentRequest request, CancellationToken cancellationToken) => Task.FromResult(new EnvironmentReply());
-
-    public Task<PortReply> CheckPortAsync(PortRequest request, CancellationToken cancellationToken) => Task.FromResult(new PortReply { Available = true });
-
-    public Task<AccessReply> AccessAsync(AccessRequest request, CancellationToken cancellationToken) => Task.FromResult(new AccessReply());
-
-    public Task<PullReply> PullAsync(PullRequest request, CancellationToken cancellationToken) => Task.FromResult(new PullReply());
-
-    public Task<CancelPullReply> CancelPullAsync(CancelPullRequest request, CancellationToken cancellationToken) => Task.FromResult(new CancelPullReply());
-
-    public Task<ArtifactsReply> ArtifactsAsync(ArtifactsRequest request, CancellationToken cancellationToken) => Task.FromResult(new ArtifactsReply());
-
-    public Task<DeleteArtifactReply> DeleteArtifactAsync(DeleteArtifactRequest request, CancellationToken cancellationToken) => Task.FromResult(new DeleteArtifactReply());
 
     public async ValueTask DisposeAsync()
     {
