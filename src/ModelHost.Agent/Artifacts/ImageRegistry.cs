@@ -1,5 +1,3 @@
-using System.Runtime.InteropServices;
-using System.Security.Cryptography;
 using System.Text.Json;
 using ModelHost.Agent.Downloads;
 using ModelHost.Core.Artifacts;
@@ -9,7 +7,6 @@ namespace ModelHost.Agent.Artifacts;
 /// <summary>Asks registries what an image or a model consists of (OCI distribution and image specifications 1.1, and Docker's of the same).</summary>
 internal sealed class ImageRegistry(GuardedHttp http, DownloadOptions options)
 {
-    private const int MaxManifestBytes = 4 * 1024 * 1024, MaxLayers = 500;
     private const string DockerHub = "docker.io", DockerHubHost = "registry-1.docker.io";
     private const string OllamaModel = "application/vnd.ollama.image.model";
 
@@ -32,7 +29,7 @@ internal sealed class ImageRegistry(GuardedHttp http, DownloadOptions options)
         {
             if (!manifest.RootElement.TryGetProperty("manifests", out var variants))
                 return new Source.Image(Layers(place, manifest.RootElement), digest);
-            var (chosen, _) = await ManifestAsync(place, OfThisMachine(variants, image.Repository), cancellationToken);
+            var (chosen, _) = await ManifestAsync(place, ImageManifest.OfThisMachine(variants, image.Repository), cancellationToken);
             using (chosen)
                 return new Source.Image(Layers(place, chosen.RootElement), digest);
         }
@@ -55,8 +52,8 @@ internal sealed class ImageRegistry(GuardedHttp http, DownloadOptions options)
         var (manifest, _) = await ManifestAsync(place, model.Tag, cancellationToken);
         using (manifest)
         {
-            var weights = Blobs(place, manifest.RootElement).Where(blob => blob.MediaType == OllamaModel).ToArray();
-            return weights is [var (_, file)] ? file with { Path = model.FileName }
+            var weights = ImageManifest.Blobs(manifest.RootElement).Where(blob => blob.MediaType == OllamaModel).ToArray();
+            return weights is [var only] ? Remote(place, only) with { Path = model.FileName }
                 : throw new DownloadException("answer_invalid", $"{model.Repository}:{model.Tag} has {weights.Length} files of weights where one was looked for");
         }
     }
@@ -72,59 +69,17 @@ internal sealed class ImageRegistry(GuardedHttp http, DownloadOptions options)
         var url = new Uri(place.Url, $"manifests/{reference}");
         byte[] bytes;
         using (var answer = await place.Login.GetAsync(http, url, new Dictionary<string, string> { ["Accept"] = s_accept }, cancellationToken))
-            bytes = await answer.ReadAsync(MaxManifestBytes, cancellationToken);
-        var digest = "sha256:" + Convert.ToHexStringLower(SHA256.HashData(bytes));
+            bytes = await answer.ReadAsync(ImageManifest.MaxBytes, cancellationToken);
+        var digest = ImageManifest.Digest(bytes);
         if (reference.StartsWith("sha256:", StringComparison.Ordinal) && reference != digest)
             throw new DownloadException("hash_mismatch", $"{GuardedHttp.Display(url)} has the digest {digest}");
-        try
-        {
-            var manifest = JsonDocument.Parse(bytes);
-            if (manifest.RootElement.ValueKind == JsonValueKind.Object)
-                return (manifest, digest);
-            manifest.Dispose();
-        }
-        catch (JsonException)
-        {
-            // as one that is something else
-        }
-        throw new DownloadException("answer_invalid", $"{GuardedHttp.Display(url)} is no manifest");
+        return (ImageManifest.Read(bytes, GuardedHttp.Display(url)), digest);
     }
 
-    private static string OfThisMachine(JsonElement variants, string repository)
-    {
-        var architecture = RuntimeInformation.OSArchitecture switch { Architecture.X64 => "amd64", Architecture.Arm64 => "arm64", var other => other.ToString().ToLowerInvariant() };
-        foreach (var variant in variants.ValueKind == JsonValueKind.Array ? variants.EnumerateArray() : default)
-        {
-            if (variant.ValueKind == JsonValueKind.Object && variant.TryGetProperty("platform", out var platform)
-                && Text(platform, "os") == "linux" && Text(platform, "architecture") == architecture && DigestOf(variant) is { } digest)
-                return "sha256:" + digest;
-        }
-        throw new DownloadException("not_found", $"{repository} has no image for linux/{architecture}");
-    }
+    private static RemoteFile[] Layers(Place place, JsonElement manifest) => [.. ImageManifest.Layers(manifest).Select(layer => Remote(place, layer))];
 
-    private static RemoteFile[] Layers(Place place, JsonElement manifest)
-    {
-        var layers = Blobs(place, manifest).Select(blob => blob.File).ToArray();
-        return layers.Length is > 0 and <= MaxLayers ? layers : throw new DownloadException("answer_invalid", $"the image has {layers.Length} layers, not 1 to {MaxLayers}");
-    }
-
-    private static IEnumerable<(string MediaType, RemoteFile File)> Blobs(Place place, JsonElement manifest)
-    {
-        if (!manifest.TryGetProperty("layers", out var layers) || layers.ValueKind != JsonValueKind.Array)
-            throw new DownloadException("answer_invalid", "the manifest names no layers");
-        foreach (var layer in layers.EnumerateArray())
-        {
-            if (layer.ValueKind != JsonValueKind.Object || DigestOf(layer) is not { } digest || !layer.TryGetProperty("size", out var size) || !size.TryGetInt64(out var bytes) || bytes < 0)
-                throw new DownloadException("answer_invalid", "the manifest names a layer without digest (sha256) or size");
-            yield return (Text(layer, "mediaType"), new RemoteFile(new Uri(place.Url, $"blobs/sha256:{digest}"), $"layer {digest[..12]}") { Sha256 = digest, SizeBytes = bytes, Login = place.Login });
-        }
-    }
-
-    private static string? DigestOf(JsonElement descriptor) =>
-        Text(descriptor, "digest") is ['s', 'h', 'a', '2', '5', '6', ':', .. var hex] && hex.Length == 64 && hex.All(char.IsAsciiHexDigitLower) ? hex : null;
-
-    private static string Text(JsonElement element, string name) =>
-        element.ValueKind == JsonValueKind.Object && element.TryGetProperty(name, out var value) && value.ValueKind == JsonValueKind.String ? value.GetString()! : "";
+    private static RemoteFile Remote(Place place, ImageBlob blob) =>
+        new(new Uri(place.Url, $"blobs/sha256:{blob.Sha256}"), $"layer {blob.Sha256[..12]}") { Sha256 = blob.Sha256, SizeBytes = blob.SizeBytes, Login = place.Login };
 
     private sealed record Place(Uri Url, RegistryLogin Login);
 }

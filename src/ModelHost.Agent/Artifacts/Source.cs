@@ -33,4 +33,8 @@ internal abstract record Source
     /// <summary>A file or folder of this machine.</summary>
     /// <param name="Path">Absolute, without links.</param>
     public sealed record Local(string Path) : Source;
+
+    /// <summary>An image that was saved to a file of this machine.</summary>
+    /// <param name="Path">Absolute, without links.</param>
+    public sealed record SavedImage(string Path) : Source;
 }

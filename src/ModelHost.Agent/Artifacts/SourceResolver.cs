@@ -20,17 +20,17 @@ internal sealed class SourceResolver(ImageRegistry registry, HuggingFaceHub hub,
     {
         if (!ArtifactUri.Parse(text).TryGet(out var uri, out var failure))
             throw new DownloadException("uri_invalid", failure.Detail);
-        RemoteFile File(Uri url) => new(url, uri.FileName) { Sha256 = sha256, Headers = TokenFor(url, huggingFaceToken), RefusesPickle = refusesPickle };
+        RemoteFile FileAt(Uri url) => new(url, uri.FileName) { Sha256 = sha256, Headers = TokenFor(url, huggingFaceToken), RefusesPickle = refusesPickle };
         switch (uri)
         {
             case ArtifactUri.Web web:
-                return One(File(web.Url));
+                return One(FileAt(web.Url));
             case ArtifactUri.HuggingFace { Path.Length: 0 } repository:
                 return new Source.Files(await hub.FilesAsync(repository, TokenFor(new Uri(options.HuggingFaceUrl), huggingFaceToken), refusesPickle, cancellationToken), IsFolder: true);
             case ArtifactUri.HuggingFace file:
-                return One(File(hub.FileUrl(file.Repository, file.Revision, file.Path)));
+                return One(FileAt(hub.FileUrl(file.Repository, file.Revision, file.Path)));
             case ArtifactUri.GitHub source:
-                return One(File(new Uri($"{options.GitHubUrl.TrimEnd('/')}/{source.Repository}/{source.Revision}/{string.Join('/', source.Path.Split('/').Select(Uri.EscapeDataString))}")));
+                return One(FileAt(new Uri($"{options.GitHubUrl.TrimEnd('/')}/{source.Repository}/{source.Revision}/{string.Join('/', source.Path.Split('/').Select(Uri.EscapeDataString))}")));
             case ArtifactUri.Image image:
                 return await registry.LayersAsync(image, sha256, cancellationToken);
             case ArtifactUri.Ollama model:
@@ -39,6 +39,8 @@ internal sealed class SourceResolver(ImageRegistry registry, HuggingFaceHub hub,
                     : throw new DownloadException("hash_mismatch", $"{text} has the SHA-256 {weights.Sha256}, not {sha256}");
             case ArtifactUri.Local local:
                 return new Source.Local(Plain(local.Path));
+            case ArtifactUri.SavedImage saved:
+                return Plain(saved.Path) is var tarball && File.Exists(tarball) ? new Source.SavedImage(tarball) : throw new DownloadException("uri_invalid", $"{text} is a folder, not a file that an image was saved to");
             default:
                 throw new DownloadException("uri_invalid", "the node cannot download from such an address");
         }
@@ -51,13 +53,13 @@ internal sealed class SourceResolver(ImageRegistry registry, HuggingFaceHub hub,
         var root = Path.GetFullPath(dataFolder);
         var full = Path.GetFullPath(Path.Combine(root, path)).TrimEnd('/');
         if (!s_folders.Any(folder => full.StartsWith(Path.Combine(root, folder) + "/", StringComparison.Ordinal)))
-            throw new DownloadException("uri_invalid", $"a file:// address leads to the {string.Join(", ", s_folders)} of the node's data folder, and nowhere else");
+            throw new DownloadException("uri_invalid", $"a local address leads to the {string.Join(", ", s_folders)} of the node's data folder, and nowhere else");
         var part = root;
         foreach (var name in Path.GetRelativePath(root, full).Split('/'))
         {
             part = Path.Combine(part, name);
             if (new FileInfo(part).LinkTarget is not null)
-                throw new DownloadException("uri_invalid", "a file:// address leads through no link");
+                throw new DownloadException("uri_invalid", "a local address leads through no link");
         }
         return Path.Exists(full) ? full : throw new DownloadException("not_found", $"the node has no {Path.GetRelativePath(root, full)}");
     }

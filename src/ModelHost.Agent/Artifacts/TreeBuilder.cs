@@ -24,17 +24,20 @@ internal sealed class TreeBuilder(ArtifactFolders folders, DownloadOptions optio
     public async Task<BuiltTree> BuildAsync(PullRequest request, IReadOnlyList<Fetched> fetched, PullProgress progress, CancellationToken cancellationToken)
     {
         var tree = Path.Combine(folders.StagingOf(request.Kind, request.Name), "tree");
-        if (Directory.Exists(tree))
-            Directory.Delete(tree, recursive: true);
+        DeleteFolder(tree);
         Directory.CreateDirectory(tree);
         var files = new List<ArtifactFile>();
-        var meter = new UnpackMeter(new UnpackLimits(options.MaxFileBytes, options.MaxArchiveEntries), room, cancellationToken);
+        UnpackMeter Meter() => new(new UnpackLimits(options.MaxFileBytes, options.MaxArchiveEntries), room, cancellationToken);
+        var meter = Meter();
         await Task.Run(() =>
         {
             for (var i = 0; i < fetched.Count; i++)
             {
                 progress.Say(fetched[i].Uri);
-                Add(request, request.Files[i], fetched[i], tree, files, meter);
+                if (fetched[i].Source is Source.SavedImage image)
+                    AddSaved(request.Files[i], image.Path, tree, Path.Combine(folders.StagingOf(request.Kind, request.Name), "image"), files, meter, Meter());
+                else
+                    Add(request, request.Files[i], fetched[i], tree, files, meter);
             }
             Check(request, tree, cancellationToken);
         }, cancellationToken);
@@ -69,9 +72,7 @@ internal sealed class TreeBuilder(ArtifactFolders folders, DownloadOptions optio
                 }
                 break;
             case Source.Image:
-                var layers = new TreeWriter(Folder(tree, file.Path), meter, isLayered: true);
-                foreach (var layer in fetched.Files)
-                    Archive.Unpack(layer.Path, layers, meter, isLayer: true);
+                AddLayers(fetched.Files.Select(layer => layer.Path), Folder(tree, file.Path), meter);
                 break;
             case Source.Local { Path: var folder } when Directory.Exists(folder):
                 foreach (var found in Entries(folder))
@@ -85,12 +86,45 @@ internal sealed class TreeBuilder(ArtifactFolders folders, DownloadOptions optio
                 }
                 break;
             case Source.Local local:
-                var facts = Facts(new FileInfo(local.Path));
-                if (file.Sha256.Length > 0 && !facts.Sha256.Equals(file.Sha256, StringComparison.OrdinalIgnoreCase))
-                    throw new DownloadException("hash_mismatch", $"{file.Uri} has the SHA-256 {facts.Sha256}, not {file.Sha256}");
-                AddFile(request, file, facts, tree, file.Path.Length > 0 ? file.Path : Path.GetFileName(local.Path), files, meter, isCopy: true);
+                AddFile(request, file, Checked(file, local.Path), tree, file.Path.Length > 0 ? file.Path : Path.GetFileName(local.Path), files, meter, isCopy: true);
                 break;
         }
+    }
+
+    private static void AddLayers(IEnumerable<string> layers, string tree, UnpackMeter meter)
+    {
+        var writer = new TreeWriter(tree, meter, isLayered: true);
+        foreach (var layer in layers)
+            Archive.Unpack(layer, writer, meter, isLayer: true);
+    }
+
+    private static void AddSaved(PullFile file, string tarball, string tree, string scratch, List<ArtifactFile> files, UnpackMeter meter, UnpackMeter outer)
+    {
+        var facts = Checked(file, tarball);
+        DeleteFolder(scratch);
+        try
+        {
+            Archive.Unpack(tarball, new TreeWriter(Directory.CreateDirectory(scratch).FullName, outer), outer, isLayer: false);
+            AddLayers(SavedImage.Layers(scratch), Folder(tree, file.Path), meter);
+        }
+        finally
+        {
+            DeleteFolder(scratch);
+        }
+        files.Add(new ArtifactFile { Path = Path.GetFileName(tarball), SizeBytes = facts.SizeBytes, Sha256 = facts.Sha256 });
+    }
+
+    private static void DeleteFolder(string folder)
+    {
+        if (Directory.Exists(folder))
+            Directory.Delete(folder, recursive: true);
+    }
+
+    private static DownloadedFile Checked(PullFile file, string path)
+    {
+        var facts = Facts(new FileInfo(path));
+        return file.Sha256.Length == 0 || facts.Sha256.Equals(file.Sha256, StringComparison.OrdinalIgnoreCase) ? facts
+            : throw new DownloadException("hash_mismatch", $"{file.Uri} has the SHA-256 {facts.Sha256}, not {file.Sha256}");
     }
 
     private static void AddFile(

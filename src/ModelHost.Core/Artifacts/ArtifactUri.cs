@@ -69,6 +69,14 @@ public abstract partial record ArtifactUri
         public override string FileName => Last(Path.TrimEnd('/'));
     }
 
+    /// <summary>An image that was saved to a file of the node's data folder, to be unpacked.</summary>
+    /// <param name="Path">Absolute, or below the data folder.</param>
+    public sealed record SavedImage(string Path) : ArtifactUri
+    {
+        /// <inheritdoc/>
+        public override string FileName => Last(Path.TrimEnd('/'));
+    }
+
     /// <summary>Reads one.</summary>
     public static Result<ArtifactUri> Parse(string text)
     {
@@ -90,12 +98,14 @@ public abstract partial record ArtifactUri
         if (After(text, "ollama://") is { } ollama)
             return OfOllama(ollama);
         if (After(text, "file://") is { } path)
-            return path.Length > 0 && ArtifactNames.PathFault(path.Trim('/')) is null ? new Local(path) : Invalid("a file:// address is a plain path, without '.' and '..'");
+            return OfPath(path) is { } plain ? new Local(plain) : Invalid("a file:// address is a plain path, without '.' and '..'");
+        if (After(text, "ocifile://") is { } saved)
+            return OfPath(saved) is { } plain ? new SavedImage(plain) : Invalid("an ocifile:// address is a plain path, without '.' and '..'");
         if (BareRegistryRule().IsMatch(text))
             return OfImage(text);
         if (Uri.TryCreate(text, UriKind.Absolute, out var url) && url.Scheme is "http" or "https")
             return url.UserInfo.Length == 0 ? new Web(url) : Invalid("an address must not have a login in it");
-        return Invalid("the address is of no known scheme: http(s)://, huggingface://, hf://, github:, oci://, ollama:// or file://");
+        return Invalid("the address is of no known scheme: http(s)://, huggingface://, hf://, github:, oci://, ocifile://, ollama:// or file://");
     }
 
     private static Result<ArtifactUri> OfHuggingFace(string text)
@@ -143,6 +153,8 @@ public abstract partial record ArtifactUri
             ? new Ollama(match.Groups["owner"].Success ? match.Groups["name"].Value : "library/" + match.Groups["name"].Value, match.Groups["tag"].Success ? match.Groups["tag"].Value : "latest")
             : Invalid("a model of Ollama is ollama://[OWNER/]NAME[:TAG]");
     }
+
+    private static string? OfPath(string path) => path.Length > 0 && ArtifactNames.PathFault(path.Trim('/')) is null ? path : null;
 
     private static string? After(string text, string scheme) => text.StartsWith(scheme, StringComparison.OrdinalIgnoreCase) ? text[scheme.Length..] : null;
 

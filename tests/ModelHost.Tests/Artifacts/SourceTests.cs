@@ -47,6 +47,7 @@ public sealed class SourceTests : IAsyncLifetime
     [InlineData("oci://busybox", "Image", "")]
     [InlineData("ollama://gemma:2b", "Ollama", "gemma-2b.gguf")]
     [InlineData("file://models/a.gguf", "Local", "a.gguf")]
+    [InlineData("ocifile://packages/backend.tar", "SavedImage", "backend.tar")]
     public void Addresses_are_read(string text, string kind, string fileName)
     {
         ArtifactUri.Parse(text).TryGet(out var uri, out _).ShouldBeTrue();
@@ -73,6 +74,8 @@ public sealed class SourceTests : IAsyncLifetime
     [InlineData("file://")]
     [InlineData("file://../x")]
     [InlineData("file:///a/../../x")]
+    [InlineData("ocifile://")]
+    [InlineData("ocifile://../x.tar")]
     public void Addresses_that_are_none_are_refused(string text) => ArtifactUri.Parse(text).Failure!.Field.ShouldBe("uri");
 
     [Fact]
