@@ -33,6 +33,14 @@ public sealed partial class LocalNode
     }
 
     /// <inheritdoc/>
+    public Task<CommitPullReply> CommitPullAsync(CommitPullRequest request, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        _pulls.Commit(request.PullId);
+        return Task.FromResult(new CommitPullReply());
+    }
+
+    /// <inheritdoc/>
     public async Task<ArtifactsReply> ArtifactsAsync(ArtifactsRequest request, CancellationToken cancellationToken)
     {
         ArgumentNullException.ThrowIfNull(request);

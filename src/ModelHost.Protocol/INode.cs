@@ -47,6 +47,9 @@ public interface INode
     /// <summary>Begins the end of a pull, and sees to it that one which is still on its way here does not begin.</summary>
     Task<CancelPullReply> CancelPullAsync(CancelPullRequest request, CancellationToken cancellationToken);
 
+    /// <summary>Lets a pull that is held take its place. It is in its place when the report says that the pull is done.</summary>
+    Task<CommitPullReply> CommitPullAsync(CommitPullRequest request, CancellationToken cancellationToken);
+
     /// <summary>The models and backends that are installed, and images where asked for.</summary>
     Task<ArtifactsReply> ArtifactsAsync(ArtifactsRequest request, CancellationToken cancellationToken);
 

@@ -74,9 +74,15 @@ public sealed partial class ModelHostProcess : IAsyncDisposable
     /// <returns>The exit code.</returns>
     public async Task<int> StopAsync()
     {
-        using (var kill = Process.Start("kill", ["-TERM", $"{_process.Id}"]))
-            await kill.WaitForExitAsync();
+        Signal("TERM");
         return await ExitAsync();
+    }
+
+    /// <summary>Sends it a signal: <c>STOP</c> lets it stand still, <c>CONT</c> go on.</summary>
+    public void Signal(string name)
+    {
+        using var kill = Process.Start("kill", [$"-{name}", $"{_process.Id}"]);
+        kill.WaitForExit();
     }
 
     /// <summary>Waits for its end.</summary>

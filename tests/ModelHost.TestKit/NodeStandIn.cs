@@ -42,6 +42,9 @@ public abstract class NodeStandIn : INode
     public virtual Task<CancelPullReply> CancelPullAsync(CancelPullRequest request, CancellationToken cancellationToken) => Task.FromResult(new CancelPullReply());
 
     /// <inheritdoc/>
+    public virtual Task<CommitPullReply> CommitPullAsync(CommitPullRequest request, CancellationToken cancellationToken) => Task.FromResult(new CommitPullReply());
+
+    /// <inheritdoc/>
     public virtual Task<ArtifactsReply> ArtifactsAsync(ArtifactsRequest request, CancellationToken cancellationToken) => Task.FromResult(new ArtifactsReply());
 
     /// <inheritdoc/>

@@ -33,6 +33,9 @@ internal sealed class ArtifactFolders(string dataFolder)
     /// <summary>Where an artifact is put together.</summary>
     public string StagingOf(ArtifactKind kind, string name) => Path.Combine(Root(kind), Staging, name);
 
+    /// <summary>What is put together there: a folder that is to take the artifact's place.</summary>
+    public string TreeOf(ArtifactKind kind, string name) => Path.Combine(StagingOf(kind, name), "tree");
+
     /// <summary>Removes what deletions left, and brings back what an interrupted exchange took away.</summary>
     public void Recover()
     {
@@ -77,6 +80,10 @@ internal sealed class ArtifactFolders(string dataFolder)
     public Artifact? Installed(ArtifactKind kind, string name) =>
         Directory.Exists(Of(kind, name)) && Read(kind, name) is { PullId.Length: > 0 } artifact ? artifact : null;
 
+    /// <summary>What was put together under a name, to its end; null: nothing.</summary>
+    public Artifact? Staged(ArtifactKind kind, string name) =>
+        Directory.Exists(TreeOf(kind, name)) && Read(kind, name, TreeOf(kind, name)) is { PullId.Length: > 0 } artifact ? artifact : null;
+
     /// <summary>Writes what an artifact says of itself into a folder that is to become it.</summary>
     public static void WriteRecord(string tree, Artifact artifact)
     {
@@ -85,13 +92,19 @@ internal sealed class ArtifactFolders(string dataFolder)
         WriteInto(tree, RecordFile, JsonFormatter.Default.Format(artifact));
     }
 
-    /// <summary>Puts a whole folder in an artifact's place.</summary>
-    public void Install(ArtifactKind kind, string name, string tree)
+    /// <summary>Sees that what was put together is on the disk, and that it can take its place.</summary>
+    /// <exception cref="DownloadException">What is there under the name is not for a pull to replace.</exception>
+    public void Ready(ArtifactKind kind, string name)
     {
-        var target = Of(kind, name);
-        if (new FileInfo(target).LinkTarget is not null || File.Exists(target))
-            throw new DownloadException("install_failed", $"{name} is a link or a file on the node, and stays as it is");
-        Libc.SyncDisk(tree);
+        CheckPlace(kind, name);
+        Libc.SyncDisk(TreeOf(kind, name));
+    }
+
+    /// <summary>Puts what was put together, and is <see cref="Ready"/>, in an artifact's place.</summary>
+    public void Install(ArtifactKind kind, string name)
+    {
+        CheckPlace(kind, name);
+        var (target, tree) = (Of(kind, name), TreeOf(kind, name));
         if (!Directory.Exists(target))
         {
             Directory.Move(tree, target);
@@ -131,9 +144,16 @@ internal sealed class ArtifactFolders(string dataFolder)
             .Where(name => ArtifactNames.NameFault(name) is null).Order(StringComparer.Ordinal)
         : [];
 
-    private Artifact Read(ArtifactKind kind, string name)
+    private void CheckPlace(ArtifactKind kind, string name)
     {
-        var folder = Of(kind, name);
+        if (new FileInfo(Of(kind, name)).LinkTarget is not null || File.Exists(Of(kind, name)))
+            throw new DownloadException("install_failed", $"{name} is a link or a file on the node, and stays as it is");
+    }
+
+    private Artifact Read(ArtifactKind kind, string name) => Read(kind, name, Of(kind, name));
+
+    private static Artifact Read(ArtifactKind kind, string name, string folder)
+    {
         Artifact? artifact = null;
         try
         {

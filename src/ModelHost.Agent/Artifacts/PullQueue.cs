@@ -15,10 +15,11 @@ internal sealed partial class PullQueue : IAsyncDisposable
     private readonly PullRecords _records;
     private readonly PullRunner _files;
     private readonly ImagePull _images;
+    private readonly TimeSpan _holdFor;
     private readonly TimeProvider _time;
     private readonly ILogger _logger;
     private readonly Action _changed;
-    private readonly Dictionary<string, Running> _running = [];
+    private readonly Dictionary<string, RunningPull> _running = [];
     private readonly Dictionary<string, PullRecord> _ended = [];
     private readonly Dictionary<(ArtifactKind, string), Task> _last = [];
     private readonly SemaphoreSlim _slots;
@@ -29,7 +30,7 @@ internal sealed partial class PullQueue : IAsyncDisposable
         ArtifactFolders folders, PullRecords records, PullRunner files, ImagePull images, DownloadOptions options, TimeProvider time, ILogger logger, Action changed)
     {
         (_folders, _records, _files, _images, _time, _logger, _changed) = (folders, records, files, images, time, logger, changed);
-        _slots = new SemaphoreSlim(options.ParallelPulls);
+        (_slots, _holdFor) = (new SemaphoreSlim(options.ParallelPulls), options.HoldFor);
     }
 
     /// <summary>Goes on with what an earlier process had not finished.</summary>
@@ -49,7 +50,7 @@ internal sealed partial class PullQueue : IAsyncDisposable
         }
     }
 
-    /// <summary>Begins a pull that is not known.</summary>
+    /// <summary>Begins a pull that is not known. One of its name that is held makes way for it: nobody waits for that any more.</summary>
     /// <exception cref="ArgumentException">It makes no sense.</exception>
     /// <exception cref="InvalidOperationException">There are too many, or it cannot be written down.</exception>
     public void Pull(PullRequest request)
@@ -58,7 +59,12 @@ internal sealed partial class PullQueue : IAsyncDisposable
             throw new ArgumentException(fault, nameof(request));
         lock (_lock)
         {
-            if (_running.ContainsKey(Key(request.PullId)) || _ended.ContainsKey(Key(request.PullId)))
+            if (_running.TryGetValue(Key(request.PullId), out var known))
+            {
+                Ask(known);
+                return;
+            }
+            if (_ended.ContainsKey(Key(request.PullId)))
                 return;
             if (_running.Count >= MaxUnderWay)
                 throw new InvalidOperationException($"{MaxUnderWay} pulls are under way");
@@ -71,6 +77,7 @@ internal sealed partial class PullQueue : IAsyncDisposable
                 State = new Pull { PullId = request.PullId, Kind = request.Kind, Name = request.Name, Phase = PullPhase.Queued, CreatedAt = Now() },
             };
             Keep(record);
+            MakeWay(request.Kind, request.Name);
             Begin(record);
         }
         _changed();
@@ -96,6 +103,33 @@ internal sealed partial class PullQueue : IAsyncDisposable
         }
     }
 
+    /// <summary>Lets a pull that is held take its place. Of one that has, and of one that was not to be held, nothing more is wanted.</summary>
+    /// <exception cref="ArgumentException">The id is none.</exception>
+    /// <exception cref="InvalidOperationException">It is not whole, has ended otherwise, or is not known.</exception>
+    public void Commit(string pullId)
+    {
+        if (!Guid.TryParse(pullId, out var id))
+            throw new ArgumentException("pull_id: a pull id is a GUID", nameof(pullId));
+        lock (_lock)
+        {
+            if (_running.TryGetValue(Key(pullId), out var running))
+            {
+                if (running.Request.Hold && !running.TryCommit())
+                    throw new InvalidOperationException(running.Record.IsStaged ? "the pull is being given up" : "the pull is not whole yet");
+            }
+            else if (_ended.TryGetValue(Key(pullId), out var ended))
+            {
+                if (ended.State.Phase != PullPhase.Done)
+                    throw new InvalidOperationException(ended.State.Phase == PullPhase.Cancelled ? "the pull was cancelled" : $"the pull has failed: {ended.State.Error}");
+            }
+            else if (!_folders.List().Any(artifact => Guid.TryParse(artifact.PullId, out var by) && by == id))
+            {
+                throw new InvalidOperationException("the pull is not known here");
+            }
+        }
+        _changed();
+    }
+
     /// <summary>All of them as they stand, oldest first.</summary>
     public IReadOnlyList<Pull> Snapshot()
     {
@@ -113,9 +147,10 @@ internal sealed partial class PullQueue : IAsyncDisposable
         string? removed;
         lock (_lock)
         {
-            if (_running.Values.Any(running => running.Request.Kind == kind && running.Request.Name == name))
+            if (_running.Values.Any(running => running.Place == (kind, name) && !running.IsHeld))
                 throw new InvalidOperationException($"a pull is at work on '{name}'");
             removed = _folders.Remove(kind, name);
+            MakeWay(kind, name);
         }
         if (removed is not null)
         {
@@ -141,22 +176,21 @@ internal sealed partial class PullQueue : IAsyncDisposable
 
     private void Begin(PullRecord record)
     {
-        var running = new Running(record, _changed, CancellationTokenSource.CreateLinkedTokenSource(_shutdown.Token));
-        var place = (record.Request!.Kind, record.Request.Name);
-        var before = _last.GetValueOrDefault(place, Task.CompletedTask);
+        var running = new RunningPull(record, _changed, CancellationTokenSource.CreateLinkedTokenSource(_shutdown.Token));
+        var before = _last.GetValueOrDefault(running.Place, Task.CompletedTask);
         _running[Key(record.State.PullId)] = running;
         running.Work = Task.Run(() => RunAsync(running, before));
-        _last[place] = running.Work;
+        _last[running.Place] = running.Work;
     }
 
-    private async Task RunAsync(Running running, Task before)
+    private async Task RunAsync(RunningPull running, Task before)
     {
         var ended = await DoAsync(running, before);
         lock (_lock)
         {
             _running.Remove(Key(running.Request.PullId));
-            if (_last.GetValueOrDefault((running.Request.Kind, running.Request.Name)) == running.Work)
-                _last.Remove((running.Request.Kind, running.Request.Name));
+            if (_last.GetValueOrDefault(running.Place) == running.Work)
+                _last.Remove(running.Place);
             if (ended is not null)
                 End(ended);
             ForgetPartials();
@@ -166,32 +200,26 @@ internal sealed partial class PullQueue : IAsyncDisposable
     }
 
     /// <summary>Does it, and tells how it ended; null: it has not, and goes on at the next start.</summary>
-    private async Task<PullRecord?> DoAsync(Running running, Task before)
+    private async Task<PullRecord?> DoAsync(RunningPull running, Task before)
     {
-        var staging = running.Request.Kind == ArtifactKind.Image ? null : _folders.StagingOf(running.Request.Kind, running.Request.Name);
+        var request = running.Request;
+        var isImage = request.Kind == ArtifactKind.Image;
         try
         {
             await before.WaitAsync(running.Stop);
-            await _slots.WaitAsync(running.Stop);
-            try
-            {
-                LogBegins(running.Request.PullId, running.Request.Name);
-                var artifact = staging is null ? await _images.RunAsync(running.Request.Name, running.Progress, running.Stop)
-                    : await _files.RunAsync(running.Request, _records.Token(running.Record), running.Progress, running.Stop);
-                DeleteQuietly(staging);
-                LogInstalled(running.Request.PullId, running.Request.Name, artifact.Digest);
-                return running.Ended(PullPhase.Done, Now(), pull => pull.Digest = artifact.Digest);
-            }
-            finally
-            {
-                _slots.Release();
-            }
+            var artifact = isImage ? await InTurnAsync(running, () => _images.RunAsync(request.Name, running.Progress, running.Stop)) : await InstallAsync(running);
+            DeleteQuietly(isImage ? null : _folders.StagingOf(request.Kind, request.Name));
+            LogInstalled(request.PullId, request.Name, artifact.Digest);
+            return running.Ended(PullPhase.Done, Now(), pull => pull.Digest = artifact.Digest);
         }
         catch (OperationCanceledException) when (running.IsCancelled)
         {
-            if (!running.KeepsPartial)
-                DeleteQuietly(staging);
+            DeleteQuietly(isImage ? null : running.KeepsPartial ? _folders.TreeOf(request.Kind, request.Name) : _folders.StagingOf(request.Kind, request.Name));
             return running.Ended(PullPhase.Cancelled, Now());
+        }
+        catch (OperationCanceledException) when (running.Dropped is not null)
+        {
+            return Failed(running, running.Dropped);
         }
         catch (OperationCanceledException) when (_shutdown.IsCancellationRequested)
         {
@@ -201,11 +229,98 @@ internal sealed partial class PullQueue : IAsyncDisposable
         catch (Exception e)
 #pragma warning restore CA1031
         {
-            var failure = e as DownloadException ?? (e is IOException full && DiskRoom.IsFull(full) ? DiskRoom.Full(e.Message) : new DownloadException("install_failed", e.Message, inner: e));
-            LogFailed(running.Request.PullId, running.Request.Name, failure.Message);
-            return running.Ended(PullPhase.Failed, Now(), pull => (pull.ErrorCode, pull.Error) = (failure.Code, failure.Message));
+            return Failed(running, e as DownloadException ?? (e is IOException full && DiskRoom.IsFull(full) ? DiskRoom.Full(e.Message) : new DownloadException("install_failed", e.Message, inner: e)));
         }
     }
+
+    private PullRecord Failed(RunningPull running, DownloadException failure)
+    {
+        LogFailed(running.Request.PullId, running.Request.Name, failure.Message);
+        if (running.Request.Kind != ArtifactKind.Image)
+            DeleteQuietly(_folders.TreeOf(running.Request.Kind, running.Request.Name)); // its parts are for the next of the name
+        return running.Ended(PullPhase.Failed, Now(), pull => (pull.ErrorCode, pull.Error) = (failure.Code, failure.Message));
+    }
+
+    private async Task<Artifact> InstallAsync(RunningPull running)
+    {
+        if (_files.Installed(running.Request) is { } done)
+            return done;
+        var artifact = running.Record.IsStaged ? _files.Staged(running.Request) : null;
+        if (artifact is null)
+        {
+            lock (_lock)
+                running.Unstage();
+            artifact = await InTurnAsync(running, () => _files.StageAsync(running.Request, _records.Token(running.Record), running.Progress, running.Stop));
+        }
+        if (running.Request.Hold)
+            await HoldAsync(running, artifact.Digest);
+        else
+            running.Stop.ThrowIfCancellationRequested();
+        _files.Install(running.Request);
+        return artifact;
+    }
+
+    /// <summary>Does what uses the network and the disk, some at a time. One that is held keeps nobody waiting.</summary>
+    private async Task<Artifact> InTurnAsync(RunningPull running, Func<Task<Artifact>> work)
+    {
+        await _slots.WaitAsync(running.Stop);
+        try
+        {
+            LogBegins(running.Request.PullId, running.Request.Name);
+            return await work();
+        }
+        finally
+        {
+            _slots.Release();
+        }
+    }
+
+    /// <summary>Waits until it may take its place, as long as somebody may still want that.</summary>
+    private async Task HoldAsync(RunningPull running, string digest)
+    {
+        lock (_lock)
+        {
+            if (!running.Record.IsStaged)
+            {
+                running.Stage(digest, _time.GetUtcNow());
+                _records.Write(running.Record);
+            }
+            if (_last.GetValueOrDefault(running.Place) != running.Work)
+                running.Drop(GivesWay());
+        }
+        LogHeld(running.Request.PullId, running.Request.Name);
+        _changed();
+        while (!running.IsCommitted)
+        {
+            running.Stop.ThrowIfCancellationRequested();
+            var left = running.Record.AskedAt!.Value + _holdFor - _time.GetUtcNow();
+            if (left > TimeSpan.Zero)
+            {
+                // a clock that was put back must not make it longer
+                var wait = running.Committed.WaitAsync(left < _holdFor ? left : _holdFor, _time, running.Stop);
+                await wait.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+                continue;
+            }
+            lock (_lock)
+                running.Drop(new DownloadException("hold_expired", $"it was whole, and nobody has asked for it since {running.Record.AskedAt.Value:u}"));
+        }
+    }
+
+    private void Ask(RunningPull known)
+    {
+        if (!known.IsHeld)
+            return;
+        known.Ask(_time.GetUtcNow());
+        Quietly(() => _records.Write(known.Record));
+    }
+
+    private void MakeWay(ArtifactKind kind, string name)
+    {
+        foreach (var held in _running.Values.Where(running => running.Place == (kind, name) && running.IsHeld).ToArray())
+            held.Drop(GivesWay());
+    }
+
+    private static DownloadException GivesWay() => new("superseded", "something else was asked for under its name before it was to take its place");
 
     private void End(PullRecord record)
     {
@@ -267,50 +382,6 @@ internal sealed partial class PullQueue : IAsyncDisposable
         }
     }
 
-    /// <summary>A pull under way.</summary>
-    private sealed class Running : IDisposable
-    {
-        private readonly CancellationTokenSource _stop;
-
-        public Running(PullRecord record, Action changed, CancellationTokenSource stop)
-        {
-            (Record, _stop) = (record, stop);
-            Stop = stop.Token;
-            Progress = new PullProgress(changed);
-        }
-
-        public PullRecord Record { get; }
-        public PullRequest Request => Record.Request!;
-        public PullProgress Progress { get; }
-        public CancellationToken Stop { get; }
-        public Task Work { get; set; } = Task.CompletedTask;
-        public bool IsCancelled { get; private set; }
-        public bool KeepsPartial { get; private set; }
-
-        public void Cancel(bool keepPartial)
-        {
-            (IsCancelled, KeepsPartial) = (true, keepPartial);
-            _stop.Cancel();
-        }
-
-        public Pull State()
-        {
-            var pull = Record.State.Clone();
-            Progress.Write(pull);
-            return pull;
-        }
-
-        public PullRecord Ended(PullPhase phase, double at, Action<Pull>? more = null)
-        {
-            var pull = State();
-            (pull.Phase, pull.Detail, pull.EndedAt) = (phase, "", at);
-            more?.Invoke(pull);
-            return new PullRecord { Request = Request, State = pull };
-        }
-
-        public void Dispose() => _stop.Dispose();
-    }
-
     [LoggerMessage(2251, LogLevel.Information, "Pull {PullId} of {Name} begins.")]
     private partial void LogBegins(string pullId, string name);
 
@@ -322,6 +393,9 @@ internal sealed partial class PullQueue : IAsyncDisposable
 
     [LoggerMessage(2254, LogLevel.Warning, "How pull {PullId} ended could not be written down: {Reason}")]
     private partial void LogNotKept(string pullId, string reason);
+
+    [LoggerMessage(2256, LogLevel.Information, "Pull {PullId} of {Name} is whole, and held until it may take its place.")]
+    private partial void LogHeld(string pullId, string name);
 
     [LoggerMessage(2255, LogLevel.Warning, "Something that a pull left could not be removed: {Reason}")]
     private partial void LogLeft(string reason);

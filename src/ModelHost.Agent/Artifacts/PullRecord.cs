@@ -15,8 +15,14 @@ internal sealed record PullRecord
     /// <summary>The token, sealed with the node's key; null: there is none, or no need of it any more.</summary>
     public string? Token { get; init; }
 
-    /// <summary>How it stands; while it is under way, how it stood at its beginning.</summary>
+    /// <summary>How it stands; while it is under way, how it stood at its beginning, or when it was whole.</summary>
     public required Pull State { get; init; }
+
+    /// <summary>When one that is held was last asked for.</summary>
+    public DateTimeOffset? AskedAt { get; init; }
+
+    /// <summary>Whether it is whole, and waits for the word to take its place.</summary>
+    public bool IsStaged => State.Phase == PullPhase.Staged;
 
     /// <summary>Whether it has ended.</summary>
     public bool IsEnded => State.Phase is PullPhase.Done or PullPhase.Failed or PullPhase.Cancelled;
@@ -37,7 +43,7 @@ internal sealed class PullRecords(string dataFolder, RunRecords seals)
     /// <exception cref="IOException">The disk is full.</exception>
     public void Write(PullRecord record)
     {
-        var stored = new StoredPull(record.Request is null ? null : JsonFormatter.Default.Format(record.Request), record.Token, JsonFormatter.Default.Format(record.State));
+        var stored = new StoredPull(record.Request is null ? null : JsonFormatter.Default.Format(record.Request), record.Token, JsonFormatter.Default.Format(record.State), record.AskedAt);
         WholeFile.Write(PathOf(record.State.PullId), file => JsonSerializer.Serialize(file, stored, StoredPullJson.Default.StoredPull));
     }
 
@@ -59,6 +65,7 @@ internal sealed class PullRecords(string dataFolder, RunRecords seals)
                 Request = stored.Request is null ? null : s_parser.Parse<PullRequest>(stored.Request),
                 Token = stored.Token,
                 State = s_parser.Parse<Pull>(stored.State),
+                AskedAt = stored.AskedAt,
             };
         }
         catch (Exception e) when (e is JsonException or InvalidProtocolBufferException or InvalidJsonException or FileNotFoundException)
@@ -72,7 +79,7 @@ internal sealed class PullRecords(string dataFolder, RunRecords seals)
 }
 
 /// <summary>A record as it lies on the disk: the messages in their own JSON.</summary>
-internal sealed record StoredPull(string? Request, string? Token, string State);
+internal sealed record StoredPull(string? Request, string? Token, string State, DateTimeOffset? AskedAt = null);
 
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower)]
 [JsonSerializable(typeof(StoredPull))]

@@ -20,6 +20,7 @@ internal static class PullRules
         {
             ArtifactKind.Model or ArtifactKind.Backend => NameFault(request.Kind, request.Name) ?? FilesFault(request),
             ArtifactKind.Image when request.Files.Count > 0 => "files: an image has none",
+            ArtifactKind.Image when request.Hold => "hold: an image is not held",
             ArtifactKind.Image => ImageFault(request.Name),
             _ => "kind: it is to be a model, a backend or an image",
         };

@@ -8,13 +8,21 @@ namespace ModelHost.Agent.Artifacts;
 /// <summary>Does a pull of files: downloads what there is to download, puts it together, and puts it in its place.</summary>
 internal sealed class PullRunner(ArtifactFolders folders, SourceResolver resolver, FileDownload download, TreeBuilder builder, DownloadOptions options, TimeProvider time)
 {
-    /// <summary>Does it.</summary>
-    /// <returns>What was installed.</returns>
+    /// <summary>What it has installed already: the node went down between the last two steps.</summary>
+    public Artifact? Installed(PullRequest request) => Of(request, folders.Installed(request.Kind, request.Name));
+
+    /// <summary>What <see cref="StageAsync"/> has put together for it.</summary>
+    public Artifact? Staged(PullRequest request) => Of(request, folders.Staged(request.Kind, request.Name));
+
+    /// <summary>Puts that in its place.</summary>
+    /// <exception cref="DownloadException">What is there under the name is not for a pull to replace.</exception>
+    public void Install(PullRequest request) => folders.Install(request.Kind, request.Name);
+
+    /// <summary>Does all of it but the last step.</summary>
+    /// <returns>What is to be installed, whole and on the disk.</returns>
     /// <exception cref="DownloadException">It cannot be done. What is there under the name is as it was.</exception>
-    public async Task<Artifact> RunAsync(PullRequest request, string? token, PullProgress progress, CancellationToken cancellationToken)
+    public async Task<Artifact> StageAsync(PullRequest request, string? token, PullProgress progress, CancellationToken cancellationToken)
     {
-        if (folders.Installed(request.Kind, request.Name) is { } done && done.PullId == request.PullId)
-            return done; // the node went down between the last two steps
         var parts = Path.Combine(folders.StagingOf(request.Kind, request.Name), "parts");
         Directory.CreateDirectory(parts);
         progress.Enter(PullPhase.Resolving);
@@ -31,10 +39,11 @@ internal sealed class PullRunner(ArtifactFolders folders, SourceResolver resolve
         progress.Enter(PullPhase.Installing);
         var artifact = Describe(request, fetched, tree);
         ArtifactFolders.WriteRecord(tree.Path, artifact);
-        cancellationToken.ThrowIfCancellationRequested();
-        folders.Install(request.Kind, request.Name, tree.Path);
+        folders.Ready(request.Kind, request.Name);
         return artifact;
     }
+
+    private static Artifact? Of(PullRequest request, Artifact? found) => found?.PullId == request.PullId ? found : null;
 
     private async Task<Fetched> FetchAsync(
         PullRequest request, int index, string? token, string parts, PullProgress progress, SemaphoreSlim downloads, Func<bool> isLast, CancellationToken cancellationToken)

@@ -23,7 +23,7 @@ internal sealed class TreeBuilder(ArtifactFolders folders, DownloadOptions optio
     /// <exception cref="DownloadException">What was downloaded is not to be used.</exception>
     public async Task<BuiltTree> BuildAsync(PullRequest request, IReadOnlyList<Fetched> fetched, PullProgress progress, CancellationToken cancellationToken)
     {
-        var tree = Path.Combine(folders.StagingOf(request.Kind, request.Name), "tree");
+        var tree = folders.TreeOf(request.Kind, request.Name);
         DeleteFolder(tree);
         Directory.CreateDirectory(tree);
         var files = new List<ArtifactFile>();

@@ -47,6 +47,13 @@ public sealed class DownloadOptions
     [Range(1, 32)]
     public int ParallelFiles { get; set; } = 4;
 
+    /// <summary>
+    /// How long a download that is whole waits for the word to take its place, since it was asked for last; then it is dropped, and its parts are kept as those of
+    /// one that failed. Default 24 h, 1 h to 30 days: whoever waits for others asks every 10 minutes.
+    /// </summary>
+    [Range(typeof(TimeSpan), "01:00:00", "30.00:00:00")]
+    public TimeSpan HoldFor { get; set; } = TimeSpan.FromDays(1);
+
     /// <summary>The largest file taken, and the most that one archive or image may unpack to, in bytes. Default 2 TiB.</summary>
     [Range(1, long.MaxValue)]
     public long MaxFileBytes { get; set; } = 2L << 40;

@@ -51,6 +51,9 @@ public static class NodeMethods
     /// <summary><see cref="INode.CancelPullAsync"/>.</summary>
     public static RpcMethod<CancelPullRequest, CancelPullReply> CancelPull { get; } = Method("CancelPull", CancelPullRequest.Parser, CancelPullReply.Parser);
 
+    /// <summary><see cref="INode.CommitPullAsync"/>.</summary>
+    public static RpcMethod<CommitPullRequest, CommitPullReply> CommitPull { get; } = Method("CommitPull", CommitPullRequest.Parser, CommitPullReply.Parser);
+
     /// <summary><see cref="INode.ArtifactsAsync"/>.</summary>
     public static RpcMethod<ArtifactsRequest, ArtifactsReply> Artifacts { get; } = Method("Artifacts", ArtifactsRequest.Parser, ArtifactsReply.Parser);
 

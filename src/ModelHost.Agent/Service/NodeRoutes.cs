@@ -31,6 +31,7 @@ public static class NodeRoutes
         Map(group, NodeMethods.Access, node.AccessAsync);
         Map(group, NodeMethods.Pull, node.PullAsync);
         Map(group, NodeMethods.CancelPull, node.CancelPullAsync);
+        Map(group, NodeMethods.CommitPull, node.CommitPullAsync);
         Map(group, NodeMethods.Artifacts, node.ArtifactsAsync);
         Map(group, NodeMethods.DeleteArtifact, node.DeleteArtifactAsync);
         group.MapServerStream(NodeMethods.LogFile, (request, _, cancellationToken) => node.LogFileAsync(request, cancellationToken), NodeMethods.MaxMessageBytes);

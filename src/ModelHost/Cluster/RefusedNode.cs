@@ -25,6 +25,8 @@ internal sealed class RefusedNode(string reason) : INode
 
     public Task<CancelPullReply> CancelPullAsync(CancelPullRequest request, CancellationToken cancellationToken) => RefuseAsync<CancelPullReply>();
 
+    public Task<CommitPullReply> CommitPullAsync(CommitPullRequest request, CancellationToken cancellationToken) => RefuseAsync<CommitPullReply>();
+
     public Task<ArtifactsReply> ArtifactsAsync(ArtifactsRequest request, CancellationToken cancellationToken) => RefuseAsync<ArtifactsReply>();
 
     public Task<DeleteArtifactReply> DeleteArtifactAsync(DeleteArtifactRequest request, CancellationToken cancellationToken) => RefuseAsync<DeleteArtifactReply>();

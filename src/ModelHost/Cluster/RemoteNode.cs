@@ -70,6 +70,9 @@ internal sealed class RemoteNode(RpcClient client, Func<string, string> engineUr
     public Task<CancelPullReply> CancelPullAsync(CancelPullRequest request, CancellationToken cancellationToken) =>
         AskAsync(NodeMethods.CancelPull, request, cancellationToken);
 
+    public Task<CommitPullReply> CommitPullAsync(CommitPullRequest request, CancellationToken cancellationToken) =>
+        AskAsync(NodeMethods.CommitPull, request, cancellationToken);
+
     public Task<ArtifactsReply> ArtifactsAsync(ArtifactsRequest request, CancellationToken cancellationToken) =>
         AskAsync(NodeMethods.Artifacts, request, cancellationToken);
 

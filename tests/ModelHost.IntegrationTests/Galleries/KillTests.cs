@@ -1,6 +1,9 @@
 using System.Net.Http.Json;
+using System.Runtime.CompilerServices;
 using System.Security.Cryptography;
 using System.Text.Json;
+using Microsoft.Data.Sqlite;
+using ModelHost.Features.Galleries;
 using ModelHost.TestKit;
 
 namespace ModelHost.IntegrationTests.Galleries;
@@ -83,6 +86,61 @@ public sealed class KillTests
         File.GetUnixFileMode(Path.Combine(node.Data, "backends", "small", "run.sh")).HasFlag(UnixFileMode.UserExecute).ShouldBeTrue();
         server.Requests.Where(request => request.Path == "/b.tar").Last().Range.ShouldStartWith("bytes=", customMessage: "what was there is not downloaded again");
         (await reader.JsonAsync("/backends")).EnumerateArray().ShouldHaveSingleItem().GetProperty("Name").GetString().ShouldBe("small");
+    }
+
+    [Fact]
+    public async Task Two_nodes_have_the_new_model_after_the_plug_was_pulled_before_either_had_put_it_in_its_place()
+    {
+        await using var pair = await NodePair.StartAsync();
+        pair.New.HoldAfter = Held;
+        var uuid = await pair.ApplyAsync(pair.New, "/new");
+        await Deadline.UntilAsync(() => pair.JobAsync(uuid), job => job.TryGetProperty("current_bytes", out var bytes) && bytes.GetInt64() >= Held / 2, 60);
+        await pair.Host.KillAsync();
+        pair.New.Release();
+        // the agent goes on alone, and holds what it has
+        await Deadline.UntilAsync(() => File.Exists(Path.Combine(pair.Folders[1], "..", ".staging", "tiny", "tree", ".modelhost.json")), 120, "the agent to have all of it");
+        pair.Has(pair.Old);
+
+        await pair.ServeAsync();
+        var done = await Deadline.UntilAsync(() => pair.JobAsync(uuid), job => job.GetProperty("processed").GetBoolean(), 120);
+
+        done.GetProperty("message").GetString().ShouldBe("completed", string.Join('\n', pair.Host.Output));
+        pair.Has(pair.New);
+    }
+
+    [Fact]
+    public async Task Two_nodes_have_the_new_model_after_the_plug_was_pulled_between_them()
+    {
+        var cancellationToken = TestContext.Current.CancellationToken;
+        RuntimeHelpers.RunModuleConstructor(typeof(GalleryOptions).Module.ModuleHandle); // which finds SQLite
+        await using var pair = await NodePair.StartAsync();
+        string uuid;
+        // nothing can be written down, so that the job stops just before it lets the nodes go on
+        await using (var database = new SqliteConnection($"Data Source={Path.Combine(pair.Local.Data, "modelhost.db")};Pooling=False"))
+        {
+            pair.New.HoldAfter = Held;
+            uuid = await pair.ApplyAsync(pair.New, "/new");
+            await Deadline.UntilAsync(() => pair.JobAsync(uuid), job => job.TryGetProperty("current_bytes", out var bytes) && bytes.GetInt64() >= Held / 2, 60);
+            await database.OpenAsync(cancellationToken);
+            await using var block = database.BeginTransaction(System.Data.IsolationLevel.Serializable, deferred: false);
+            pair.New.Release();
+            await Deadline.UntilAsync(() => pair.JobAsync(uuid), job => job.TryGetProperty("committed", out _), 60, "both nodes to have it");
+            pair.Has(pair.Old);
+            pair.Agent.Signal("STOP");
+        }
+        await Deadline.UntilAsync(() => File.ReadAllBytes(Path.Combine(pair.Folders[0], "w.gguf")).AsSpan().SequenceEqual(pair.New.Content), 60, "the local node to have it in its place");
+        File.ReadAllBytes(Path.Combine(pair.Folders[1], "w.gguf")).AsSpan().SequenceEqual(pair.Old.Content).ShouldBeTrue();
+        await pair.Host.KillAsync();
+        pair.Agent.Signal("CONT");
+
+        await pair.ServeAsync();
+        using var refused = await pair.Client.PostAsync($"/models/jobs/{uuid}/cancel", null, cancellationToken);
+        var done = await Deadline.UntilAsync(() => pair.JobAsync(uuid), job => job.GetProperty("processed").GetBoolean(), 120);
+
+        done.GetProperty("message").GetString().ShouldBe("completed", string.Join('\n', pair.Host.Output));
+        refused.StatusCode.ShouldBe(System.Net.HttpStatusCode.Conflict);
+        pair.Has(pair.New);
+        (await pair.Client.JsonAsync("/api/deployments")).GetArrayLength().ShouldBe(2);
     }
 
     private static long Staged(TestNode node)

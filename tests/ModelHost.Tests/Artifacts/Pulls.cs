@@ -21,6 +21,14 @@ internal static class Pulls
     /// <summary>A request for a model of some files.</summary>
     public static PullRequest Model(string name, params PullFile[] files) => Request(ArtifactKind.Model, name, files);
 
+    /// <summary>The same, to be held when it is whole.</summary>
+    public static PullRequest Held(string name, params PullFile[] files)
+    {
+        var request = Model(name, files);
+        request.Hold = true;
+        return request;
+    }
+
     /// <summary>A request for a backend.</summary>
     public static PullRequest Backend(string name, params PullFile[] files) => Request(ArtifactKind.Backend, name, files);
 

@@ -75,7 +75,7 @@ public sealed class JobTests
             twice.StatusCode.ShouldBe(HttpStatusCode.Conflict);
             // its work does not care, says that it is well on its way, and ends with an error
             handler.Context("stubborn").File("x", 1, 2, 50);
-            handler.Context("stubborn").TryCommit().ShouldBeFalse();
+            (await handler.Context("stubborn").TryCommitAsync("{}", CancellationToken.None)).ShouldBeFalse();
             handler.End("stubborn", new Failure(FailureKind.Unavailable, "x", "context cancelled"));
             var next = await AddAsync(host, "next");
             handler.End("next");
@@ -95,7 +95,7 @@ public sealed class JobTests
         await using var host = await StartAsync(handler);
         var job = await AddAsync(host, "phi");
         await handler.BegunAsync("phi");
-        handler.Context("phi").TryCommit().ShouldBeTrue();
+        (await handler.Context("phi").TryCommitAsync("{}", Ct)).ShouldBeTrue();
 
         using var refused = await host.Client.PostAsync($"/models/jobs/{job.Uid}/cancel", null, Ct);
         handler.End("phi");
@@ -150,6 +150,40 @@ public sealed class JobTests
         }
         await using var last = await StartAsync(new Handler(), node);
         await Deadline.UntilAsync(() => last.Services.GetRequiredService<JobBook>().All.All(job => job.Status.Error?.Contains("interrupted", StringComparison.Ordinal) == true));
+    }
+
+    [Fact]
+    public async Task A_job_past_the_point_of_no_return_is_past_it_after_a_restart_and_says_so_when_it_is_given_up()
+    {
+        var handler = new Handler();
+        using var node = new TestNode();
+        string uid;
+        await using (var host = await StartAsync(handler, node))
+        {
+            uid = (await AddAsync(host, "phi")).Uid;
+            await handler.BegunAsync("phi");
+            handler.Context("phi").Node(new JobNode { NodeId = "1", NodeName = "a", Status = "success" });
+            (await handler.Context("phi").TryCommitAsync("""{"decided":true}""", Ct)).ShouldBeTrue();
+        }
+        handler = new Handler();
+        await using (var host = await StartAsync(handler, node))
+        {
+            await handler.BegunAsync("phi");
+            using var refused = await host.Client.PostAsync($"/models/jobs/{uid}/cancel", null, Ct);
+            var job = await host.Client.JsonAsync($"/models/jobs/{uid}");
+
+            refused.StatusCode.ShouldBe(HttpStatusCode.Conflict);
+            handler.Requests["phi"].ShouldBe("""{"decided":true}""");
+            (handler.Context("phi").IsCommitted, handler.Context("phi").IsResumed).ShouldBe((true, true));
+            (job.GetProperty("committed").GetBoolean(), job.GetProperty("cancellable").GetBoolean(), job.GetProperty("nodes")[0].GetProperty("node_name").GetString()).ShouldBe((true, false, "a"));
+            await using var db = await host.Services.GetRequiredService<Database>().OpenAsync(Ct);
+            await db.Jobs.ExecuteUpdateAsync(row => row.SetProperty(j => j.Attempts, 5), Ct);
+        }
+        await using var last = await StartAsync(new Handler(), node);
+        var given = await Deadline.UntilAsync(() => last.Client.JsonAsync($"/models/jobs/{uid}"), job => job.GetProperty("processed").GetBoolean());
+
+        given.GetProperty("error").GetString().ShouldBe("it was interrupted 5 times, and is not tried again; it was putting what it had into its place, so that some nodes may have the new and others the old: have it installed again");
+        given.TryGetProperty("committed", out _).ShouldBeFalse();
     }
 
     [Fact]

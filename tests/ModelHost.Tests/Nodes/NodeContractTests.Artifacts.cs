@@ -64,6 +64,38 @@ public abstract partial class NodeContractTests
     }
 
     [Fact]
+    public async Task Held_pull_takes_its_place_when_it_may_and_not_before()
+    {
+        await using var node = await StartAsync();
+        await using var server = await FileServer.StartAsync();
+        var (before, after) = (server.Put("/v1", FileServer.Bytes(1000)), server.Put("/v2", FileServer.Bytes(300_000, seed: 2)));
+        after.HoldAfter = 1000;
+        await Pulls.DoAsync(node.Link, Pulls.Model("held", Pulls.From(server.Url("/v1"), "w.gguf")));
+        var request = Pulls.Held("held", Pulls.From(server.Url("/v2"), "w.gguf", after.Sha256));
+        var commit = new CommitPullRequest { PullId = request.PullId };
+        byte[] Content() => File.ReadAllBytes(Path.Combine(node.Data, "models", "held", "w.gguf"));
+
+        var unknown = await Should.ThrowAsync<InvalidOperationException>(() => node.Link.CommitPullAsync(commit, Ct));
+        await node.Link.PullAsync(request, Ct);
+        await Pulls.UntilAsync(node.Link, request.PullId, pull => pull.DoneBytes == 1000);
+        var early = await Should.ThrowAsync<InvalidOperationException>(() => node.Link.CommitPullAsync(commit, Ct));
+        after.Release();
+        var staged = await Pulls.UntilAsync(node.Link, request.PullId, pull => pull.Phase == PullPhase.Staged);
+        var (content, installed) = (Content(), await Pulls.InstalledAsync(node.Link, "held"));
+        await Task.WhenAll(Enumerable.Range(0, 3).Select(_ => node.Link.CommitPullAsync(commit, Ct)));
+        var done = await Pulls.EndAsync(node.Link, request.PullId);
+        await node.Link.CommitPullAsync(commit, Ct);
+
+        (unknown.Message, early.Message).ShouldBe(("the pull is not known here", "the pull is not whole yet"));
+        (staged.DoneBytes, staged.HasEndedAt, staged.Digest).ShouldBe((300_000, false, "sha256:" + after.Sha256));
+        content.ShouldBe(before.Content);
+        installed!.Digest.ShouldBe("sha256:" + before.Sha256);
+        done.Phase.ShouldBe(PullPhase.Done);
+        Content().ShouldBe(after.Content);
+        (await Pulls.InstalledAsync(node.Link, "held"))!.PullId.ShouldBe(request.PullId);
+    }
+
+    [Fact]
     public async Task Cancelled_pull_ends_and_leaves_nothing()
     {
         await using var node = await StartAsync();
@@ -128,6 +160,7 @@ public abstract partial class NodeContractTests
             ("metadata", r => r.Metadata = "{"),
             ("hugging_face_token", r => r.HuggingFaceToken = "a\r\nX-Evil: 1"),
             ("name", r => (r.Kind, r.Name) = (ArtifactKind.Image, "busybox")),
+            ("hold", r => (r.Kind, r.Name, r.Hold) = (ArtifactKind.Image, "busybox:1", true)),
         ];
 
         foreach (var (says, spoil) in bad)
@@ -139,6 +172,7 @@ public abstract partial class NodeContractTests
             (await Should.ThrowAsync<ArgumentException>(() => node.Link.PullAsync(request, Ct), says)).Message.ShouldStartWith(says + ":");
         }
         await Should.ThrowAsync<ArgumentException>(() => node.Link.CancelPullAsync(new CancelPullRequest { PullId = "x" }, Ct));
+        await Should.ThrowAsync<ArgumentException>(() => node.Link.CommitPullAsync(new CommitPullRequest { PullId = "x" }, Ct));
         await Should.ThrowAsync<ArgumentException>(() => node.Link.DeleteArtifactAsync(new DeleteArtifactRequest { Kind = ArtifactKind.Model, Name = ".." }, Ct));
         await Should.ThrowAsync<ArgumentException>(() => node.Link.ArtifactsAsync(new ArtifactsRequest { ImageRepositories = { "Not A Repository" } }, Ct));
         (await node.Link.ReportAsync(new ReportRequest(), Ct)).Pulls.ShouldBeEmpty();

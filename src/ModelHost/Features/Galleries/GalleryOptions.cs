@@ -57,6 +57,13 @@ public sealed class GalleryOptions
     [Range(1, 16)]
     public int ParallelJobs { get; set; } = 2;
 
+    /// <summary>
+    /// How long a node that has a model's new files ready may not answer when all are to put them in their place; then the job fails, and says which nodes have them.
+    /// Default 15 min, 1 s to 1 day.
+    /// </summary>
+    [Range(typeof(TimeSpan), "00:00:01", "1.00:00:00")]
+    public TimeSpan CommitPatience { get; set; } = TimeSpan.FromMinutes(15);
+
     /// <summary>Jobs that wait to run. Default 1000: one more is refused.</summary>
     [Range(1, 100_000)]
     public int MaxQueuedJobs { get; set; } = 1000;

@@ -36,7 +36,7 @@ internal sealed class Job
     /// <summary>Whether something is deleted.</summary>
     public bool IsDeletion { get; set; }
 
-    /// <summary>What its handler needs to know, as JSON: enough to begin anew after a restart.</summary>
+    /// <summary>What its handler needs to know, as JSON: enough to begin anew after a restart, and past its point of no return, to do the rest.</summary>
     public required string Request { get; set; }
 
     public JobState State { get; set; }

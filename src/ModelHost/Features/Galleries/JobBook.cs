@@ -41,7 +41,10 @@ internal sealed class JobBook(Database database, IOptions<GalleryOptions> option
         {
             var status = JsonSerializer.Deserialize(row.Status, JobJson.Default.JobStatus) ?? new JobStatus();
             if (row.State == JobState.Running)
-                (row.State, status) = (JobState.Queued, QueuedStatus(row.Element, row.IsDeletion));
+            {
+                var queued = QueuedStatus(row.Element, row.IsDeletion);
+                (row.State, status) = (JobState.Queued, status.Committed ? queued with { Committed = true, Cancellable = false, Nodes = status.Nodes } : queued);
+            }
             _jobs[row.Uid] = new JobEntry(row, status);
         }
     }
@@ -102,7 +105,7 @@ internal sealed class JobBook(Database database, IOptions<GalleryOptions> option
                 return;
             var (state, status) = job.Snapshot;
             var now = time.GetUtcNow();
-            (row.State, row.Status, row.Attempts) = (state, JsonSerializer.Serialize(status, JobJson.Default.JobStatus), job.Attempts);
+            (row.State, row.Status, row.Attempts, row.Request) = (state, JsonSerializer.Serialize(status, JobJson.Default.JobStatus), job.Attempts, job.Request);
             row.StartedAt ??= state == JobState.Running ? now : null;
             row.FinishedAt = job.FinishedAt = status.Processed ? row.FinishedAt ?? now : null;
             await database.SaveAsync(db, cancellationToken);

@@ -27,7 +27,7 @@ internal sealed class JobEntry
 
     public string Element { get; }
 
-    public string Request { get; }
+    public string Request { get; private set; }
 
     public int Attempts { get; private set; }
 
@@ -89,17 +89,25 @@ internal sealed class JobEntry
         return true;
     }
 
-    /// <summary>Passes the point from which it is not cancelled any more.</summary>
+    /// <summary>Passes the point from which it is not cancelled any more. Interruptions are counted anew from here.</summary>
+    /// <param name="request">Takes the place of its request.</param>
     /// <returns>False: it has been cancelled already.</returns>
-    public bool TryCommit()
+    public bool TryCommit(string request)
     {
         lock (_lock)
         {
             if (_status.Processed)
                 return false;
-            _status = _status with { Cancellable = false };
+            (_status, Request, Attempts) = (_status with { Cancellable = false, Committed = true }, request, 1);
             return true;
         }
+    }
+
+    /// <summary>Goes back before that point, which could not be stored: it fails, and what it has done so far goes.</summary>
+    public void Uncommit()
+    {
+        lock (_lock)
+            _status = _status with { Committed = false };
     }
 
     /// <summary>Goes back to the queue, because the process ends.</summary>

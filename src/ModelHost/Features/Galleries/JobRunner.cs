@@ -13,12 +13,12 @@ internal interface IJobHandler
     /// <summary>Does a job.</summary>
     /// <param name="job">What is asked, and where progress is told.</param>
     /// <param name="cancellationToken">The job was cancelled, or the process ends: then it is resumed with the next one.</param>
-    /// <returns>Why it failed; null: it did not. What was there before it is untouched then.</returns>
+    /// <returns>Why it failed; null: it did not. What was there before it is untouched then, unless the failure says otherwise.</returns>
     Task<Failure?> RunAsync(JobContext job, CancellationToken cancellationToken);
 }
 
 /// <summary>A job as its handler sees it.</summary>
-internal sealed class JobContext(JobEntry job)
+internal sealed class JobContext(JobEntry job, JobBook jobs)
 {
     /// <summary>Its id.</summary>
     public string Uid => job.Uid;
@@ -65,9 +65,32 @@ internal sealed class JobContext(JobEntry job)
     /// <summary>Says how far a node is.</summary>
     public void Node(JobNode node) => job.Show(status => status.With(node));
 
-    /// <summary>Passes the point from which the job is not cancelled any more: what follows is short, and done whole.</summary>
+    /// <summary>Whether it has passed the point of <see cref="TryCommitAsync"/>, in this run or in one that was interrupted.</summary>
+    public bool IsCommitted => job.Status.Committed;
+
+    /// <summary>
+    /// Passes the point from which the job is not cancelled any more: what follows is short, and done whole. It is stored before the answer, so that a job that is
+    /// interrupted then is run again as one that has passed it.
+    /// </summary>
+    /// <param name="request">Takes the place of <see cref="Request"/>: all that is needed for what follows.</param>
+    /// <param name="cancellationToken">Gives up, before the point.</param>
     /// <returns>False: it has been cancelled, and must change nothing.</returns>
-    public bool TryCommit() => job.TryCommit();
+    public async Task<bool> TryCommitAsync(string request, CancellationToken cancellationToken)
+    {
+        cancellationToken.ThrowIfCancellationRequested();
+        if (!job.TryCommit(request))
+            return false;
+        try
+        {
+            await jobs.StoreAsync(job, CancellationToken.None);
+            return true;
+        }
+        catch
+        {
+            job.Uncommit();
+            throw;
+        }
+    }
 }
 
 /// <summary>Runs jobs in the order in which they were asked for, some at a time, those of one subject one after another.</summary>
@@ -136,7 +159,7 @@ internal sealed partial class JobRunner : BackgroundService
             using var run = CancellationTokenSource.CreateLinkedTokenSource(stoppingToken);
             if (!job.TryBegin(run))
                 return;
-            job.Show(status => status with { Message = $"processing {job.Kind.Split('.')[0]}: {job.Element}", Cancellable = !status.Deletion });
+            job.Show(status => status with { Message = $"processing {job.Kind.Split('.')[0]}: {job.Element}", Cancellable = !status.Deletion && !status.Committed });
             await _jobs.StoreAsync(job, stoppingToken);
             LogBegun(job.Kind, job.Element, job.Uid);
             var failure = await HandleAsync(job, run.Token);
@@ -160,7 +183,7 @@ internal sealed partial class JobRunner : BackgroundService
 #pragma warning restore CA1031
         {
             LogBroken(e, job.Kind, job.Element, job.Uid);
-            if (job.TryEnd(JobState.Failed, status => Failed(status, new Failure(FailureKind.Unavailable, "job.broken", "something went wrong inside ModelHost; its log says what"))))
+            if (job.TryEnd(JobState.Failed, status => Failed(status, new Failure(FailureKind.Unavailable, "job.broken", $"something went wrong inside ModelHost; its log says what{Half(status)}"))))
                 await StoreAnywayAsync(job);
         }
         finally
@@ -174,9 +197,13 @@ internal sealed partial class JobRunner : BackgroundService
         if (!_handlers.TryGetValue(job.Kind, out var handler))
             return new Failure(FailureKind.Conflict, "job.unknown_kind", $"this version does not know jobs of the kind {job.Kind}");
         if (job.Attempts > MaxAttempts)
-            return new Failure(FailureKind.Conflict, "job.given_up", $"it was interrupted {MaxAttempts} times, and is not tried again");
-        return await handler.RunAsync(new JobContext(job), cancellationToken);
+            return new Failure(FailureKind.Conflict, "job.given_up", $"it was interrupted {MaxAttempts} times, and is not tried again{Half(job.Status)}");
+        return await handler.RunAsync(new JobContext(job, _jobs), cancellationToken);
     }
+
+    // of one that was at its last step nobody knows how far that went
+    private static string Half(JobStatus status) =>
+        status.Committed ? "; it was putting what it had into its place, so that some nodes may have the new and others the old: have it installed again" : "";
 
     // as LocalAI shows them: what was told on the way is over
     private static JobStatus Completed(JobStatus status) => new()

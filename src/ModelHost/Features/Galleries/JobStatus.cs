@@ -62,6 +62,10 @@ internal sealed record JobStatus
     /// <summary>Whether it can be cancelled now.</summary>
     public bool Cancellable { get; init; }
 
+    /// <summary>Whether it has passed the point from which it is done whole, also after a restart; absent: it has not, or has ended.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
+    public bool Committed { get; init; }
+
     /// <summary>How far it is on each node; absent: it is at none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public IReadOnlyList<JobNode>? Nodes { get; init; }

@@ -7,7 +7,15 @@ namespace ModelHost.Features.Galleries;
 /// <param name="Request">What was asked for, without the values of variables.</param>
 /// <param name="Nodes">Ids of the nodes.</param>
 /// <param name="Variables">The values, sealed; null: none.</param>
-internal sealed record ModelInstall(ModelApply Request, int[] Nodes, string? Variables);
+/// <param name="Decided">What it came to, once the job has passed its point of no return; galleries may say something else by now.</param>
+internal sealed record ModelInstall(ModelApply Request, int[] Nodes, string? Variables, DecidedModel? Decided = null);
+
+/// <summary>What a request for a model came to.</summary>
+/// <param name="Model">The model.</param>
+/// <param name="Gallery">The gallery that it is from; empty: none.</param>
+/// <param name="EntryName">The gallery's entry; empty: none.</param>
+/// <param name="Metadata">What is said of it, as <see cref="InstalledModel.Metadata"/>.</param>
+internal sealed record DecidedModel(ComposedModel Model, string Gallery, string EntryName, string Metadata);
 
 /// <summary>A node that has an installed model.</summary>
 /// <param name="NodeId">Its id in the API.</param>

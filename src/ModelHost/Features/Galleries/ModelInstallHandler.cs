@@ -1,24 +1,19 @@
-using System.Security.Cryptography;
-using System.Text;
-using Microsoft.Extensions.Options;
 using ModelHost.Core;
 using ModelHost.Core.Galleries;
 using ModelHost.Features.Backends;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Nodes;
-using ModelHost.Protocol;
 
 namespace ModelHost.Features.Galleries;
 
 /// <summary>Installs models: finds out what they are, has their nodes download them, and records their deployments.</summary>
 internal sealed class ModelInstallHandler(
-    EntryFinder finder, FileScan scan, BackendInstallHandler backends, NodePulls pulls, ModelBook models, ModelDeployments deployments, NodeRegistry nodes, NodeService nodeList, EnvironmentVault vault,
-    IOptions<GalleryOptions> options, TimeProvider time) : IJobHandler
+    EntryFinder finder, FileScan scan, BackendInstallHandler backends, ModelFiles files, ModelBook models, ModelDeployments deployments, NodeRegistry nodes, EnvironmentVault vault, TimeProvider time) : IJobHandler
 {
     /// <summary>The kind of its jobs.</summary>
     public const string JobKind = "model.install";
 
-    private const double BackendDownloaded = 30, Downloaded = 90;
+    private const double BackendDownloaded = 30;
     private static readonly TimeSpan ReportPatience = TimeSpan.FromSeconds(30);
     private static readonly TimeSpan NodePatience = TimeSpan.FromMinutes(1);
     private static readonly TimeSpan Poll = TimeSpan.FromMilliseconds(200);
@@ -28,33 +23,72 @@ internal sealed class ModelInstallHandler(
     public async Task<Failure?> RunAsync(JobContext job, CancellationToken cancellationToken)
     {
         var install = GalleryJson.Read<ModelInstall>(job.Request);
+        // past its point of no return it is not asked again what the model is: that may have changed meanwhile
+        if (install.Decided is { } decided)
+            return await FinishAsync(job, install, decided, cancellationToken);
         job.Phase(JobPhases.Resolving, $"processing model: {job.Element}");
         if (vault.Open(install.Variables) is not { } variables)
-            return new Failure(FailureKind.Conflict, "variables.lost", "the keys that the variables were encrypted with are gone");
+            return VariablesLost;
         if (!(await finder.ComposeAsync(install.Request, cancellationToken)).TryGet(out var composed, out var failure))
             return Say(failure);
         var model = composed.Model;
         if (await NodesAsync(install.Nodes, cancellationToken) is { } silent)
             return silent;
         // all that can be refused is refused before anything is downloaded
-        foreach (var node in install.Nodes)
-        {
-            if (!(await deployments.DescribeAsync(model, install.Request.Deploy, variables, node, cancellationToken)).TryGet(out _, out failure))
-                return Say(failure);
-        }
+        if (await RefusedAsync(install, model, variables, cancellationToken) is { } refused)
+            return refused;
         job.Phase(JobPhases.Verifying, $"processing model: {job.Element}");
         if (await scan.CheckAsync(model, cancellationToken) is { } isUnsafe)
             return isUnsafe;
         if (!(await BackendAsync(job, model, install.Nodes, cancellationToken)).TryGet(out var isNew, out failure))
             return failure;
-        if (model.Files.Count > 0 && await PullAsync(job, model, install.Nodes, isNew ? BackendDownloaded : 0, cancellationToken) is { } unpulled)
-            return unpulled;
-        cancellationToken.ThrowIfCancellationRequested();
-        if (!job.TryCommit())
-            throw new OperationCanceledException(cancellationToken);
+        decided = new DecidedModel(model, composed.Entry?.Gallery.Name ?? "", composed.Entry?.Entry.Name ?? "", GalleryJson.Write(Metadata(composed, install.Request)));
+        var hasFiles = model.Files.Count > 0;
+        try
+        {
+            if (hasFiles && await files.StageAsync(job, model, install.Nodes, isNew ? BackendDownloaded : 0, cancellationToken) is { } unstaged)
+                return unstaged;
+            // that took long: what would be refused now must not find the new files in their place
+            if (hasFiles && await RefusedAsync(install, model, variables, cancellationToken) is { } late)
+            {
+                await files.GiveUpAsync(job, install.Nodes, keepPartial: true);
+                return late;
+            }
+            if (!await job.TryCommitAsync(GalleryJson.Write(install with { Decided = decided }), cancellationToken))
+                throw new OperationCanceledException(cancellationToken);
+        }
+        catch (Exception e) when (hasFiles && (job.IsCancelled || e is not OperationCanceledException))
+        {
+            await files.GiveUpAsync(job, install.Nodes, keepPartial: !job.IsCancelled);
+            throw;
+        }
+        return await FinishAsync(job, install, decided, cancellationToken);
+    }
+
+    /// <summary>Does what is done whole: the files take their place, on all nodes, and it is recorded where they have.</summary>
+    private async Task<Failure?> FinishAsync(JobContext job, ModelInstall install, DecidedModel decided, CancellationToken cancellationToken)
+    {
+        var model = decided.Model;
+        var (placed, missing) = model.Files.Count > 0 ? await files.CommitAsync(job, model, install.Nodes, cancellationToken) : (install.Nodes, null);
+        if (placed.Length == 0)
+            return missing;
         job.Phase(JobPhases.Persisting, $"processing model: {job.Element}");
         job.Note(ModelDeployments.Unused(model));
-        return await StoreAsync(job, composed, install, variables, cancellationToken);
+        var unstored = await NodesAsync(placed, cancellationToken)
+            ?? (vault.Open(install.Variables) is { } variables ? await StoreAsync(job, decided, install with { Nodes = placed }, variables, cancellationToken) : VariablesLost);
+        return missing is null ? unstored : unstored is null ? missing : unstored with { Detail = $"{missing.Detail}; {unstored.Detail}" };
+    }
+
+    private static Failure VariablesLost => new(FailureKind.Conflict, "variables.lost", "the keys that the variables were encrypted with are gone");
+
+    private async Task<Failure?> RefusedAsync(ModelInstall install, ComposedModel model, Dictionary<string, string> variables, CancellationToken cancellationToken)
+    {
+        foreach (var node in install.Nodes)
+        {
+            if (!(await deployments.DescribeAsync(model, install.Request.Deploy, variables, node, cancellationToken)).TryGet(out _, out var failure))
+                return Say(failure);
+        }
+        return null;
     }
 
     /// <summary>Sees that the nodes have the model's backend, and installs it where they do not.</summary>
@@ -80,29 +114,29 @@ internal sealed class ModelInstallHandler(
         }
     }
 
-    private async Task<Failure?> StoreAsync(
-        JobContext job, (ComposedModel Model, FoundEntry? Entry, GalleryEntry? Fetched) composed, ModelInstall install, Dictionary<string, string> variables, CancellationToken cancellationToken)
+    private async Task<Failure?> StoreAsync(JobContext job, DecidedModel decided, ModelInstall install, Dictionary<string, string> variables, CancellationToken cancellationToken)
     {
-        var (model, entry, _) = composed;
+        var model = decided.Model;
+        Failure Unrecorded(Failure why) => model.Files.Count == 0 ? Say(why) : Say(why) with { Detail = $"the files of {model.Name} are in their place, and its deployment could not be recorded: {Say(why).Detail}" };
         var before = await models.FindAsync(model.Name, cancellationToken) is { } known ? GalleryJson.Read<InstalledNode[]>(known.Nodes) : [];
         var made = new List<(InstalledNode Node, DeploymentCreate Wish)>();
         foreach (var node in install.Nodes)
         {
             if (!(await deployments.DescribeAsync(model, install.Request.Deploy, variables, node, cancellationToken)).TryGet(out var wish, out var failure))
-                return Say(failure);
+                return Unrecorded(failure);
             if (!(await deployments.MakeAsync(wish, Array.Find(before, one => one.NodeId == node)?.DeploymentId, job.Uid, cancellationToken)).TryGet(out var id, out failure))
-                return Say(failure);
+                return Unrecorded(failure);
             made.Add((new InstalledNode(node, model.Files.Count > 0 ? GalleryNames.ToFolder(model.Name) : "", id), wish));
         }
         await models.StoreAsync(new InstalledModel
         {
             Name = model.Name,
             NameKey = ModelBook.Key(model.Name),
-            Gallery = entry?.Gallery.Name ?? "",
-            EntryName = entry?.Entry.Name ?? "",
+            Gallery = decided.Gallery,
+            EntryName = decided.EntryName,
             Backend = model.Backend,
             Config = model.Config.ToJsonString(),
-            Metadata = GalleryJson.Write(Metadata(composed, install.Request)),
+            Metadata = decided.Metadata,
             Files = GalleryJson.Write(model.Files),
             // what it has on nodes that were not asked for this time stays there
             Nodes = GalleryJson.Write(before.Where(one => !install.Nodes.Contains(one.NodeId)).Concat(made.Select(one => one.Node)).ToArray()),
@@ -128,65 +162,6 @@ internal sealed class ModelInstallHandler(
             Urls = request.Urls ?? (entry.Urls.Count > 0 ? entry.Urls : fetched.Urls),
             Tags = request.Tags ?? (entry.Tags.Count > 0 ? entry.Tags : fetched.Tags),
             Templates = composed.Model.Templates,
-        };
-    }
-
-    private async Task<Failure?> PullAsync(JobContext job, ComposedModel model, int[] targets, double from, CancellationToken cancellationToken)
-    {
-        var (shares, hosts) = (new double[targets.Length], await nodeList.NamesAsync(cancellationToken));
-        var outcomes = await Task.WhenAll(targets.Select((node, index) => PullAsync(job, model, node, hosts.GetValueOrDefault(node, $"{node}"), share =>
-        {
-            shares[index] = share;
-            return from + (shares.Average() * (Downloaded - from));
-        }, cancellationToken)));
-        return Array.Find(outcomes, failure => failure is not null);
-    }
-
-    private async Task<Failure?> PullAsync(JobContext job, ComposedModel model, int nodeId, string name, Func<double, double> share, CancellationToken cancellationToken)
-    {
-        var shown = new JobNode { NodeId = $"{nodeId}", NodeName = name, Status = "queued" };
-        job.Node(shown);
-        var request = new PullRequest
-        {
-            // the same after a restart: the node goes on with it
-            PullId = new Guid(SHA256.HashData(Encoding.UTF8.GetBytes($"{job.Uid}:{nodeId}")).AsSpan(0, 16)).ToString(),
-            Kind = ArtifactKind.Model,
-            Name = GalleryNames.ToFolder(model.Name),
-            AllowPickle = options.Value.AllowPickle,
-            Metadata = "",
-        };
-        request.Files.AddRange(model.Files.Select(file => new PullFile { Uri = file.Uri, Sha256 = file.Sha256, Path = file.Filename }));
-        var outcome = await pulls.PullAsync(nodeId, request, pull => job.Node(shown = Show(job, shown, pull, share)), () => job.IsCancelled, cancellationToken);
-        job.Node(outcome.Failure is { } failure ? shown with { Status = "error", Error = failure.Detail, Phase = null } : shown with { Status = "success", Percentage = 100, Phase = null });
-        return outcome.Failure is { } why ? why with { Detail = nodes.All.Count() > 1 ? $"{name}: {why.Detail}" : why.Detail } : null;
-    }
-
-    private static JobNode Show(JobContext job, JobNode node, Pull? pull, Func<double, double> share)
-    {
-        if (pull is null)
-            return node with { Status = "queued", Error = "the node is not reached; it is waited for" };
-        var total = pull.HasTotalBytes ? pull.TotalBytes : 0;
-        var part = total > 0 ? Math.Min((double)pull.DoneBytes / total, 1) : 0;
-        var phase = pull.Phase switch
-        {
-            PullPhase.Resolving => JobPhases.Resolving,
-            PullPhase.Downloading => JobPhases.Downloading,
-            PullPhase.Unpacking or PullPhase.Installing => JobPhases.Committing,
-            _ => JobPhases.Queued,
-        };
-        if (phase == JobPhases.Downloading)
-            job.File(pull.Detail, pull.DoneBytes, total, share(part));
-        else if (phase != JobPhases.Queued)
-            job.Phase(phase, $"processing model: {job.Element}");
-        return node with
-        {
-            Status = phase == JobPhases.Queued ? "queued" : "downloading",
-            FileName = pull.Detail.Length > 0 ? pull.Detail : null,
-            Current = JobStatus.Size(pull.DoneBytes),
-            Total = total > 0 ? JobStatus.Size(total) : null,
-            Percentage = Math.Round(part * 100, 2),
-            Phase = phase,
-            Error = null,
         };
     }
 

@@ -11,7 +11,7 @@ internal sealed partial class NodePulls(NodeRegistry nodes, TimeProvider time, I
     private static readonly TimeSpan Retry = TimeSpan.FromSeconds(2);
     private static readonly TimeSpan CancelPatience = TimeSpan.FromSeconds(10);
 
-    /// <summary>Pulls. The same id again goes on with what is under way.</summary>
+    /// <summary>Pulls. The same id again goes on with what is under way. One that is to be held has ended well when it is whole.</summary>
     /// <param name="nodeId">The node.</param>
     /// <param name="request">What.</param>
     /// <param name="progress">Hears how far it is; null: the node is not reached.</param>
@@ -22,25 +22,72 @@ internal sealed partial class NodePulls(NodeRegistry nodes, TimeProvider time, I
     {
         try
         {
-            return await FollowAsync(nodeId, request, progress, cancellationToken);
+            return await FollowAsync(nodeId, request, progress, commits: false, cancellationToken);
         }
         catch (OperationCanceledException) when (isCancelled())
         {
-            await CancelAsync(nodeId, request.PullId);
+            await CancelAsync(nodeId, request.PullId, keepPartial: false);
             throw;
         }
     }
 
-    private async Task<Result<Pull>> FollowAsync(int nodeId, PullRequest request, Action<Pull?> progress, CancellationToken cancellationToken)
+    /// <summary>Has a pull that is held take its place. A node that has lost it gets it anew.</summary>
+    /// <param name="nodeId">The node.</param>
+    /// <param name="request">What was asked for.</param>
+    /// <param name="progress">Hears how far it is; null: the node is not reached.</param>
+    /// <param name="patience">How long it may not move.</param>
+    /// <param name="cancellationToken">Gives up.</param>
+    /// <returns>The pull as it ended well, or why it did not.</returns>
+    public async Task<Result<Pull>> CommitAsync(int nodeId, PullRequest request, Action<Pull?> progress, TimeSpan patience, CancellationToken cancellationToken)
     {
-        DateTimeOffset? asked = null;
+        using var silence = new CancellationTokenSource(patience, time);
+        using var either = CancellationTokenSource.CreateLinkedTokenSource(silence.Token, cancellationToken);
+        (PullPhase Phase, long DoneBytes) last = default;
+        try
+        {
+            return await FollowAsync(nodeId, request, pull =>
+            {
+                progress(pull);
+                if (pull is null || (pull.Phase, pull.DoneBytes) == last)
+                    return;
+                last = (pull.Phase, pull.DoneBytes);
+                silence.CancelAfter(patience);
+            }, commits: true, either.Token);
+        }
+        catch (OperationCanceledException) when (!cancellationToken.IsCancellationRequested)
+        {
+            return new Failure(FailureKind.Unavailable, "node.unreachable", $"the node has not been heard for {patience:g}, or does not do it");
+        }
+    }
+
+    /// <summary>Gives a pull up on its node, as far as that can be told.</summary>
+    public async Task CancelAsync(int nodeId, string pullId, bool keepPartial)
+    {
+        try
+        {
+            using var patience = new CancellationTokenSource(CancelPatience, time);
+            if (nodes.Find(nodeId) is { } node)
+                await node.Link.CancelPullAsync(new CancelPullRequest { PullId = pullId, KeepPartial = keepPartial }, patience.Token);
+        }
+#pragma warning disable CA1031 // what it has downloaded is removed by the node itself after a while
+        catch (Exception e)
+#pragma warning restore CA1031
+        {
+            LogNotAsked(nodeId, e.Message);
+        }
+    }
+
+    private async Task<Result<Pull>> FollowAsync(int nodeId, PullRequest request, Action<Pull?> progress, bool commits, CancellationToken cancellationToken)
+    {
+        var asked = commits ? nodes.Find(nodeId)?.ReportedAt : null;
+        DateTimeOffset? told = null;
         while (true)
         {
             if (nodes.Find(nodeId) is not { } node)
                 progress(null);
             else if (asked is null)
             {
-                if (await AskAsync(node, request, cancellationToken) is { } failure)
+                if (await AskAsync(node, request, commits, cancellationToken) is { } failure)
                     return failure;
                 asked = node.ReportedAt ?? DateTimeOffset.MinValue;
             }
@@ -50,7 +97,13 @@ internal sealed partial class NodePulls(NodeRegistry nodes, TimeProvider time, I
                 switch (pull.Phase)
                 {
                     case PullPhase.Done:
+                    case PullPhase.Staged when !commits:
                         return pull;
+                    // what it said last may be older than the word it was given
+                    case PullPhase.Staged when told is null || node.ReportedAt > told + Retry:
+                        await TellAsync(node, request.PullId, cancellationToken);
+                        told = node.ReportedAt;
+                        break;
                     case PullPhase.Failed:
                         return new Failure(FailureKind.Conflict, $"pull.{pull.ErrorCode}", pull.Error);
                     case PullPhase.Cancelled:
@@ -68,7 +121,7 @@ internal sealed partial class NodePulls(NodeRegistry nodes, TimeProvider time, I
         }
     }
 
-    private async Task<Failure?> AskAsync(NodeHandle node, PullRequest request, CancellationToken cancellationToken)
+    private async Task<Failure?> AskAsync(NodeHandle node, PullRequest request, bool commits, CancellationToken cancellationToken)
     {
         while (true)
         {
@@ -82,7 +135,7 @@ internal sealed partial class NodePulls(NodeRegistry nodes, TimeProvider time, I
             {
                 return Failure.Invalid("files", e.Message.Split(" (Parameter", 2)[0]);
             }
-            catch (InvalidOperationException e)
+            catch (InvalidOperationException e) when (!commits)
             {
                 return new Failure(FailureKind.Conflict, "pull.refused", e.Message);
             }
@@ -96,19 +149,18 @@ internal sealed partial class NodePulls(NodeRegistry nodes, TimeProvider time, I
         }
     }
 
-    private async Task CancelAsync(int nodeId, string pullId)
+    private async Task TellAsync(NodeHandle node, string pullId, CancellationToken cancellationToken)
     {
         try
         {
-            using var patience = new CancellationTokenSource(CancelPatience, time);
-            if (nodes.Find(nodeId) is { } node)
-                await node.Link.CancelPullAsync(new CancelPullRequest { PullId = pullId }, patience.Token);
+            await node.Link.CommitPullAsync(new CommitPullRequest { PullId = pullId }, cancellationToken);
+            node.Wake();
         }
-#pragma warning disable CA1031 // what it has downloaded is removed by the node itself after a while
-        catch (Exception e)
+#pragma warning disable CA1031 // its report says what has become of it; as long as that is nothing, it is told again
+        catch (Exception e) when (!cancellationToken.IsCancellationRequested)
 #pragma warning restore CA1031
         {
-            LogNotAsked(nodeId, e.Message);
+            LogNotAsked(node.Id, e.Message);
         }
     }
 
