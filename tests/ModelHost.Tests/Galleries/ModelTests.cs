@@ -114,6 +114,54 @@ public sealed class ModelTests : IAsyncLifetime
         Directory.Exists(Path.Combine(node.Data, "models", "phi")).ShouldBeFalse();
     }
 
+    [Fact]
+    public async Task Models_that_are_applied_at_the_same_time_have_ports_of_their_own()
+    {
+        using var node = new TestNode();
+        await using var host = await StartAsync(node, "Galleries:ParallelJobs=8");
+        await host.Client.NodeAsync("process");
+
+        var done = await Task.WhenAll(Enumerable.Range(0, 24).Select(i => ApplyAsync(host, $$$"""{"name":"m{{{i}}}","config_file":{"backend":"simulator","parameters":{"model":"demo/tiny"} } }""")));
+
+        done.ShouldAllBe(job => job.Message == "completed");
+        (await host.Client.JsonAsync("/api/deployments")).EnumerateArray().Select(deployment => deployment.GetProperty("port").GetInt32()).ShouldBeUnique();
+    }
+
+    [Fact]
+    public async Task A_model_that_is_applied_again_keeps_its_port_unless_another_is_asked_for()
+    {
+        using var node = new TestNode();
+        await using var host = await StartAsync(node);
+        await host.Client.NodeAsync("process");
+        async Task<int> PortAsync(string more)
+        {
+            (await ApplyAsync(host, $$$"""{"name":"phi","config_file":{"backend":"simulator","parameters":{"model":"demo/tiny"} },"variants":[{"model":"x"}] {{{more}}} }""")).Message.ShouldBe("completed");
+            return (await host.Client.JsonAsync("/api/deployments")).EnumerateArray().Single().GetProperty("port").GetInt32();
+        }
+
+        var first = await PortAsync("");
+
+        (await PortAsync(""","overrides":{"context_size":1024}""")).ShouldBe(first);
+        (await PortAsync(""","overrides":{"context_size":1024},"deploy":{"port":8765}""")).ShouldBe(8765);
+        (await PortAsync(""","overrides":{"context_size":512}""")).ShouldBe(8765);
+    }
+
+    [Fact]
+    public async Task Names_that_differ_in_letter_case_alone_are_one_and_leave_no_files_behind()
+    {
+        using var node = new TestNode();
+        await using var host = await StartAsync(node);
+        await host.Client.NodeAsync("process");
+        _server.Put("/w.bin", FileServer.Bytes(1000));
+        (await ApplyAsync(host, Inline("/w.bin", "").Replace("phi", "Phi", StringComparison.Ordinal))).Message.ShouldBe("completed");
+
+        (await ApplyAsync(host, Inline("/w.bin", ""))).Error.ShouldNotBeNull().ShouldContain("a model Phi is installed");
+
+        (await SendAsync(host.Client, "/models/delete/PHI?wait=true", null)).Body["job"]!["message"]!.GetValue<string>().ShouldBe("completed");
+        Directory.GetDirectories(Path.Combine(node.Data, "models")).Select(Path.GetFileName).Where(name => name is not ("huggingface" or ".staging")).ShouldBeEmpty();
+        (await SendAsync(host.Client, "/models/delete/a%0Aline?wait=true", null)).Status.ShouldBe(400); // which would be one of the log
+    }
+
     [Theory]
     [InlineData("""{"id":"nothing"}""", "no model found with name nothing")]
     [InlineData("""{"id":"none@phi"}""", "there is no gallery none")]
