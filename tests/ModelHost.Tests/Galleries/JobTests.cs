@@ -89,6 +89,28 @@ public sealed class JobTests
     }
 
     [Fact]
+    public async Task What_is_cancelled_by_one_who_has_gone_is_cancelled_for_good()
+    {
+        var handler = new Handler();
+        using var node = new TestNode();
+        string uid;
+        await using (var host = await StartAsync(handler, node))
+        {
+            uid = (await AddAsync(host, "phi")).Uid;
+            await handler.BegunAsync("phi");
+            handler.Context("phi").Node(new JobNode { NodeId = "1", NodeName = "a", Status = "downloading", Phase = "downloading" });
+            handler.Context("phi").Node(new JobNode { NodeId = "2", NodeName = "b", Status = "success" });
+
+            await host.Services.GetRequiredService<JobBook>().CancelAsync(uid, new CancellationToken(canceled: true));
+        }
+        await using var again = await StartAsync(handler, node);
+        (await ShownAsync(again, uid)).ShouldBe("cancelled True True");
+        (await again.Client.JsonAsync($"/models/jobs/{uid}")).GetProperty("nodes").EnumerateArray().Select(one => (one.GetProperty("status").GetString(), one.TryGetProperty("phase", out _)))
+            .ShouldBe([("error", false), ("success", false)]);
+        handler.Begun.ShouldBe(["phi"]);
+    }
+
+    [Fact]
     public async Task Beyond_the_point_of_no_return_nothing_is_cancelled()
     {
         var handler = new Handler();
