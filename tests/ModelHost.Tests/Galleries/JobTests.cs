@@ -110,6 +110,22 @@ public sealed class JobTests
         handler.Begun.ShouldBe(["phi"]);
     }
 
+    [Theory]
+    [InlineData("PUT", "/models/jobs")]
+    [InlineData("GET", "/models/apply")]
+    [InlineData("GET", "/models/delete/phi")]
+    [InlineData("POST", "/models/jobs/x")]
+    [InlineData("GET", "/models/jobs/x/cancel")]
+    [InlineData("DELETE", "/backends/upgrade/vllm")]
+    public async Task A_known_path_with_another_method_is_told_as_such(string method, string path)
+    {
+        await using var host = await StartAsync(new Handler());
+
+        using var answer = await host.Client.SendAsync(new HttpRequestMessage(new HttpMethod(method), path), Ct);
+
+        (answer.StatusCode, await answer.Content.ReadAsStringAsync(Ct)).ShouldBe((HttpStatusCode.MethodNotAllowed, """{"error":{"code":405,"message":"Method Not Allowed","type":""}}"""));
+    }
+
     [Fact]
     public async Task Beyond_the_point_of_no_return_nothing_is_cancelled()
     {
