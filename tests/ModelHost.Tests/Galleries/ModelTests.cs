@@ -7,6 +7,7 @@ using Microsoft.Extensions.DependencyInjection;
 using ModelHost.Core.Backends;
 using ModelHost.Features.Galleries;
 using ModelHost.TestKit;
+using ModelHost.Tests.Cluster;
 
 namespace ModelHost.Tests.Galleries;
 
@@ -299,6 +300,31 @@ public sealed class ModelTests : IAsyncLifetime
             await Deadline.UntilAsync(() => host.Services.GetRequiredService<JobBook>().All.All(job => job.Status.Processed));
             host.Services.GetRequiredService<JobBook>().All.Count.ShouldBe(3);
         }
+    }
+
+    [Fact]
+    public async Task An_item_of_the_configuration_that_is_none_hides_no_other()
+    {
+        using var node = new TestNode();
+        var file = Path.Combine(node.Data, "models.yaml");
+        await File.WriteAllTextAsync(file, "- 5\n- {name: [a]}\n- {bogus: 1}\n- {name: a, config_file: {backend: simulator, parameters: {model: demo/tiny} } }\n", Ct);
+        await using var host = await StartAsync(node, $"Galleries:Import={file}");
+
+        await Deadline.UntilAsync(() => host.Client.JsonAsync("/models"), models => models.GetProperty("data").GetArrayLength() == 1);
+    }
+
+    [Fact]
+    public async Task A_model_of_the_configuration_waits_for_its_node()
+    {
+        await using var cluster = await TestCluster.StartAsync(
+            configuration: """Galleries:ImportJson=[{"name":"a","nodes":["gpu-1"],"config_file":{"backend":"simulator","parameters":{"model":"demo/tiny"}}}]""");
+        await cluster.Host.Client.NodeAsync("process");
+        await using var agent = await cluster.AgentAsync();
+        var remote = await cluster.StatusAsync("gpu-1", "online");
+
+        var deployments = await Deadline.UntilAsync(() => cluster.Host.Client.JsonAsync("/api/deployments"), all => all.GetArrayLength() == 1);
+
+        deployments[0].GetProperty("node_id").GetInt32().ShouldBe(remote);
     }
 
     [Fact]
