@@ -365,6 +365,7 @@ public sealed class ModelTests : IAsyncLifetime
             entry.Uri.ShouldStartWith("oci://");
             entry.Uri.ShouldContain(recipe.Image);
         }
+        builds["embeddings-cuda"].Uri.ShouldEndWith(":cuda-latest"); // the other images are for one generation of GPUs each
         content.Entries.Where(entry => entry.IsMeta).SelectMany(entry => entry.Capabilities.Values).ShouldAllBe(build => builds.ContainsKey(build));
     }
 
