@@ -167,7 +167,8 @@ public sealed class GalleryIndexTests
 
     [Theory]
     [InlineData("phi", null)]
-    [InlineData("Qwen2.5 7B (q4_k_m)", null)]
+    [InlineData("Qwen2.5-7B(q4_k_m)", null)]
+    [InlineData("Qwen2.5 7B", "holds")]
     [InlineData("../phi", "holds")]
     [InlineData("a/b", "holds")]
     [InlineData(".hidden", "begins")]

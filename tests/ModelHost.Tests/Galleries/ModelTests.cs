@@ -171,6 +171,8 @@ public sealed class ModelTests : IAsyncLifetime
     [InlineData("""{"id":"escape2"}""", "parameters.model")]
     [InlineData("""{"id":"backend"}""", "could not be installed: no backend found with name")]
     [InlineData("""{"id":"pickle"}""", "pickle")]
+    [InlineData("""{"id":"nested"}""", "'a' is to be a file, and the folder of 'a/b' too")]
+    [InlineData("""{"id":"blank space"}""", "name: holds")]
     [InlineData("""{"id":"far"}""", "it is of no known scheme")]
     [InlineData("""{"url":"file:///etc/passwd","name":"x"}""", "data folder")]
     [InlineData("""{"name":"x","config_file":{"backend":"simulator"}}""", "names no model")]
@@ -187,7 +189,10 @@ public sealed class ModelTests : IAsyncLifetime
             - {name: backend, overrides: {backend: unknown, parameters: {model: a/b} } }
             - {name: pickle, overrides: {backend: simulator}, files: [{filename: x.pt, uri: "{{_server.Url("/x.pt")}}"}]}
             - {name: far, url: "gopher://example.org/x"}
+            - {name: nested, overrides: {backend: simulator}, files: [{filename: a, uri: "{{_server.Url("/x")}}"}, {filename: a/b, uri: "{{_server.Url("/x")}}"}]}
+            - {name: blank space, overrides: {backend: simulator, parameters: {model: a/b} } }
             """);
+        _server.Put("/x", FileServer.Bytes(10));
 
         var failed = await ApplyAsync(host, request);
 
