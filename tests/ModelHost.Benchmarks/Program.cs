@@ -10,6 +10,8 @@ using ModelHost.Benchmarks;
 //   dotnet run -c Release --project tests/ModelHost.Benchmarks -- agents [NODES]
 // A vector store with many embeddings:
 //   dotnet run -c Release --project tests/ModelHost.Benchmarks -- stores [VECTORS] [DIMENSION]
+// An index of models as large as the largest known, in a process that has read none and in one that has:
+//   dotnet run -c Release --project tests/ModelHost.Benchmarks -- gallery [ENTRIES]
 return args switch
 {
     ["bare-yarp", var url, var port] => await BareYarp.RunAsync(url, int.Parse(port, System.Globalization.CultureInfo.InvariantCulture)),
@@ -25,11 +27,12 @@ return args switch
     ["stores", .. var rest] => await Stores.RunAsync(
         rest.Length > 0 ? int.Parse(rest[0], System.Globalization.CultureInfo.InvariantCulture) : 100_000,
         rest.Length > 1 ? int.Parse(rest[1], System.Globalization.CultureInfo.InvariantCulture) : 768),
+    ["gallery", .. var rest] => GalleryReading.Run(rest.Length > 0 ? int.Parse(rest[0], System.Globalization.CultureInfo.InvariantCulture) : 1700),
     _ => Usage(),
 };
 
 static int Usage()
 {
-    Console.Error.WriteLine("usage: gateway [SECONDS a measurement, default 8] [ROUNDS, default 3] [remote: no other programs] | soak [MINUTES, default 10] | fleet [NODES, default 100] [DEPLOYMENTS, default 1000] | agents [NODES, default 200] | stores [VECTORS, default 100000] [DIMENSION, default 768]");
+    Console.Error.WriteLine("usage: gateway [SECONDS a measurement, default 8] [ROUNDS, default 3] [remote: no other programs] | soak [MINUTES, default 10] | fleet [NODES, default 100] [DEPLOYMENTS, default 1000] | agents [NODES, default 200] | stores [VECTORS, default 100000] [DIMENSION, default 768] | gallery [ENTRIES, default 1700]");
     return 2;
 }

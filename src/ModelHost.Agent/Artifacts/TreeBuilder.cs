@@ -158,6 +158,11 @@ internal sealed class TreeBuilder(ArtifactFolders folders, DownloadOptions optio
         var target = Path.Combine(tree, path);
         if (Path.Exists(target))
             throw new DownloadException("uri_invalid", $"two files are to be '{path}'");
+        for (var slash = path.IndexOf('/', StringComparison.Ordinal); slash > 0; slash = path.IndexOf('/', slash + 1))
+        {
+            if (File.Exists(Path.Combine(tree, path[..slash])))
+                throw new DownloadException("uri_invalid", $"'{path[..slash]}' is to be a file, and the folder of '{path}' too");
+        }
         Directory.CreateDirectory(Path.GetDirectoryName(target)!);
         if (isCopy)
         {

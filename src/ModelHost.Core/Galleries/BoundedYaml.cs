@@ -29,7 +29,7 @@ internal sealed class BoundedYaml
     public const int MaxDepth = 64;
 
     /// <summary>Values that a text may have, and again that may be written out of it; the largest known gallery has some 60,000.</summary>
-    public const int MaxNodes = 2_000_000;
+    public const int MaxNodes = 500_000;
 
     /// <summary>Characters that may be written out of a text.</summary>
     public const long MaxCharacters = 128L * 1024 * 1024;

@@ -42,12 +42,12 @@ public sealed record GalleryIndex(IReadOnlyList<GalleryEntry> Entries, int Skipp
         return isWrapper ? ReadEntry(map, yaml) : new GalleryEntry { Name = Text(map, "name"), Description = Text(map, "description"), ConfigFile = (JsonObject)yaml.ToJson(map)! };
     }
 
-    /// <summary>Reads a list of mappings, as they stand.</summary>
-    /// <exception cref="GalleryFormatException">The text is no such list, or costs too much.</exception>
-    public static IReadOnlyList<JsonObject> ParseItems(TextReader text) => BoundedYaml.Read(text, out var yaml) switch
+    /// <summary>Reads a list of mappings, as they stand; null in the place of an item that is none.</summary>
+    /// <exception cref="GalleryFormatException">The text is no list, or costs too much.</exception>
+    public static IReadOnlyList<JsonObject?> ParseItems(TextReader text) => BoundedYaml.Read(text, out var yaml) switch
     {
         null => [],
-        List<object> list => [.. list.Select(item => yaml.ToJson(item) as JsonObject ?? throw new GalleryFormatException("an item of the list is no mapping"))],
+        List<object> list => [.. list.Select(item => item is YamlMap ? yaml.ToJson(item) as JsonObject : null)],
         _ => throw new GalleryFormatException("the text is no list"),
     };
 

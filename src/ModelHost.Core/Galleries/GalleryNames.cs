@@ -21,7 +21,7 @@ public static partial class GalleryNames
     public static string? NameFault(string name) => string.IsNullOrWhiteSpace(name) ? "is empty"
         : name.Length > MaxName ? $"is longer than {MaxName} characters"
         : name[0] is '.' or '-' || name.Contains("..", StringComparison.Ordinal) || !Name().IsMatch(name)
-            ? "holds something other than letters, digits, blanks and . _ - : @ + ( ), or begins with '.' or '-', or has '..' in it" : null;
+            ? "holds something other than letters, digits and . _ - : @ + ( ), or begins with '.' or '-', or has '..' in it" : null;
 
     /// <summary>The name of the folder of something installed: of a name that cannot be one, the nearest that can, and what tells it from others.</summary>
     public static string ToFolder(string name)
@@ -43,7 +43,7 @@ public static partial class GalleryNames
     /// <summary>Whether a text can be the name of a backend.</summary>
     public static bool IsBackend(string text) => Backend().IsMatch(text);
 
-    [GeneratedRegex(@"\A[\p{L}\p{Nd}][\p{L}\p{Nd} ._:@+()-]*\z", RegexOptions.NonBacktracking)]
+    [GeneratedRegex(@"\A[\p{L}\p{Nd}][\p{L}\p{Nd}._:@+()-]*\z", RegexOptions.NonBacktracking)]
     private static partial Regex Name();
 
     [GeneratedRegex(@"\A[A-Za-z0-9_-]{1,64}\z", RegexOptions.NonBacktracking)]

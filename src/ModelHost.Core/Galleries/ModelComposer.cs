@@ -126,5 +126,6 @@ public static class ModelComposer
         return files.Count <= MaxFiles ? files.Values.ToArray() : Failure.Invalid("files", $"are more than {MaxFiles}");
     }
 
-    private static string Short(string path) => path.Length <= 100 ? path : path[..100] + "...";
+    // it is shown and logged: a line of its own would be no part of it
+    private static string Short(string path) => string.Concat((path.Length <= 100 ? path : path[..100] + "...").Select(c => char.IsControl(c) ? '\uFFFD' : c));
 }

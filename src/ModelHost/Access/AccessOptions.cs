@@ -13,7 +13,7 @@ public sealed class AccessOptions
     public bool TrustedLan { get; set; }
 
     /// <summary>
-    /// Addresses and networks of reverse proxies whose <c>X-Forwarded-For</c>, <c>-Proto</c> and <c>-Host</c> are believed, separated by
+    /// Addresses and networks of reverse proxies whose <c>X-Forwarded-For</c>, <c>-Proto</c>, <c>-Host</c> and <c>-Prefix</c> are believed, separated by
     /// commas (<c>127.0.0.1,10.0.0.0/8</c>). Default: none. What comes through a proxy is never taken for a local program.
     /// </summary>
     public string TrustedProxies { get; set; } = "";

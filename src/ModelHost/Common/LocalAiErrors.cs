@@ -1,5 +1,6 @@
 using System.Text.Json.Serialization;
 using Microsoft.AspNetCore.Diagnostics;
+using Microsoft.AspNetCore.Routing.Patterns;
 using ModelHost.Access;
 
 namespace ModelHost.Common;
@@ -48,14 +49,18 @@ internal static class LocalAiErrors
 
     private static Task NoRoute(HttpContext context, EndpointDataSource endpoints)
     {
-        var path = context.Request.Path.Value!.Trim('/');
-        var same = endpoints.Endpoints.OfType<RouteEndpoint>().Where(endpoint => path.Equals(endpoint.RoutePattern.RawText?.Trim('/'), StringComparison.OrdinalIgnoreCase)).ToArray();
+        var path = context.Request.Path.Value!.Trim('/').Split('/');
+        var same = endpoints.Endpoints.OfType<RouteEndpoint>().Where(endpoint => IsOf(endpoint.RoutePattern, path)).ToArray();
         // a route of this path and method did not take the type of the body
         if (same.Any(endpoint => endpoint.Metadata.GetMetadata<HttpMethodMetadata>()?.HttpMethods.Contains(context.Request.Method) == true))
             return WriteAsync(context, StatusCodes.Status415UnsupportedMediaType, "The body must be JSON, with Content-Type: application/json.");
         return same.Length > 0 ? WriteAsync(context, StatusCodes.Status405MethodNotAllowed, "Method Not Allowed")
             : WriteAsync(context, StatusCodes.Status404NotFound, "Resource not found");
     }
+
+    private static bool IsOf(RoutePattern pattern, string[] path) => pattern.PathSegments.Count == path.Length && pattern.PathSegments.Zip(path).All(pair =>
+        pair.First.Parts is [RoutePatternLiteralPart literal] ? literal.Content.Equals(pair.Second, StringComparison.OrdinalIgnoreCase)
+        : pair.First.Parts is [RoutePatternParameterPart { IsCatchAll: false }] && pair.Second.Length > 0);
 
     private static LocalAiErrorBody Body(int status, string message) => new(status == StatusCodes.Status401Unauthorized
         ? new LocalAiError(status, "An authentication key is required", "invalid_request_error") : new LocalAiError(status, message, ""));

@@ -8,6 +8,7 @@ using Microsoft.AspNetCore.Mvc;
 using Microsoft.Net.Http.Headers;
 using ModelHost.Agent.Http;
 using ModelHost.Core;
+using ModelHost.Data;
 
 namespace ModelHost.Common;
 
@@ -157,7 +158,7 @@ internal static partial class Problems
             var bad = exception as BadHttpRequestException;
             var isLocalAi = context.IsLocalAiRoute();
             var isUnreadable = bad is not null || HasUnknownCharset(context.Request);
-            if ((!isUnreadable && !isLocalAi) || context.Response.HasStarted)
+            if ((!isUnreadable && !isLocalAi) || context.Response.HasStarted || Database.IsFull(exception))
                 return false;
             var status = bad?.StatusCode ?? (isUnreadable ? StatusCodes.Status415UnsupportedMediaType : StatusCodes.Status500InternalServerError);
             if (isLocalAi)

@@ -64,7 +64,7 @@ internal static partial class Listener
                 "Listener:PathBase has to begin with a slash and end without one.");
         services.AddOptions<ForwardedHeadersOptions>().Configure<IOptions<AccessOptions>>((forwarded, access) =>
         {
-            forwarded.ForwardedHeaders = ForwardedHeaders.XForwardedFor | ForwardedHeaders.XForwardedProto | ForwardedHeaders.XForwardedHost;
+            forwarded.ForwardedHeaders = ForwardedHeaders.XForwardedFor | ForwardedHeaders.XForwardedProto | ForwardedHeaders.XForwardedHost | ForwardedHeaders.XForwardedPrefix;
             forwarded.ForwardLimit = null; // as far as the trusted ones go
             forwarded.KnownProxies.Clear();
             forwarded.KnownIPNetworks.Clear();
@@ -77,9 +77,22 @@ internal static partial class Listener
     public static void UseListener(this WebApplication app)
     {
         if (app.Services.GetRequiredService<IOptions<AccessOptions>>().Value.ProxyNetworks().Any())
-            app.UseForwardedHeaders();
+            app.UseForwardedHeaders().Use(TakePrefix);
         if (app.Services.GetRequiredService<IOptions<ListenerOptions>>().Value.PathBase is { Length: > 0 } prefix)
             app.UsePathBase(prefix);
+    }
+
+    // a proxy that tells its prefix may have taken it off the path, or not
+    private static Task TakePrefix(HttpContext context, RequestDelegate next)
+    {
+        if (context.Request.PathBase is { HasValue: true } told)
+        {
+            var prefix = new PathString(told.Value!.TrimEnd('/') is { Length: > 0 } path ? path : null);
+            context.Request.PathBase = prefix;
+            if (prefix.HasValue && context.Request.Path.StartsWithSegments(prefix, out var rest))
+                context.Request.Path = rest;
+        }
+        return next(context);
     }
 
     /// <summary>Warns of keys and prompts that anybody on the network can read.</summary>

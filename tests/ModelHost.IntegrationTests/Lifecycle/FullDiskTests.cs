@@ -29,6 +29,12 @@ public sealed class FullDiskTests
                 await ShouldBeFullAsync(await client.PostAsync(new Uri($"/api/deployments/stop/{id}", UriKind.Relative), null, Ct));
                 await ShouldBeFullAsync(await client.PostAsJsonAsync("/api/deployments/start", Api.StartRequest(await client.NodeAsync("process"), model: "small/two", port: 8201), Ct));
 
+                using (var applied = await client.PostAsJsonAsync("/models/apply", new { id = "qwen3-8b" }, Ct))
+                {
+                    ((int)applied.StatusCode).ShouldBe(507);
+                    (await applied.Content.ReadFromJsonAsync<JsonElement>(Ct)).GetProperty("error").GetProperty("code").GetInt32().ShouldBe(507);
+                }
+
                 (await client.JsonAsync("/api/deployments")).GetArrayLength().ShouldBe(1);
                 using var chat = await client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("small/one"), Ct);
                 chat.IsSuccessStatusCode.ShouldBeTrue();

@@ -29,6 +29,15 @@ public sealed class BackendChoiceTests
     public void Build_is_that_of_the_capability_or_a_wider_one_or_the_default(string capability, string build) =>
         BackendChoice.Resolve(Builds, capability).ShouldBe(build);
 
+    [Theory]
+    [InlineData("vllm/vllm-openai:latest", "0.19.0", "v0.19.0")]
+    [InlineData("vllm/vllm-openai-cpu:latest-x86_64", "0.19.0", "v0.19.0-x86_64")]
+    [InlineData("vllm/vllm-openai-cpu:latest-x86_64", "v0.19.0-x86_64", "v0.19.0-x86_64")]
+    [InlineData("ghcr.io/huggingface/text-embeddings-inference:cuda-latest", "1.9", "cuda-1.9")]
+    [InlineData("ghcr.io/huggingface/text-embeddings-inference:cuda-latest", "cuda-1.9", "cuda-1.9")]
+    [InlineData("ghcr.io/ggml-org/llama.cpp:server-cuda", "server-cuda-b6000", "server-cuda-b6000")]
+    public void Version_of_an_image_is_that_of_its_variant(string image, string version, string tag) => ImageName.TagOf(image, version).ShouldBe(tag);
+
     [Fact]
     public void Without_a_default_the_processor_does_and_without_that_nothing()
     {

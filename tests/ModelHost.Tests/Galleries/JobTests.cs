@@ -89,6 +89,44 @@ public sealed class JobTests
     }
 
     [Fact]
+    public async Task What_is_cancelled_by_one_who_has_gone_is_cancelled_for_good()
+    {
+        var handler = new Handler();
+        using var node = new TestNode();
+        string uid;
+        await using (var host = await StartAsync(handler, node))
+        {
+            uid = (await AddAsync(host, "phi")).Uid;
+            await handler.BegunAsync("phi");
+            handler.Context("phi").Node(new JobNode { NodeId = "1", NodeName = "a", Status = "downloading", Phase = "downloading" });
+            handler.Context("phi").Node(new JobNode { NodeId = "2", NodeName = "b", Status = "success" });
+
+            await host.Services.GetRequiredService<JobBook>().CancelAsync(uid, new CancellationToken(canceled: true));
+        }
+        await using var again = await StartAsync(handler, node);
+        (await ShownAsync(again, uid)).ShouldBe("cancelled True True");
+        (await again.Client.JsonAsync($"/models/jobs/{uid}")).GetProperty("nodes").EnumerateArray().Select(one => (one.GetProperty("status").GetString(), one.TryGetProperty("phase", out _)))
+            .ShouldBe([("error", false), ("success", false)]);
+        handler.Begun.ShouldBe(["phi"]);
+    }
+
+    [Theory]
+    [InlineData("PUT", "/models/jobs")]
+    [InlineData("GET", "/models/apply")]
+    [InlineData("GET", "/models/delete/phi")]
+    [InlineData("POST", "/models/jobs/x")]
+    [InlineData("GET", "/models/jobs/x/cancel")]
+    [InlineData("DELETE", "/backends/upgrade/vllm")]
+    public async Task A_known_path_with_another_method_is_told_as_such(string method, string path)
+    {
+        await using var host = await StartAsync(new Handler());
+
+        using var answer = await host.Client.SendAsync(new HttpRequestMessage(new HttpMethod(method), path), Ct);
+
+        (answer.StatusCode, await answer.Content.ReadAsStringAsync(Ct)).ShouldBe((HttpStatusCode.MethodNotAllowed, """{"error":{"code":405,"message":"Method Not Allowed","type":""}}"""));
+    }
+
+    [Fact]
     public async Task Beyond_the_point_of_no_return_nothing_is_cancelled()
     {
         var handler = new Handler();

@@ -7,6 +7,7 @@ using Microsoft.Extensions.DependencyInjection;
 using ModelHost.Core.Backends;
 using ModelHost.Features.Galleries;
 using ModelHost.TestKit;
+using ModelHost.Tests.Cluster;
 
 namespace ModelHost.Tests.Galleries;
 
@@ -114,6 +115,54 @@ public sealed class ModelTests : IAsyncLifetime
         Directory.Exists(Path.Combine(node.Data, "models", "phi")).ShouldBeFalse();
     }
 
+    [Fact]
+    public async Task Models_that_are_applied_at_the_same_time_have_ports_of_their_own()
+    {
+        using var node = new TestNode();
+        await using var host = await StartAsync(node, "Galleries:ParallelJobs=8");
+        await host.Client.NodeAsync("process");
+
+        var done = await Task.WhenAll(Enumerable.Range(0, 24).Select(i => ApplyAsync(host, $$$"""{"name":"m{{{i}}}","config_file":{"backend":"simulator","parameters":{"model":"demo/tiny"} } }""")));
+
+        done.ShouldAllBe(job => job.Message == "completed");
+        (await host.Client.JsonAsync("/api/deployments")).EnumerateArray().Select(deployment => deployment.GetProperty("port").GetInt32()).ShouldBeUnique();
+    }
+
+    [Fact]
+    public async Task A_model_that_is_applied_again_keeps_its_port_unless_another_is_asked_for()
+    {
+        using var node = new TestNode();
+        await using var host = await StartAsync(node);
+        await host.Client.NodeAsync("process");
+        async Task<int> PortAsync(string more)
+        {
+            (await ApplyAsync(host, $$$"""{"name":"phi","config_file":{"backend":"simulator","parameters":{"model":"demo/tiny"} },"variants":[{"model":"x"}] {{{more}}} }""")).Message.ShouldBe("completed");
+            return (await host.Client.JsonAsync("/api/deployments")).EnumerateArray().Single().GetProperty("port").GetInt32();
+        }
+
+        var first = await PortAsync("");
+
+        (await PortAsync(""","overrides":{"context_size":1024}""")).ShouldBe(first);
+        (await PortAsync(""","overrides":{"context_size":1024},"deploy":{"port":8765}""")).ShouldBe(8765);
+        (await PortAsync(""","overrides":{"context_size":512}""")).ShouldBe(8765);
+    }
+
+    [Fact]
+    public async Task Names_that_differ_in_letter_case_alone_are_one_and_leave_no_files_behind()
+    {
+        using var node = new TestNode();
+        await using var host = await StartAsync(node);
+        await host.Client.NodeAsync("process");
+        _server.Put("/w.bin", FileServer.Bytes(1000));
+        (await ApplyAsync(host, Inline("/w.bin", "").Replace("phi", "Phi", StringComparison.Ordinal))).Message.ShouldBe("completed");
+
+        (await ApplyAsync(host, Inline("/w.bin", ""))).Error.ShouldNotBeNull().ShouldContain("a model Phi is installed");
+
+        (await SendAsync(host.Client, "/models/delete/PHI?wait=true", null)).Body["job"]!["message"]!.GetValue<string>().ShouldBe("completed");
+        Directory.GetDirectories(Path.Combine(node.Data, "models")).Select(Path.GetFileName).Where(name => name is not ("huggingface" or ".staging")).ShouldBeEmpty();
+        (await SendAsync(host.Client, "/models/delete/a%0Aline?wait=true", null)).Status.ShouldBe(400); // which would be one of the log
+    }
+
     [Theory]
     [InlineData("""{"id":"nothing"}""", "no model found with name nothing")]
     [InlineData("""{"id":"none@phi"}""", "there is no gallery none")]
@@ -122,6 +171,8 @@ public sealed class ModelTests : IAsyncLifetime
     [InlineData("""{"id":"escape2"}""", "parameters.model")]
     [InlineData("""{"id":"backend"}""", "could not be installed: no backend found with name")]
     [InlineData("""{"id":"pickle"}""", "pickle")]
+    [InlineData("""{"id":"nested"}""", "'a' is to be a file, and the folder of 'a/b' too")]
+    [InlineData("""{"id":"blank space"}""", "name: holds")]
     [InlineData("""{"id":"far"}""", "it is of no known scheme")]
     [InlineData("""{"url":"file:///etc/passwd","name":"x"}""", "data folder")]
     [InlineData("""{"name":"x","config_file":{"backend":"simulator"}}""", "names no model")]
@@ -138,7 +189,10 @@ public sealed class ModelTests : IAsyncLifetime
             - {name: backend, overrides: {backend: unknown, parameters: {model: a/b} } }
             - {name: pickle, overrides: {backend: simulator}, files: [{filename: x.pt, uri: "{{_server.Url("/x.pt")}}"}]}
             - {name: far, url: "gopher://example.org/x"}
+            - {name: nested, overrides: {backend: simulator}, files: [{filename: a, uri: "{{_server.Url("/x")}}"}, {filename: a/b, uri: "{{_server.Url("/x")}}"}]}
+            - {name: blank space, overrides: {backend: simulator, parameters: {model: a/b} } }
             """);
+        _server.Put("/x", FileServer.Bytes(10));
 
         var failed = await ApplyAsync(host, request);
 
@@ -254,6 +308,31 @@ public sealed class ModelTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task An_item_of_the_configuration_that_is_none_hides_no_other()
+    {
+        using var node = new TestNode();
+        var file = Path.Combine(node.Data, "models.yaml");
+        await File.WriteAllTextAsync(file, "- 5\n- {name: [a]}\n- {bogus: 1}\n- {name: a, config_file: {backend: simulator, parameters: {model: demo/tiny} } }\n", Ct);
+        await using var host = await StartAsync(node, $"Galleries:Import={file}");
+
+        await Deadline.UntilAsync(() => host.Client.JsonAsync("/models"), models => models.GetProperty("data").GetArrayLength() == 1);
+    }
+
+    [Fact]
+    public async Task A_model_of_the_configuration_waits_for_its_node()
+    {
+        await using var cluster = await TestCluster.StartAsync(
+            configuration: """Galleries:ImportJson=[{"name":"a","nodes":["gpu-1"],"config_file":{"backend":"simulator","parameters":{"model":"demo/tiny"}}}]""");
+        await cluster.Host.Client.NodeAsync("process");
+        await using var agent = await cluster.AgentAsync();
+        var remote = await cluster.StatusAsync("gpu-1", "online");
+
+        var deployments = await Deadline.UntilAsync(() => cluster.Host.Client.JsonAsync("/api/deployments"), all => all.GetArrayLength() == 1);
+
+        deployments[0].GetProperty("node_id").GetInt32().ShouldBe(remote);
+    }
+
+    [Fact]
     public async Task Models_of_the_built_in_gallery_are_well_formed_and_installable()
     {
         using var node = new TestNode();
@@ -291,6 +370,7 @@ public sealed class ModelTests : IAsyncLifetime
             entry.Uri.ShouldStartWith("oci://");
             entry.Uri.ShouldContain(recipe.Image);
         }
+        builds["embeddings-cuda"].Uri.ShouldEndWith(":cuda-latest"); // the other images are for one generation of GPUs each
         content.Entries.Where(entry => entry.IsMeta).SelectMany(entry => entry.Capabilities.Values).ShouldAllBe(build => builds.ContainsKey(build));
     }
 

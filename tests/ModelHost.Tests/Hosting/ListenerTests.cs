@@ -1,5 +1,6 @@
 using System.Net;
 using System.Net.Http.Headers;
+using System.Net.Http.Json;
 using System.Net.Security;
 using System.Security.Cryptography.X509Certificates;
 using Microsoft.AspNetCore.Builder;
@@ -135,6 +136,28 @@ public sealed class ListenerTests : IDisposable
 
         $"{seen.Scheme}://{seen.Host}".ShouldBe(origin);
         seen.Client.ShouldBe(client);
+    }
+
+    [Theory]
+    [InlineData("127.0.0.1", "/gpu", "", "/gpu")]
+    [InlineData("127.0.0.1", "/gpu/", "/gpu", "/gpu")]
+    [InlineData("127.0.0.1", "gpu", "", "")]
+    [InlineData("127.0.0.1", "/", "", "")]
+    [InlineData("", "/gpu", "", "")]
+    public async Task Prefix_that_a_trusted_proxy_tells_is_in_the_addresses_that_are_given_out(string trusted, string told, string sent, string expected)
+    {
+        await using var host = await ControlPlane.StartAsync(_node, configuration: $"Access:TrustedProxies={trusted}");
+        using var request = new HttpRequestMessage(HttpMethod.Post, sent + "/backends/apply")
+        {
+            Headers = { { "X-Forwarded-For", "10.1.2.3" }, { "X-Forwarded-Prefix", told } },
+            Content = JsonContent.Create(new { id = "nothing" }),
+        };
+        request.Headers.Authorization = new AuthenticationHeaderValue("Bearer", host.AdminKey);
+
+        using var answer = await host.Client.SendAsync(request, Ct);
+
+        answer.StatusCode.ShouldBe(HttpStatusCode.OK);
+        (await answer.Content.ReadAsStringAsync(Ct)).ShouldContain($"\"status_url\":\"{host.Url}".TrimEnd('/') + $"{expected}/backends/jobs/");
     }
 
     [Theory]

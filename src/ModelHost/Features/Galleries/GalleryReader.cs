@@ -17,10 +17,13 @@ internal sealed record GalleryContent(GalleryRead Gallery, IReadOnlyList<Gallery
 /// </summary>
 internal sealed partial class GalleryReader(
     GallerySources sources, GalleryFetcher fetcher, GalleryCopies copies, IOptions<GalleryOptions> options, TimeProvider time, IHostApplicationLifetime lifetime, ILogger<GalleryReader> logger)
+    : IDisposable
 {
-    private const int MostKnown = 256;
+    private const int MostKnown = 256, ParallelParses = 2;
     private readonly ConcurrentDictionary<string, Lazy<Task<Reading>>> _underWay = new(StringComparer.Ordinal);
     private readonly ConcurrentDictionary<string, Reading> _known = new(StringComparer.Ordinal);
+    // fetching them waits for servers; taking them apart costs memory while it lasts, many times their size
+    private readonly SemaphoreSlim _parses = new(ParallelParses);
 
     /// <summary>Reads several at the same time, and waits for them as long as the settings say.</summary>
     public async Task<GalleryContent[]> ReadAsync(IReadOnlyList<GalleryRead> galleries, CancellationToken cancellationToken)
@@ -39,6 +42,8 @@ internal sealed partial class GalleryReader(
     /// <summary>What is known of a gallery without asking for it.</summary>
     public GalleryContent Peek(GalleryRead gallery) =>
         Content(gallery, _known.GetValueOrDefault(Key(gallery)) ?? new Reading(null, null, default, null));
+
+    public void Dispose() => _parses.Dispose();
 
     private GalleryContent Content(GalleryRead gallery, Reading? reading)
     {
@@ -103,7 +108,7 @@ internal sealed partial class GalleryReader(
         var content = answer.Content ?? await copies.ReadAsync(copy!, stopping) ?? throw new GalleryException($"{GalleryFetcher.Shown(source)} has not changed, and its copy is gone");
         try
         {
-            index = Parse(content);
+            index = await ParseAsync(content, stopping);
         }
         catch (GalleryFormatException e)
         {
@@ -122,7 +127,7 @@ internal sealed partial class GalleryReader(
             try
             {
                 if (copies.Find(source) is { } copy && await copies.ReadAsync(copy, stopping) is { } content)
-                    return Parse(content);
+                    return await ParseAsync(content, stopping);
             }
             catch (GalleryFormatException e)
             {
@@ -132,7 +137,18 @@ internal sealed partial class GalleryReader(
         return null;
     }
 
-    private static GalleryIndex Parse(byte[] content) => GalleryIndex.Parse(new StreamReader(new MemoryStream(content), Encoding.UTF8));
+    private async Task<GalleryIndex> ParseAsync(byte[] content, CancellationToken stopping)
+    {
+        await _parses.WaitAsync(stopping);
+        try
+        {
+            return GalleryIndex.Parse(new StreamReader(new MemoryStream(content), Encoding.UTF8));
+        }
+        finally
+        {
+            _parses.Release();
+        }
+    }
 
     private static string Key(GalleryRead gallery) => string.Join('\n', gallery.Sources);
 

@@ -83,10 +83,17 @@ internal sealed class JobBook(Database database, IOptions<GalleryOptions> option
     {
         if (Find(uid) is not { } job)
             return NotFound;
-        if (!job.TryEnd(JobState.Cancelled, status => status with { Cancelled = true, Message = "cancelled" }))
+        if (!job.TryEnd(JobState.Cancelled, status => status with { Cancelled = true, Message = "cancelled", Nodes = status.Nodes?.Select(Given).ToArray() }))
             return new Failure(FailureKind.Conflict, "job.not_cancellable", job.Status.Processed ? "the job has ended already" : "the job cannot be cancelled any more");
-        await StoreAsync(job, cancellationToken);
-        await job.CancelAsync();
+        // it is over: whoever asked may be gone, and the disk full
+        try
+        {
+            await StoreAsync(job, CancellationToken.None);
+        }
+        finally
+        {
+            await job.CancelAsync();
+        }
         return job;
     }
 
@@ -135,6 +142,9 @@ internal sealed class JobBook(Database database, IOptions<GalleryOptions> option
         foreach (var job in old)
             _jobs.TryRemove(job.Uid, out _);
     }
+
+    // what a node has is told as it is; nothing goes on there any more
+    private static JobNode Given(JobNode node) => node.Status is "success" or "error" ? node : node with { Status = "error", Error = "cancelled", Phase = null };
 
     private static JobStatus QueuedStatus(string element, bool isDeletion) => new()
     {

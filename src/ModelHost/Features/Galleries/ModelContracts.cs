@@ -46,6 +46,9 @@ public sealed record ModelApply : StrictRequest
     /// <summary>Passed over; clients send it.</summary>
     public JsonElement? Gallery { get; init; }
 
+    /// <summary>Passed over; clients send it.</summary>
+    public JsonElement? Variants { get; init; }
+
     /// <summary>The configuration, where neither entry nor url has one.</summary>
     public JsonElement? ConfigFile { get; init; }
 

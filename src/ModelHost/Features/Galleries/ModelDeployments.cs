@@ -14,10 +14,14 @@ namespace ModelHost.Features.Galleries;
 /// <summary>Makes deployments of installed models, and takes them away with them.</summary>
 internal sealed class ModelDeployments(
     DeploymentReads reads, DeploymentStarts starts, DeploymentService deployments, BackendRecipes recipes, NodeRegistry nodes, LiveSettings settings, TimeProvider time)
+    : IDisposable
 {
     private const string Owner = "galleries";
     private const int LastPort = 65_535;
     private static readonly TimeSpan Poll = TimeSpan.FromMilliseconds(200);
+
+    // from the choice of a port until it is recorded nobody else chooses one
+    private readonly SemaphoreSlim _choosing = new(1);
 
     /// <summary>What the deployment of a model is to be; checked as far as that goes without asking its node.</summary>
     /// <param name="model">The model.</param>
@@ -41,7 +45,7 @@ internal sealed class ModelDeployments(
         {
             NodeId = nodeId,
             ModelName = source,
-            Port = deploy?.Port ?? await FreePortAsync(nodeId, cancellationToken),
+            Port = deploy?.Port ?? settings.Current.DefaultPort, // chosen when it is made
             GpuMemoryFraction = deploy?.GpuMemoryFraction ?? said.GpuMemoryFraction ?? settings.Current.DefaultGpuFraction,
             GpuIds = deploy?.GpuIds,
             TensorParallelSize = deploy?.TensorParallelSize ?? said.TensorParallelSize,
@@ -69,11 +73,25 @@ internal sealed class ModelDeployments(
 
     /// <summary>Makes the deployment, unless one is there that is in use: that goes on as it is. One at rest makes way.</summary>
     /// <param name="create">What it is to be.</param>
+    /// <param name="port">The port that was asked for; null: the one it had, else a free one.</param>
     /// <param name="before">The one that was made before; null: none.</param>
     /// <param name="job">The job that makes it: run again, it finds what it made.</param>
     /// <param name="cancellationToken">Gives up.</param>
     /// <returns>Its id.</returns>
-    public async Task<Result<int>> MakeAsync(DeploymentCreate create, int? before, string job, CancellationToken cancellationToken)
+    public async Task<Result<int>> MakeAsync(DeploymentCreate create, int? port, int? before, string job, CancellationToken cancellationToken)
+    {
+        await _choosing.WaitAsync(cancellationToken);
+        try
+        {
+            return await MakeAsync(create with { Port = port ?? await FreePortAsync(create.NodeId!.Value, before, cancellationToken) }, before, job, cancellationToken);
+        }
+        finally
+        {
+            _choosing.Release();
+        }
+    }
+
+    private async Task<Result<int>> MakeAsync(DeploymentCreate create, int? before, string job, CancellationToken cancellationToken)
     {
         var claim = new IdempotencyClaim($"job:{job}:{create.NodeId}", "job");
         if (before is { } id && (await reads.FindAsync(id, cancellationToken)).TryGet(out var known, out _))
@@ -117,6 +135,8 @@ internal sealed class ModelDeployments(
         return (await deployments.DeleteAsync(id, cancellationToken)).Failure is { Kind: not FailureKind.NotFound } refused ? refused : null;
     }
 
+    public void Dispose() => _choosing.Dispose();
+
     private async Task<Failure?> SetOnDemandAsync(int id, bool? before, bool wish, CancellationToken cancellationToken) =>
         before == wish ? null : (await deployments.SetOnDemandAsync(id, new DeploymentOnDemand { StartOnDemand = wish }, cancellationToken)).Failure;
 
@@ -124,7 +144,7 @@ internal sealed class ModelDeployments(
         DeploymentStatuses.FromWire(deployment.Status) is DeploymentStatus.Stopped or DeploymentStatus.Expired or DeploymentStatus.Error;
 
     // the same wish again keeps its record, with its id and its totals
-    private static bool SameSpec(DeploymentRead known, DeploymentCreate wish) => known.ModelName == wish.ModelName && known.Backend == wish.Backend && known.EnvVars!.Count == 0 && wish.EnvVars!.Count == 0
+    private static bool SameSpec(DeploymentRead known, DeploymentCreate wish) => known.ModelName == wish.ModelName && known.Backend == wish.Backend && known.Port == wish.Port && known.EnvVars!.Count == 0 && wish.EnvVars!.Count == 0
         && known.GpuMemoryFraction == wish.GpuMemoryFraction && known.TensorParallelSize == wish.TensorParallelSize && known.Pinned == wish.Pinned && known.DurationSeconds == wish.DurationSeconds
         && JsonSerializer.Serialize(known.EngineArgs) == JsonSerializer.Serialize(wish.EngineArgs) && (known.ExtraArgs ?? []).SequenceEqual(wish.ExtraArgs ?? [])
         && (known.LoraModules ?? []).SequenceEqual(wish.LoraModules ?? []) && (known.GpuIds ?? []).SequenceEqual(wish.GpuIds ?? []) && (known.VllmVersion ?? "") == (wish.VllmVersion ?? "");
@@ -145,10 +165,13 @@ internal sealed class ModelDeployments(
 
     private static string Folder(string models, ComposedModel model) => $"{models}/{GalleryNames.ToFolder(model.Name)}";
 
-    private async Task<int> FreePortAsync(int nodeId, CancellationToken cancellationToken)
+    // one that is made anew keeps its port, which clients may know, unless another has it too
+    private async Task<int> FreePortAsync(int nodeId, int? before, CancellationToken cancellationToken)
     {
-        var all = await reads.ListAsync(new DeploymentQuery { NodeId = nodeId }, cancellationToken);
-        var taken = all.Match(page => page.Deployments.Select(deployment => deployment.Port).ToHashSet(), _ => []);
+        var all = (await reads.ListAsync(new DeploymentQuery { NodeId = nodeId }, cancellationToken)).Match(page => page.Deployments, _ => []);
+        var taken = all.Where(deployment => deployment.Id != before).Select(deployment => deployment.Port).ToHashSet();
+        if (all.FirstOrDefault(deployment => deployment.Id == before) is { } known && !taken.Contains(known.Port))
+            return known.Port;
         var port = settings.Current.DefaultPort;
         while (taken.Contains(port) && port < LastPort)
             port++;

@@ -32,6 +32,8 @@ internal sealed class ModelInstallHandler(
         if (!(await finder.ComposeAsync(install.Request, cancellationToken)).TryGet(out var composed, out var failure))
             return Say(failure);
         var model = composed.Model;
+        if (await models.FindAsync(model.Name, cancellationToken) is { } other && other.Name != model.Name)
+            return new Failure(FailureKind.Conflict, "model.name_taken", $"a model {other.Name} is installed, and names that differ in letter case alone are one");
         if (await NodesAsync(install.Nodes, cancellationToken) is { } silent)
             return silent;
         // all that can be refused is refused before anything is downloaded
@@ -124,7 +126,7 @@ internal sealed class ModelInstallHandler(
         {
             if (!(await deployments.DescribeAsync(model, install.Request.Deploy, variables, node, cancellationToken)).TryGet(out var wish, out var failure))
                 return Unrecorded(failure);
-            if (!(await deployments.MakeAsync(wish, Array.Find(before, one => one.NodeId == node)?.DeploymentId, job.Uid, cancellationToken)).TryGet(out var id, out failure))
+            if (!(await deployments.MakeAsync(wish, install.Request.Deploy?.Port, Array.Find(before, one => one.NodeId == node)?.DeploymentId, job.Uid, cancellationToken)).TryGet(out var id, out failure))
                 return Unrecorded(failure);
             made.Add((new InstalledNode(node, model.Files.Count > 0 ? GalleryNames.ToFolder(model.Name) : "", id), wish));
         }

@@ -39,8 +39,8 @@ internal sealed class ModelService(
     }
 
     /// <summary>Stores the job that deletes a model.</summary>
-    public Task<Result<JobEntry>> DeleteAsync(string name, CancellationToken cancellationToken) => name.Length > MaxShown
-        ? Task.FromResult<Result<JobEntry>>(Failure.Invalid("name", $"is longer than {MaxShown} characters"))
+    public Task<Result<JobEntry>> DeleteAsync(string name, CancellationToken cancellationToken) => name.Length > MaxShown || name.Any(char.IsControl)
+        ? Task.FromResult<Result<JobEntry>>(Failure.Invalid("name", $"is longer than {MaxShown} characters, or holds control characters"))
         : jobs.AddAsync(new JobRequest(ModelDeleteHandler.JobKind, Subject(name), name, name, IsDeletion: true), cancellationToken);
 
     /// <summary>What can be installed, of all galleries that can be read.</summary>
