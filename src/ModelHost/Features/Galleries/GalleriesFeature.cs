@@ -14,7 +14,7 @@ internal static class GalleriesFeature
         services.AddCheckedOptions<GalleryOptions>(GalleryOptions.Section);
         services.AddSingleton<IValidateOptions<GalleryOptions>, GalleryOptionsRules>();
         return services.AddSingleton<GallerySources>().AddSingleton<GalleryFetcher>().AddSingleton<GalleryCopies>().AddSingleton<GalleryReader>().AddSingleton<GalleryBook>()
-            .AddSingleton<JobBook>().AddSingleton<EntryFinder>().AddSingleton<FileScan>().AddSingleton<NodePulls>().AddSingleton<ModelBook>().AddSingleton<ModelDeployments>()
+            .AddSingleton<JobBook>().AddSingleton<EntryFinder>().AddSingleton<FileScan>().AddSingleton<NodePulls>().AddSingleton<ModelBook>().AddSingleton<ModelBackends>().AddSingleton<ModelDeployments>()
             .AddSingleton<ModelService>().AddSingleton<IJobHandler, ModelInstallHandler>().AddSingleton<IJobHandler, ModelDeleteHandler>();
     }
 

@@ -3,7 +3,6 @@ using System.Text;
 using Microsoft.Extensions.Options;
 using ModelHost.Core;
 using ModelHost.Core.Galleries;
-using ModelHost.Features.Backends;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Nodes;
 using ModelHost.Protocol;
@@ -12,14 +11,13 @@ namespace ModelHost.Features.Galleries;
 
 /// <summary>Installs models: finds out what they are, has their nodes download them, and records their deployments.</summary>
 internal sealed class ModelInstallHandler(
-    EntryFinder finder, FileScan scan, BackendInstallHandler backends, NodePulls pulls, ModelBook models, ModelDeployments deployments, NodeRegistry nodes, NodeService nodeList, EnvironmentVault vault,
+    EntryFinder finder, FileScan scan, ModelBackends backends, NodePulls pulls, ModelBook models, ModelDeployments deployments, NodeRegistry nodes, NodeService nodeList, EnvironmentVault vault,
     IOptions<GalleryOptions> options, TimeProvider time) : IJobHandler
 {
     /// <summary>The kind of its jobs.</summary>
     public const string JobKind = "model.install";
 
     private const double BackendDownloaded = 30, Downloaded = 90;
-    private static readonly TimeSpan ReportPatience = TimeSpan.FromSeconds(30);
     private static readonly TimeSpan NodePatience = TimeSpan.FromMinutes(1);
     private static readonly TimeSpan Poll = TimeSpan.FromMilliseconds(200);
 
@@ -37,63 +35,45 @@ internal sealed class ModelInstallHandler(
         if (await NodesAsync(install.Nodes, cancellationToken) is { } silent)
             return silent;
         // all that can be refused is refused before anything is downloaded
-        foreach (var node in install.Nodes)
+        var version = install.Request.Deploy?.VllmVersion ?? "";
+        if (!(await backends.FindAsync(model, version, install.Nodes, cancellationToken)).TryGet(out var engines, out failure))
+            return Say(failure);
+        foreach (var engine in engines)
         {
-            if (!(await deployments.DescribeAsync(model, install.Request.Deploy, variables, node, cancellationToken)).TryGet(out _, out failure))
+            if (!(await deployments.DescribeAsync(model, install.Request.Deploy, variables, engine.NodeId, engine.Recipe, cancellationToken)).TryGet(out _, out failure))
                 return Say(failure);
         }
         job.Phase(JobPhases.Verifying, $"processing model: {job.Element}");
         if (await scan.CheckAsync(model, cancellationToken) is { } isUnsafe)
             return isUnsafe;
-        if (!(await BackendAsync(job, model, install.Nodes, cancellationToken)).TryGet(out var isNew, out failure))
-            return failure;
+        var isNew = engines.Any(engine => engine.IsMissing);
+        if (!(await backends.InstallAsync(job, model, version, engines, BackendDownloaded, cancellationToken)).TryGet(out engines, out failure))
+            return Say(failure);
         if (model.Files.Count > 0 && await PullAsync(job, model, install.Nodes, isNew ? BackendDownloaded : 0, cancellationToken) is { } unpulled)
             return unpulled;
         cancellationToken.ThrowIfCancellationRequested();
         if (!job.TryCommit())
             throw new OperationCanceledException(cancellationToken);
         job.Phase(JobPhases.Persisting, $"processing model: {job.Element}");
-        job.Note(ModelDeployments.Unused(model));
-        return await StoreAsync(job, composed, install, variables, cancellationToken);
-    }
-
-    /// <summary>Sees that the nodes have the model's backend, and installs it where they do not.</summary>
-    /// <returns>Whether it was installed.</returns>
-    private async Task<Result<bool>> BackendAsync(JobContext job, ComposedModel model, int[] targets, CancellationToken cancellationToken)
-    {
-        if (ModelDeployments.RecipeOf(model) is not { } recipe)
-            return false;
-        Failure? Missing(int node) => nodes.Find(node)?.LastReport is { } report ? LaunchChecks.Installed(recipe, node, report.Hostname, report) : DeploymentFailures.NodeSilent($"{node}");
-        if (targets.Where(node => Missing(node) is not null).ToArray() is not { Length: > 0 } lacking)
-            return false;
-        if (await backends.InstallForModelAsync(job, model.Backend, lacking, BackendDownloaded, cancellationToken) is { } failure)
-            return failure with { Detail = $"backend {model.Backend}, which {model.Name} needs, could not be installed: {failure.Detail}" };
-        // the next report has it
-        for (var until = time.GetUtcNow() + ReportPatience; ; await Task.Delay(Poll, time, cancellationToken))
-        {
-            if (lacking.Select(Missing).FirstOrDefault(missing => missing is not null) is not { } missing)
-                return true;
-            if (time.GetUtcNow() > until)
-                return Say(missing);
-            foreach (var node in lacking)
-                nodes.Find(node)?.Wake();
-        }
+        return await StoreAsync(job, composed, install, variables, engines, cancellationToken);
     }
 
     private async Task<Failure?> StoreAsync(
-        JobContext job, (ComposedModel Model, FoundEntry? Entry, GalleryEntry? Fetched) composed, ModelInstall install, Dictionary<string, string> variables, CancellationToken cancellationToken)
+        JobContext job, (ComposedModel Model, FoundEntry? Entry, GalleryEntry? Fetched) composed, ModelInstall install, Dictionary<string, string> variables, ModelBackend[] engines,
+        CancellationToken cancellationToken)
     {
         var (model, entry, _) = composed;
         var before = await models.FindAsync(model.Name, cancellationToken) is { } known ? GalleryJson.Read<InstalledNode[]>(known.Nodes) : [];
-        var made = new List<(InstalledNode Node, DeploymentCreate Wish)>();
-        foreach (var node in install.Nodes)
+        var made = new List<(InstalledNode Node, ModelWish Wish)>();
+        foreach (var (node, recipe, _) in engines.OrderBy(engine => Array.IndexOf(install.Nodes, engine.NodeId)))
         {
-            if (!(await deployments.DescribeAsync(model, install.Request.Deploy, variables, node, cancellationToken)).TryGet(out var wish, out var failure))
+            if (!(await deployments.DescribeAsync(model, install.Request.Deploy, variables, node, recipe, cancellationToken)).TryGet(out var wish, out var failure))
                 return Say(failure);
             if (!(await deployments.MakeAsync(wish, Array.Find(before, one => one.NodeId == node)?.DeploymentId, job.Uid, cancellationToken)).TryGet(out var id, out failure))
                 return Say(failure);
             made.Add((new InstalledNode(node, model.Files.Count > 0 ? GalleryNames.ToFolder(model.Name) : "", id), wish));
         }
+        job.Note(Unused(made, await nodeList.NamesAsync(cancellationToken)));
         await models.StoreAsync(new InstalledModel
         {
             Name = model.Name,
@@ -111,11 +91,16 @@ internal sealed class ModelInstallHandler(
         }, cancellationToken);
         foreach (var (node, wish) in install.Request.Deploy?.Start == true ? made : [])
         {
-            if (await deployments.StartAsync(node.DeploymentId, wish, cancellationToken) is { } refused)
+            if (await deployments.StartAsync(node.DeploymentId, wish.Create, cancellationToken) is { } refused)
                 return refused with { Detail = $"{model.Name} is installed, and could not be started: {refused.Detail}" };
         }
         return null;
     }
+
+    /// <summary>What is said of fields that are not used: once, where all nodes have the same build, or the same to say.</summary>
+    private static string? Unused(List<(InstalledNode Node, ModelWish Wish)> made, IReadOnlyDictionary<int, string> names) =>
+        made.Select(one => one.Wish.Unused).Distinct().ToArray() is [var only] ? only
+        : string.Join("; ", made.Where(one => one.Wish.Unused is not null).Select(one => $"on {names.GetValueOrDefault(one.Node.NodeId, $"{one.Node.NodeId}")} {one.Wish.Unused}"));
 
     private static object Metadata((ComposedModel Model, FoundEntry? Entry, GalleryEntry? Fetched) composed, ModelApply request)
     {
