@@ -29,7 +29,7 @@ internal sealed class ModelFolders(NodeOptions options, NodeIdentity identity)
     private static IEnumerable<(string Field, string Path)> Sources(LaunchSpec spec) =>
     [
         ("model_name", spec.ModelName), .. spec.LoraModules.Select(module => ("lora_modules", module.Path)),
-        .. BackendCatalogue.Of(spec)?.Protocol == BackendCatalogue.Grpc ? ModelLoad.PathsOf(spec) : [],
+        .. BackendCatalogue.Of(spec) is not { } recipe ? [] : recipe.Protocol == BackendCatalogue.Grpc ? ModelLoad.PathsOf(spec) : recipe.PathsOf(spec),
     ];
 
     private string? Fault(string path)

@@ -1,3 +1,6 @@
+using System.Text.Json;
+using ModelHost.Core.Deployments;
+
 namespace ModelHost.Core.Backends;
 
 /// <summary>
@@ -72,6 +75,18 @@ public sealed record BackendRecipe
     /// <summary>Switches for which <c>false</c> means no flag; any other false becomes <c>--no-name</c>.</summary>
     public string[] OffByDefault { get; init; } = [];
 
+    /// <summary>
+    /// Options for what the configurations of models say, by the names of their fields, one of a block by <c>block.field</c>. Of several fields for one option the
+    /// first that is said counts.
+    /// </summary>
+    public Dictionary<string, string> ConfigOptions { get; init; } = [];
+
+    /// <summary>Values of fields in configurations of models that ask for what the engine does anyway.</summary>
+    public Dictionary<string, string> ConfigImplied { get; init; } = [];
+
+    /// <summary>Options, without dashes, that name a file beside the model's: its path must lie where a model's may, and the engine gets to see it.</summary>
+    public string[] FileOptions { get; init; } = [];
+
     /// <summary>Long options, without dashes, that requests may not give in any spelling.</summary>
     public string[] DeniedOptions { get; init; } = [];
 
@@ -104,6 +119,25 @@ public sealed record BackendRecipe
 
     /// <summary>Names of the engine's metrics by what they mean.</summary>
     public MetricNames Metrics { get; init; } = new();
+
+    /// <summary>Whether two names in <c>engine_args</c> are those of one option, which may be given with either kind of dashes.</summary>
+    public static bool IsSameOption(string one, string other)
+    {
+        ArgumentNullException.ThrowIfNull(one);
+        ArgumentNullException.ThrowIfNull(other);
+        return one.Replace('_', '-') == other.Replace('_', '-');
+    }
+
+    /// <summary>Whether an option names a file.</summary>
+    public bool IsFile(string option) => FileOptions.Any(file => IsSameOption(file, option));
+
+    /// <summary>The paths that options name, beside the model's own.</summary>
+    public IEnumerable<(string Option, string Path)> PathsOf(LaunchSpec spec)
+    {
+        ArgumentNullException.ThrowIfNull(spec);
+        return spec.EngineArgs.Where(option => option.Value.ValueKind == JsonValueKind.String && IsFile(option.Key))
+            .Select(option => (option.Key, option.Value.GetString()!)).Where(option => ModelSource.IsPath(option.Item2));
+    }
 }
 
 /// <summary>Known options by what follows them: long ones without dashes, short ones with theirs.</summary>

@@ -1,5 +1,6 @@
 using System.Text.Json;
 using System.Text.RegularExpressions;
+using ModelHost.Core.Deployments;
 
 namespace ModelHost.Core.Backends;
 
@@ -25,7 +26,7 @@ public static partial class EngineRequestRules
 
     private static Failure? EngineArg(BackendRecipe recipe, string name, JsonElement value)
     {
-        if (!OptionName().IsMatch(name))
+        if (!IsOption(name))
             return Failure.Invalid("engine_args", $"'{Shown(name)}' is no option name");
         if (!IsText(value))
             return Failure.Invalid("engine_args", $"the value of '{name}' holds text that is not valid Unicode");
@@ -37,6 +38,8 @@ public static partial class EngineRequestRules
             return Denied("engine_args", name);
         if (value.GetRawText().Length > MaxLength || HasControls(value))
             return Failure.Invalid("engine_args", $"the value of '{name}' is too long or holds control characters");
+        if (recipe.IsFile(name) && value.ValueKind != JsonValueKind.Null && (value.ValueKind != JsonValueKind.String || ModelSource.Fault(value.GetString()!) is not null))
+            return Failure.Invalid("engine_args", $"'{name}' names a file, by its plain absolute path");
         if (WrongKind(recipe, name, value) is { } wrong)
             return Failure.Invalid("engine_args", $"'{name}' {wrong}");
         // each item of a list is an argument of its own, and one that begins with a dash would be read as an option
@@ -88,6 +91,9 @@ public static partial class EngineRequestRules
             ? Failure.Invalid("env_vars", $"the value of '{name}' is missing, too long or holds a NUL character")
             : null;
     }
+
+    /// <summary>Whether a name can be that of an option in <c>engine_args</c>.</summary>
+    internal static bool IsOption(string name) => OptionName().IsMatch(name);
 
     /// <summary>
     /// Whether an argument is a denied option: argparse takes <c>_</c> for <c>-</c>, <c>--name=value</c>, a dotted key, any

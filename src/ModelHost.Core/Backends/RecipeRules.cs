@@ -13,7 +13,8 @@ public static partial class RecipeRules
     /// <summary>Longest recipe, in characters of JSON. It stands in the label of each container.</summary>
     public const int MaxLength = 24 * 1024;
 
-    private const int MaxDepth = 16, MaxArguments = 128, MaxText = 1024;
+    private const string ServedName = "served_model_name";
+    private const int MaxDepth = 16, MaxArguments = 128, MaxText = 1024, MaxFields = 96;
     private static readonly string[] Devices = ["nvidia", "amd", "cpu"];
     private static readonly string[] Runtimes = [.. ContainerRuntimes.All, "process"];
 
@@ -37,6 +38,9 @@ public static partial class RecipeRules
             if (HasNull(document.RootElement))
                 throw new RecipeException("a value of it is null");
             recipe = BackendCatalogue.Parse(document.RootElement.GetRawText()) with { Name = name };
+            // the public name is the deployment's, whatever flag the engine has for it
+            if (!recipe.ControlOptions.Contains(ServedName))
+                recipe = recipe with { ControlOptions = [.. recipe.ControlOptions, ServedName] };
         }
         catch (Exception e) when (e is JsonException or YamlDotNet.Core.YamlException)
         {
@@ -55,7 +59,7 @@ public static partial class RecipeRules
             ?? Path(recipe.ReadyPath, "ready_path", isNeeded: true) ?? Path(recipe.MetricsPath, "metrics_path", isNeeded: false)
             ?? Variable(recipe.KeyVariable, "key_variable") ?? Variable(recipe.GpuVariable, "gpu_variable")
             ?? (recipe.CacheMount.Length == 0 || Folder().IsMatch(recipe.CacheMount) ? null : "cache_mount: it is no absolute path inside of the container")
-            ?? Patterns(recipe) ?? Process(recipe);
+            ?? Config(recipe) ?? Patterns(recipe) ?? Process(recipe);
 
     private static bool IsImage(string image) =>
         EngineImage.IsValidRepository(image) || EngineImage.Split(image) is not null
@@ -70,6 +74,17 @@ public static partial class RecipeRules
 
     private static string? Variable(string name, string field) =>
         name.Length == 0 ? null : !VariableName().IsMatch(name) || Loaders.IsMatch(name) ? $"{field}: it is no variable that may be set" : null;
+
+    // whether an option may be given is seen where it is: what a model says is a request like any other
+    private static string? Config(BackendRecipe recipe) =>
+        Fields(recipe.ConfigOptions, "config_options") ?? Fields(recipe.ConfigImplied, "config_implied") ?? Texts([.. recipe.ConfigImplied.Values], "config_implied")
+            ?? Options(recipe.ConfigOptions.Values, "config_options") ?? Options(recipe.FileOptions, "file_options");
+
+    private static string? Fields(Dictionary<string, string> said, string field) =>
+        said.Count > MaxFields || !said.Keys.All(ConfigField().IsMatch) ? $"{field}: too many, or a name that no field of a configuration has" : null;
+
+    private static string? Options(IReadOnlyCollection<string> options, string field) =>
+        options.Count > MaxFields || !options.All(EngineRequestRules.IsOption) ? $"{field}: too many, or one that is no name of an option" : null;
 
     private static string? Patterns(BackendRecipe recipe)
     {
@@ -115,6 +130,9 @@ public static partial class RecipeRules
 
     [GeneratedRegex(@"\A[A-Za-z_][A-Za-z0-9_]{0,127}\z")]
     private static partial Regex VariableName();
+
+    [GeneratedRegex(@"\A[a-z][a-z0-9_]{0,63}(?:\.[a-z][a-z0-9_]{0,63})?\z")]
+    private static partial Regex ConfigField();
 }
 
 /// <summary>A recipe that may not be used.</summary>

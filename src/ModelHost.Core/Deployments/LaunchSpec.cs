@@ -89,6 +89,10 @@ public sealed record LaunchSpec
     /// <summary>Protects from warm-cache eviction.</summary>
     public bool Pinned { get; init; }
 
+    /// <summary>Whether a request for its model starts it while it rests. It says nothing to the engine, and stands here so that a lost database comes back with it.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
+    public bool StartOnDemand { get; init; }
+
     /// <summary>The name given by <c>engine_args.served_model_name</c>; null: none was given.</summary>
     [JsonIgnore]
     public string? ServedModelName =>

@@ -107,7 +107,7 @@ internal sealed partial class Adoption(NodeHandle node, Database database, Envir
             await db.SaveChangesAsync(cancellationToken);
         }
         await db.Runs.Where(r => r.DeploymentId == row.Id && r.EndedAt == null).ExecuteUpdateAsync(r => r.SetProperty(x => x.EndedAt, now), cancellationToken);
-        row.Spec = (spec with { DeploymentId = row.Id }).ToJson();
+        (row.Spec, row.StartOnDemand) = ((spec with { DeploymentId = row.Id }).ToJson(), spec.StartOnDemand);
         row.EnvValues = vault.Seal(env);
         (row.Wanted, row.RunId, row.RunSeen, row.FailedStarts) = (WantedState.Running, engine.RunId, true, 0);
         if (!row.Status.IsActive())

@@ -287,7 +287,7 @@ internal sealed partial class NodeActor(
         if (lease.Version > row.LeaseVersion && LaunchSpec.FromJson(engine.LaunchSpec) is { } spec)
         {
             row.Spec = (spec with { DurationSeconds = lease.DurationSeconds, DeploymentId = row.Id }).ToJson();
-            (row.LeaseVersion, row.ExpiresAt) = (lease.Version, lease.ExpiresAt);
+            (row.LeaseVersion, row.ExpiresAt, row.StartOnDemand) = (lease.Version, lease.ExpiresAt, spec.StartOnDemand);
         }
         else if (engine.Phase == EnginePhase.Expired)
             row.ExpiresAt ??= lease.ExpiresAt; // counted by the node while nobody was there

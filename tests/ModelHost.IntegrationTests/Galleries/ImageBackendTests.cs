@@ -2,6 +2,7 @@ using System.Net.Http.Json;
 using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using ModelHost.Docker;
 using ModelHost.IntegrationTests.Lifecycle;
 using ModelHost.TestKit;
 
@@ -79,6 +80,64 @@ public sealed class ImageBackendTests(RealDockerFixture fixture)
         ended.Text("error_code").ShouldBe("later_words", ended.ToString());
     }
 
+    [Fact]
+    public async Task Model_is_applied_with_the_image_that_serves_it_and_started_by_the_first_request()
+    {
+        await using var node = await EngineNode.MakeAsync(fixture);
+        await fixture.Docker.CliAsync(Ct, "tag", $"{RealDocker.SimulatorRepository}:{RealDocker.SimulatorTag}", $"{Repository}:1.7");
+        await using var files = await FileServer.StartAsync();
+        Offer(files, "1.7", "first_words");
+        files.Put("/w.gguf", FileServer.Bytes(20_000));
+        files.Put("/eyes.gguf", FileServer.Bytes(100));
+        files.Put("/models.yaml", Encoding.UTF8.GetBytes($$"""
+            - name: tiny
+              overrides: {backend: family, context_size: 2048, f16: true, mmproj: eyes.gguf, parameters: {model: w.gguf, temperature: 0.5}, template: {chat: x} }
+              files:
+                - {filename: w.gguf, uri: '{{files.Url("/w.gguf")}}'}
+                - {filename: eyes.gguf, uri: '{{files.Url("/eyes.gguf")}}'}
+            - {name: absent, overrides: {backend: not-there}, files: [{filename: v.gguf, uri: '{{files.Url("/v.gguf")}}'}] }
+            """));
+        await using var process = await ModelHostProcess.ServeAsync(node.Surroundings, _port,
+        [
+            "Galleries:Backends:0:Name=own", $"Galleries:Backends:0:Url={files.Url("/index.yaml")}", "Galleries:Models:0:Name=own", $"Galleries:Models:0:Url={files.Url("/models.yaml")}",
+            "Gateway:HoldTimeout=00:02:00",
+        ]);
+        using var client = new HttpClient { BaseAddress = new Uri($"http://127.0.0.1:{_port}"), Timeout = TimeSpan.FromMinutes(3) };
+        await client.NodeAsync("docker");
+
+        var failed = await ApplyAsync(client, "absent");
+        var before = (await client.JsonAsync("/api/deployments")).GetArrayLength();
+        var job = await ApplyAsync(client, "tiny");
+        var deployment = (await client.JsonAsync("/api/deployments")).EnumerateArray().ShouldHaveSingleItem();
+        await client.ChatAsync("tiny");
+        var container = await node.ContainerAsync();
+        var again = await ApplyAsync(client, "tiny");
+        var same = await node.ContainerAsync();
+        var after = (await client.JsonAsync("/api/deployments")).EnumerateArray().ShouldHaveSingleItem();
+        using (var deleted = await client.PostAsync(new Uri("/models/delete/tiny?wait=true", UriKind.Relative), null, Ct))
+            deleted.IsSuccessStatusCode.ShouldBeTrue();
+
+        failed.Text("error").ShouldContain("backend not-there, which absent needs, could not be installed");
+        (before, files.Requests.Any(request => request.Path == "/v.gguf"), Directory.Exists(Path.Combine(node.Surroundings.Data, "models", "absent"))).ShouldBe((0, false, false));
+        job.Text("message").ShouldBe("completed; not used with backend family: parameters.temperature, template.chat");
+        (deployment.Status(), deployment.Text("backend"), deployment.GetProperty("start_on_demand").GetBoolean()).ShouldBe(("stopped", "family", true));
+        var folder = Path.Combine(node.Surroundings.Data, "models", "tiny");
+        container.ImageName.ShouldBe($"{Repository}:1.7");
+        string.Join(' ', container.Command).ShouldContain($"--model {folder}/w.gguf");
+        string.Join(' ', container.Command).ShouldContain($"--max-model-len 2048 --chat-template {folder}/eyes.gguf");
+        container.Mounts.ShouldBe([new BindMount($"{folder}/w.gguf", $"{folder}/w.gguf", ReadOnly: true), new BindMount($"{folder}/eyes.gguf", $"{folder}/eyes.gguf", ReadOnly: true)], ignoreOrder: true);
+        again.Text("message").ShouldBe(job.Text("message"));
+        (same.Id, after.GetProperty("id").GetInt32(), after.Status()).ShouldBe((container.Id, deployment.GetProperty("id").GetInt32(), "running"));
+        (await node.ContainersAsync()).ShouldBeEmpty();
+    }
+
+    private static async Task<JsonElement> ApplyAsync(HttpClient client, string id)
+    {
+        var (status, _, body) = await PostAsync(client, "/models/apply?wait=true", new { id });
+        status.ShouldBe(200, body.ToString());
+        return body.GetProperty("job");
+    }
+
     private static void Offer(FileServer files, string version, string code) => files.Put("/index.yaml", Encoding.UTF8.GetBytes($$"""
         - {name: family, capabilities: {default: other, nvidia: other} }
         - name: other
@@ -96,6 +155,9 @@ public sealed class ImageBackendTests(RealDockerFixture fixture)
             key_variable: OTHER_KEY
             control_options: [served_model_name, disable_sleep_mode]
             denied_options: [host, port, model, served-model-name, trust-remote-code]
+            config_options: {context_size: max_model_len, mmproj: chat_template}
+            config_implied: {f16: true}
+            file_options: [chat_template]
             metrics_path: /metrics
             ready_lines: ["Application startup complete"]
             failures: [{code: {{code}}, final: true, patterns: ["unrecognized arguments"], message: As the gallery says. }]

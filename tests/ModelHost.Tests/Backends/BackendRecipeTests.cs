@@ -99,11 +99,42 @@ public sealed class BackendRecipeTests
     [InlineData("""{"extends":"vllm","mounts":["/:/host"]}""", "mounts")]
     [InlineData("""{"extends":"vllm","privileged":true}""", "privileged")]
     [InlineData("""{"extends":"vllm","network_mode":"host"}""", "network_mode")]
+    [InlineData("""{"extends":"vllm","config_options":{"context_size":"--max-model-len"}}""", "config_options")]
+    [InlineData("""{"extends":"vllm","config_options":{"context size":"max_model_len"}}""", "config_options")]
+    [InlineData("""{"extends":"vllm","config_options":{"a.b.c":"max_model_len"}}""", "config_options")]
+    [InlineData("""{"extends":"vllm","config_options":{"a":{"b":"max_model_len"}}}""", "")]
+    [InlineData("""{"extends":"vllm","config_options":["a"]}""", "")]
+    [InlineData("""{"extends":"vllm","config_implied":{"../f16":true}}""", "config_implied")]
+    [InlineData("""{"extends":"vllm","config_implied":{"f16":"a\u0007"}}""", "config_implied")]
+    [InlineData("""{"extends":"vllm","file_options":["a b"]}""", "file_options")]
+    [InlineData("""{"extends":"vllm","file_options":["--chat-template"]}""", "file_options")]
     [InlineData("""{"extends":"../../etc/passwd"}""", "no recipe")]
     [InlineData("[1]", "")]
     [InlineData("a: &a [1]", "")]
     public void Recipe_that_says_more_than_it_may_is_refused(string recipe, string why) =>
         Should.Throw<RecipeException>(() => RecipeRules.Read("x", recipe)).Message.ShouldContain(why);
+
+    [Fact]
+    public void Fields_of_configurations_are_bounded_and_the_public_name_is_never_a_flag()
+    {
+        string Recipe(int fields) => $$$"""{"extends":"vllm","control_options":[],"config_options":{{{{string.Join(',', Enumerable.Range(0, fields).Select(i => $"\"f{i}\":\"seed\""))}}}}}""";
+
+        RecipeRules.Read("x", Recipe(96)).ControlOptions.ShouldBe(["served_model_name"]);
+        Should.Throw<RecipeException>(() => RecipeRules.Read("x", Recipe(97))).Message.ShouldContain("config_options");
+    }
+
+    [Theory]
+    [InlineData("\"/srv/eyes.gguf\"", true)]
+    [InlineData("\"/srv/../eyes.gguf\"", false)]
+    [InlineData("\"/srv/my eyes.gguf\"", false)]
+    [InlineData("[\"/srv/eyes.gguf\"]", false)]
+    [InlineData("null", true)]
+    public void Option_for_a_file_takes_a_plain_path(string value, bool isTaken)
+    {
+        var options = new Dictionary<string, JsonElement> { ["mmproj"] = JsonSerializer.Deserialize<JsonElement>(value) };
+
+        (EngineRequestRules.Check(GalleryRecipes.Of("llama-cpp-cpu"), options, [], []) is null).ShouldBe(isTaken);
+    }
 
     [Fact]
     public void Recipe_of_a_deployment_is_judged_where_it_is_used_and_goes_with_it()
@@ -124,10 +155,7 @@ public sealed class BackendRecipeTests
     [Fact]
     public void Recipes_of_the_own_gallery_keep_the_rules_and_give_each_engine_its_flags()
     {
-        var path = Path.Combine(RealDocker.RepositoryRoot, "src", "ModelHost", "Features", "Galleries", "Catalogue", "backends.yaml");
-        using var text = new StreamReader(path);
-        var recipes = Core.Galleries.GalleryIndex.Parse(text).Entries.Where(entry => entry.Recipe is not null)
-            .ToDictionary(entry => entry.Name, entry => RecipeRules.Read(entry.Name, entry.Recipe!.ToJsonString()));
+        var recipes = GalleryRecipes.Read();
         string Line(string name) => string.Join(' ', EngineCommandLine.Arguments(recipes[name], new Core.Deployments.LaunchSpec
         {
             ModelName = "org/model",

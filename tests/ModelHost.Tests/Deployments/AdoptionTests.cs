@@ -30,7 +30,8 @@ public sealed class AdoptionTests
             var id = await host.Client.StartModelAsync(FullRequest(await host.Client.NodeAsync("process"), "lost"));
             await host.Client.StatusAsync(id, "running");
             await ExtendAsync(host, id, 2);
-            uid = await AcknowledgedAsync(host, id, 1);
+            await host.Client.PostedAsync($"/{id}/start-on-demand", new JsonObject { ["start_on_demand"] = true });
+            uid = await AcknowledgedAsync(host, id, 2);
             before = await host.Client.JsonAsync($"/api/deployments/{id}");
         }
         DeleteDatabase(node);
@@ -44,8 +45,9 @@ public sealed class AdoptionTests
         await second.Client.StopModelAsync(row.Id);
 
         row.Uid.ShouldBe(uid);
-        foreach (var field in (string[])["id", "owner", "pinned", "port", "model_name", "max_failed_restarts", "duration_seconds", "env_vars", "engine_args", "extra_args", "gpu_memory_fraction", "backend"])
+        foreach (var field in (string[])["id", "owner", "pinned", "start_on_demand", "port", "model_name", "max_failed_restarts", "duration_seconds", "env_vars", "engine_args", "extra_args", "gpu_memory_fraction", "backend"])
             after[0].GetProperty(field).ToString().ShouldBe(before.GetProperty(field).ToString(), field);
+        after[0].GetProperty("start_on_demand").GetBoolean().ShouldBeTrue();
         after[0].GetProperty("expires_at").GetDateTimeOffset().ShouldBe(before.GetProperty("expires_at").GetDateTimeOffset());
         after[0].GetProperty("last_error").ValueKind.ShouldBe(JsonValueKind.Null);
         values["HF_TOKEN"].ShouldBe(Secret);
@@ -110,7 +112,8 @@ public sealed class AdoptionTests
             end = await ExtendAsync(host, extended, 5);
             await AcknowledgedAsync(host, extended, 1);
             await host.Client.PostedAsync($"/{pinned}/pin", new JsonObject { ["pinned"] = true });
-            await AcknowledgedAsync(host, pinned, 1);
+            await host.Client.PostedAsync($"/{pinned}/start-on-demand", new JsonObject { ["start_on_demand"] = true });
+            await AcknowledgedAsync(host, pinned, 2);
             // another run of the one, and a deployment that the copy knows nothing of
             run = (await RowAsync(host, kept)).RunId;
             Kill(node, run);
@@ -127,7 +130,7 @@ public sealed class AdoptionTests
             all => all.GetArrayLength() == 4 && all.EnumerateArray().All(d => Text(d, "status") == "running"));
         // long enough for a pass that would end one of them
         await Deadline.UntilAsync(() => RowAsync(second, extended), row => row.LeaseVersion == 1);
-        await Deadline.UntilAsync(() => RowAsync(second, pinned), row => row.LeaseVersion == 1);
+        await Deadline.UntilAsync(() => RowAsync(second, pinned), row => row.LeaseVersion == 2);
         var rows = (await Task.WhenAll(all.EnumerateArray().Select(d => RowAsync(second, d.GetProperty("id").GetInt32())))).ToDictionary(row => row.ReadSpec().PublicName);
         var after = Pids(node);
         foreach (var row in rows.Values)
@@ -136,7 +139,7 @@ public sealed class AdoptionTests
         rows["kept"].RunId.ShouldBe(run);
         rows["kept"].Id.ShouldBe(kept);
         rows["extended"].ExpiresAt.ShouldBe(end);
-        rows["pinned"].ReadSpec().Pinned.ShouldBeTrue();
+        (rows["pinned"].ReadSpec().Pinned, rows["pinned"].StartOnDemand).ShouldBe((true, true));
         rows["extended"].ReadSpec().DurationSeconds.ShouldBe(6 * 3600);
         after.ShouldBe(pids, ignoreOrder: true);
     }

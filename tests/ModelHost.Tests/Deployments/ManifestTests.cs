@@ -19,14 +19,14 @@ public sealed class ManifestTests
         "extra_args": ["--max-num-seqs", "7", "-O3", "--note=a \"b\" 'c' ü"],
         "lora_modules": [{"name": "sql", "path": "org/sql-lora"}, {"name": "poems", "path": "org/poems-lora"}],
         "env_vars": [{"key": "HF_TOKEN", "value": "hush-hush"}, {"key": "VLLM_LOGGING_LEVEL", "value": "DEBUG"}],
-        "tensor_parallel_size": 2, "gpu_ids": [0, 2], "vllm_version": "0.9.1", "max_failed_restarts": 4, "duration_seconds": 600, "pinned": true
+        "tensor_parallel_size": 2, "gpu_ids": [0, 2], "vllm_version": "0.9.1", "max_failed_restarts": 4, "duration_seconds": 600, "pinned": true, "start_on_demand": true
         """;
 
-    // the keys of the published manifest; the backend is ours
+    // the keys of the published manifest; the backend and the start on demand are ours
     private static readonly string[] Keys =
     [
         "manifest_version", "deployment_id", "model", "served_model_name", "revision", "seed", "vllm_version", "image_digest", "container_runtime", "backend",
-        "engine_args", "extra_args", "extra_packages", "lora_modules", "env_var_keys", "gpu", "node", "owner", "created_at", "duration_seconds", "status",
+        "engine_args", "extra_args", "extra_packages", "lora_modules", "env_var_keys", "gpu", "node", "owner", "created_at", "duration_seconds", "start_on_demand", "status",
     ];
 
     private static CancellationToken Ct => TestContext.Current.CancellationToken;
@@ -50,6 +50,7 @@ public sealed class ManifestTests
         (specs[1].EngineVersion, specs[1].GpuMemoryFraction, specs[1].TensorParallelSize).ShouldBe(("0.9.1", 0.45, 2));
         specs[1].GpuIds.ShouldBe([0, 2]);
         specs[1].EnvVarKeys.ShouldBe(["HF_TOKEN"]);
+        ((await node.RowAsync(second)).StartOnDemand, specs[1].StartOnDemand).ShouldBe((true, true));
         // placement, lease and owner are the request's; pin and restarts the new deployment's own
         (specs[1].Port, specs[1].Owner, specs[1].DurationSeconds, specs[1].Pinned, specs[1].MaxFailedRestarts).ShouldBe((8102, "another", null, false, null));
     }
@@ -111,6 +112,7 @@ public sealed class ManifestTests
     [InlineData("""{"manifest_version":1,"model":"a/b","gpu":{"memory_fraction":0.5},"modle":"x"}""", "manifest.modle")]
     [InlineData("""{"manifest_version":1,"model":"a/b","gpu":{"memory_fraction":0.5,"idz":[0]}}""", "manifest.gpu.idz")]
     [InlineData("""{"manifest_version":1,"model":"a/b","gpu":{"memory_fraction":0.5},"seed":"\ud800","engine_args":{"seed":"\ud800"}}""", "manifest.engine_args")]
+    [InlineData("""{"manifest_version":1,"model":"a/b","gpu":{"memory_fraction":0.5},"start_on_demand":"yes"}""", "manifest.start_on_demand")]
     [InlineData("[]", "manifest")]
     [InlineData("null", "manifest")]
     [InlineData("\"manifest\"", "manifest")]

@@ -1,3 +1,4 @@
+using System.Text.Json;
 using Microsoft.Extensions.Options;
 using ModelHost.Agent;
 using ModelHost.Agent.Runtimes;
@@ -81,6 +82,17 @@ public sealed class ModelFoldersTests : IDisposable
 
         Resolve(qwen, qwen + "/sub", Path.Combine(Allowed, "tiny.gguf"), qwen, "org/lora").ShouldBe([qwen, Path.Combine(Allowed, "tiny.gguf")]);
         Resolve("org/model").ShouldBeEmpty();
+    }
+
+    [Fact]
+    public void A_file_that_an_option_names_is_shown_and_judged_as_a_model_is()
+    {
+        var recipe = JsonSerializer.SerializeToElement(new { extends = "vllm", image = "a/b:1", file_options = new[] { "chat-template" } });
+        var folders = new ModelFolders(new NodeOptions { ModelFolders = Allowed }, Identity);
+        LaunchSpec With(string path) => Spec("org/model") with { Backend = "other", Recipe = recipe, EngineArgs = new Dictionary<string, JsonElement> { ["chat_template"] = JsonSerializer.SerializeToElement(path) } };
+
+        folders.Resolve(With(Path.Combine(Allowed, "tiny.gguf"))).ShouldBe([Path.Combine(Allowed, "tiny.gguf")]);
+        Refused(() => folders.Resolve(With("/etc/passwd"))).ShouldBe("chat_template: /etc/passwd ", "in none of the folders");
     }
 
     [Fact]

@@ -62,20 +62,6 @@ public sealed class ModelComposerTests
         (refused.Kind, refused.Detail).ShouldBe((FailureKind.Invalid, "there is nothing to install in it: neither a url, a config_file, overrides nor files"));
     }
 
-    [Fact]
-    public void Options_of_the_engine_come_from_the_configuration()
-    {
-        var args = ModelEngineArgs.Read(Json("""
-            {"context_size":8192,"dtype":"bfloat16","quantization":"","trust_remote_code":false,"enforce_eager":true,"tensor_parallel_size":2,"gpu_memory_utilization":0.5,
-             "engine_args":{"enable_prefix_caching":true,"served_model_name":"no"},"parameters":{"temperature":1}}
-            """), "phi");
-
-        args.EngineArgs.OrderBy(arg => arg.Key, StringComparer.Ordinal).Select(arg => $"{arg.Key}={arg.Value.GetRawText()}").ShouldBe(
-            ["dtype=\"bfloat16\"", "enable_prefix_caching=true", "enforce_eager=true", "max_model_len=8192", "served_model_name=\"phi\""]);
-        (args.TensorParallelSize, args.GpuMemoryFraction).ShouldBe((2, 0.5));
-        ModelEngineArgs.Read(Json("""{"tensor_parallel_size":0,"gpu_memory_utilization":7,"context_size":0}"""), "x").EngineArgs.Keys.ShouldBe(["served_model_name"]);
-    }
-
     [Theory]
     [InlineData("phi-3.5", "phi-3.5")]
     [InlineData("llama3.1:8b", "llama3.1_8b-")]

@@ -1,7 +1,6 @@
 using System.Collections.Concurrent;
 using System.Security.Cryptography;
 using System.Text;
-using Microsoft.Extensions.Options;
 using ModelHost.Core;
 using ModelHost.Core.Galleries;
 using ModelHost.Features.Deployments;
@@ -14,8 +13,8 @@ namespace ModelHost.Features.Backends;
 
 /// <summary>Installs and upgrades backends: finds out what they are, chooses a build for each node, and has the nodes get it.</summary>
 internal sealed class BackendInstallHandler(
-    BackendShelves shelves, BackendInventory inventory, BackendBook book, BackendUpgrades upgrades, NodePulls pulls, NodeRegistry nodes, DeploymentReads deployments,
-    ReleaseService releases, IOptions<GalleryOptions> options, TimeProvider time) : IJobHandler
+    BackendShelves shelves, BackendPlanner planner, BackendInventory inventory, BackendBook book, BackendUpgrades upgrades, NodePulls pulls, NodeRegistry nodes,
+    DeploymentReads deployments, ReleaseService releases, TimeProvider time) : IJobHandler
 {
     /// <summary>The kind of its jobs.</summary>
     public const string JobKind = "backend.install";
@@ -28,16 +27,17 @@ internal sealed class BackendInstallHandler(
     public string Kind => JobKind;
 
     public Task<Failure?> RunAsync(JobContext job, CancellationToken cancellationToken) =>
-        InstallAsync(job, GalleryJson.Read<BackendInstall>(job.Request), new JobPart(job.Element, Downloaded, job.Uid, IsForModel: false), cancellationToken);
+        InstallAsync(job, GalleryJson.Read<BackendInstall>(job.Request), new JobPart(job.Element, Downloaded, job.Uid), cancellationToken);
 
     /// <summary>Installs the backend that a model needs, as the first part of the model's own job.</summary>
     /// <param name="job">The job.</param>
     /// <param name="backend">The backend's name, as galleries have it.</param>
+    /// <param name="version">Release or tag that was asked for; empty: that of the gallery.</param>
     /// <param name="targets">The nodes.</param>
     /// <param name="percent">How far the job is when it has been downloaded.</param>
     /// <param name="cancellationToken">Gives up.</param>
-    public Task<Failure?> InstallForModelAsync(JobContext job, string backend, int[] targets, double percent, CancellationToken cancellationToken) =>
-        InstallAsync(job, new BackendInstall { Id = backend, Nodes = targets }, new JobPart(backend, percent, $"{job.Uid}:backend", IsForModel: true), cancellationToken);
+    public Task<Failure?> InstallForModelAsync(JobContext job, string backend, string version, int[] targets, double percent, CancellationToken cancellationToken) =>
+        InstallAsync(job, new BackendInstall { Id = backend, Version = version, Nodes = targets }, new JobPart(backend, percent, $"{job.Uid}:backend"), cancellationToken);
 
     private async Task<Failure?> InstallAsync(JobContext job, BackendInstall install, JobPart part, CancellationToken cancellationToken)
     {
@@ -97,14 +97,9 @@ internal sealed class BackendInstallHandler(
     {
         if (await HeardAsync(id, cancellationToken) is not { } node)
             return new Failure(FailureKind.Unavailable, "node.unreachable", $"node {asked.NameOf(id)} does not answer");
-        if (!asked.Shelf.Choose(asked.Found, NodeCapability.Of(asked.NameOf(id), node.LastReport!, options.Value.Capabilities)).TryGet(out var build, out var failure)
-            || !BackendPlan.Make(build, asked.Found.Entry.IsMeta ? asked.Found : null, asked.Install.Version, asked.Newest).TryGet(out var plan, out failure))
+        if (!planner.Plan(asked.Shelf, asked.Found, asked.NameOf(id), node.LastReport!, asked.Install.Version, asked.Newest).TryGet(out var planned, out var failure))
             return failure;
-        if (asked.Part.IsForModel && plan.Form != BackendForm.Folder)
-        {
-            return new Failure(FailureKind.Conflict, "backend.not_grpc", $"{GalleryNames.ToInstalled(build.Entry.Name)} of the gallery {build.Gallery.Name} is an image or a recipe of another kind, "
-                + $"and models are applied to backends that speak LocalAI's gRPC: add a gallery that has {asked.Part.Element} so, or install it on {asked.NameOf(id)}");
-        }
+        var (build, plan) = planned;
         var (has, isCurrent) = await inventory.ReadAsync(node, cancellationToken);
         if (!isCurrent)
             return new Failure(FailureKind.Unavailable, "node.unreachable", $"node {asked.NameOf(id)} does not answer");
@@ -210,8 +205,7 @@ internal sealed class BackendInstallHandler(
     /// <param name="Element">What is installed, for people.</param>
     /// <param name="Percent">How far the job is when everything has been downloaded.</param>
     /// <param name="Id">What the ids of its pulls are made of, the same after a restart.</param>
-    /// <param name="IsForModel">Whether a model is to be served with it.</param>
-    private sealed record JobPart(string Element, double Percent, string Id, bool IsForModel);
+    private sealed record JobPart(string Element, double Percent, string Id);
 
     private sealed record Asked(JobContext Job, JobPart Part, BackendInstall Install, BackendShelf Shelf, FoundEntry Found, string Newest, IReadOnlyDictionary<int, string> Names, ConcurrentDictionary<int, double> Shares)
     {

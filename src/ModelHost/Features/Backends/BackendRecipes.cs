@@ -28,15 +28,30 @@ internal sealed class BackendRecipes(Database database)
     /// <param name="cancellationToken">Gives up.</param>
     public async Task<Result<LaunchRecipe>> FindAsync(int nodeId, string name, string version, CancellationToken cancellationToken)
     {
+        if (BackendCatalogue.BuiltIn.ContainsKey(name))
+            return Choose([], name, version);
+        await using var db = await database.OpenAsync(cancellationToken);
+        return Choose(await db.InstalledBackends.AsNoTracking().Where(row => row.NodeId == nodeId).OrderBy(row => row.Name).ToListAsync(cancellationToken), name, version);
+    }
+
+    /// <summary>Finds one among what is installed on a node, or would be.</summary>
+    /// <param name="rows">What is installed, by name.</param>
+    /// <param name="name">Its name, the name that several builds answer to, or that of the one that stands for it.</param>
+    /// <param name="version">The tag of its image that was asked for; empty: the one that was installed.</param>
+    public static Result<LaunchRecipe> Choose(IReadOnlyList<InstalledBackend> rows, string name, string version)
+    {
         if (BackendCatalogue.Find(name) is not { } known)
             return Failure.Invalid("backend", $"is none of {string.Join(", ", BackendCatalogue.BuiltIn.Keys.Order())}, and no name of an installed backend");
         if (BackendCatalogue.BuiltIn.ContainsKey(name))
             return new LaunchRecipe(known, null);
-        await using var db = await database.OpenAsync(cancellationToken);
-        var rows = await db.InstalledBackends.AsNoTracking().Where(row => row.NodeId == nodeId).OrderBy(row => row.Name).ToListAsync(cancellationToken);
-        var found = rows.Find(row => row.Name == name) ?? rows.Find(row => row.Alias == name);
-        if (found is { MetaBackendFor.Length: > 0 })
-            found = rows.Find(row => row.Name == found.MetaBackendFor);
+        var found = rows.FirstOrDefault(row => row.Name == name) ?? rows.FirstOrDefault(row => row.Alias == name);
+        if (found is { MetaBackendFor: { Length: > 0 } build })
+        {
+            // one that stands for a backend of every build
+            if (BackendCatalogue.BuiltIn.GetValueOrDefault(build) is { } own)
+                return new LaunchRecipe(own, null);
+            found = rows.FirstOrDefault(row => row.Name == build);
+        }
         // without one it is a folder of LocalAI's protocol, and whether the node has it the node tells
         if (found is null || found.Recipe.Length == 0 || GalleryJson.Read<BackendDetails>(found.Details).Form == BackendForm.Folder)
             return new LaunchRecipe(known, null);

@@ -9,7 +9,7 @@ internal static class BackendsFeature
 {
     /// <summary>Adds the services.</summary>
     public static IServiceCollection AddBackends(this IServiceCollection services) => services
-        .AddSingleton<BackendBook>().AddSingleton<BackendInventory>().AddSingleton<BackendShelves>().AddSingleton<BackendRemoval>().AddSingleton<BackendService>()
+        .AddSingleton<BackendBook>().AddSingleton<BackendInventory>().AddSingleton<BackendShelves>().AddSingleton<BackendPlanner>().AddSingleton<BackendRemoval>().AddSingleton<BackendService>()
         .AddSingleton<BackendReads>().AddSingleton<BackendRecipes>().AddSingleton<BackendUpgrades>().AddSingleton<BackendEndpoints.Waits>()
         .AddSingleton(provider => new RegistryDigests(provider.GetRequiredService<GuardedHttp>(), provider.GetRequiredService<IOptions<DownloadOptions>>().Value))
         .AddSingleton<BackendInstallHandler>().AddSingleton<IJobHandler>(provider => provider.GetRequiredService<BackendInstallHandler>()).AddSingleton<IJobHandler, BackendDeleteHandler>();

@@ -30,7 +30,7 @@ internal sealed class Deployment
     // written by the API, and by reconciliation where the lease or a failure ends it
     public WantedState Wanted { get; set; }
 
-    /// <summary>Whether a request for its model starts it while it rests. Written by the API.</summary>
+    /// <summary>Whether a request for its model starts it while it rests: as the spec says it, so that it can be queried. Written by the API, and of one that was found running as the node says it.</summary>
     public bool StartOnDemand { get; set; }
 
     // written by reconciliation from what the node reports

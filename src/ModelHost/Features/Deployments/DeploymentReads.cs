@@ -70,6 +70,13 @@ internal sealed class DeploymentReads(Database database, NodeRegistry nodes, Tim
             ? Read(row) : DeploymentFailures.NotFound(id);
     }
 
+    /// <summary>What decides how a deployment's engine is started; null: it is gone, or unreadable.</summary>
+    public async Task<LaunchSpec?> FindSpecAsync(int id, CancellationToken cancellationToken)
+    {
+        await using var db = await database.OpenAsync(cancellationToken);
+        return LaunchSpec.FromJson(await db.Deployments.Where(d => d.Id == id).Select(d => d.Spec).FirstOrDefaultAsync(cancellationToken));
+    }
+
     /// <summary>Whether a public name is free now, and a free one like it. A start checks again.</summary>
     public async Task<Result<NameCheck>> CheckNameAsync(string? name, int? exceptId, CancellationToken cancellationToken)
     {

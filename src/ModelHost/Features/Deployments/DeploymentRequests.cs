@@ -173,6 +173,9 @@ internal sealed record DeploymentManifest
     public string? Owner { get; init; }
     public DateTimeOffset? CreatedAt { get; init; }
     public int? DurationSeconds { get; init; }
+
+    /// <summary>Whether a request for its model starts it while it rests; without it no.</summary>
+    public bool? StartOnDemand { get; init; }
     public string? Status { get; init; }
 }
 

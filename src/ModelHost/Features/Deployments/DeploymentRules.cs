@@ -24,14 +24,18 @@ internal static class DeploymentRules
             return wrong;
         if (!(await recipes.FindAsync(request.NodeId!.Value, request.Backend ?? "vllm", request.VllmVersion ?? "", cancellationToken)).TryGet(out var found, out var unknown))
             return unknown;
-        var recipe = found.Recipe;
+        return Check(request, found.Recipe) is { } fault ? fault : found;
+    }
+
+    /// <summary>Checks everything of a request that does not need its node, once the recipe is known.</summary>
+    public static Failure? Check(DeploymentFields request, BackendRecipe recipe)
+    {
         var engineArgs = request.EngineArgs ?? new Dictionary<string, JsonElement>();
-        var fault = Unknown(request) ?? ModelName(request.ModelName!) ?? Gpus(request.GpuIds) ?? Owner(request.Owner)
+        return Version(request.VllmVersion) ?? Unknown(request) ?? ModelName(request.ModelName!) ?? Gpus(request.GpuIds) ?? Owner(request.Owner)
             ?? Masked(request.EnvVars ?? [])
             ?? EngineRequestRules.Check(recipe, engineArgs, request.ExtraArgs ?? [], Variables(request.EnvVars ?? []))
             ?? LoraRules.Check(request.ModelName!, request.LoraModules ?? [], engineArgs) ?? CheckRelease(request, recipe, request.VllmVersion ?? "")
             ?? Grpc(recipe, request, engineArgs) ?? ServedName(request.EngineArgs) ?? Packages(recipe, request.ExtraPackages ?? []);
-        return fault is null ? found : fault;
     }
 
     /// <summary>Checks the options of a request against the release that it will run on.</summary>
@@ -44,7 +48,8 @@ internal static class DeploymentRules
     /// <summary>Checks the paths of a launch against the folders that its node allows, and that of its installed models; whether they are there, the node sees at the start.</summary>
     public static Failure? CheckPaths(LaunchSpec spec, string hostname, IReadOnlyCollection<string> folders, string installed)
     {
-        var outside = spec.LoraModules.Select(module => (Field: "lora_modules", module.Path)).Prepend((Field: "model_name", Path: spec.ModelName))
+        var files = BackendCatalogue.Of(spec)?.PathsOf(spec).Select(file => (Field: "engine_args", file.Path)) ?? [];
+        var outside = spec.LoraModules.Select(module => (Field: "lora_modules", module.Path)).Prepend((Field: "model_name", Path: spec.ModelName)).Concat(files)
             .FirstOrDefault(source => ModelSource.IsPath(source.Path) && !folders.Append(installed).Any(folder => folder.Length > 0 && ModelSource.IsWithin(source.Path, folder)));
         return outside.Path is null ? null : Failure.Invalid(outside.Field, folders.Count == 0
             ? $"{outside.Path} is a path, and node {hostname} allows none (Node:ModelFolders)"
@@ -68,7 +73,8 @@ internal static class DeploymentRules
     private static Failure? ModelName(string name) =>
         ModelSource.Fault(name) is { } fault ? Failure.Invalid("model_name", fault) : null;
 
-    private static Failure? Version(string? version) =>
+    /// <summary>Checks a version; none is fine.</summary>
+    public static Failure? Version(string? version) =>
         string.IsNullOrEmpty(version) || EngineImage.IsValidVersion(version) ? null
         : Failure.Invalid("vllm_version", "is no version or image tag");
 

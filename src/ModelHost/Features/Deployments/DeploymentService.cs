@@ -71,9 +71,14 @@ internal sealed partial class DeploymentService(
             return fault;
         return await ChangeAsync(id, row =>
         {
-            var isOther = row.StartOnDemand != request.StartOnDemand;
+            if (LaunchSpec.FromJson(row.Spec) is not { } spec)
+                return DeploymentFailures.Unreadable(row.Id);
+            if (row.StartOnDemand == request.StartOnDemand)
+                return false;
             row.StartOnDemand = request.StartOnDemand!.Value;
-            return isOther;
+            row.Spec = (spec with { StartOnDemand = row.StartOnDemand }).ToJson();
+            row.LeaseVersion++;
+            return true;
         }, LogOnDemand, cancellationToken);
     }
 

@@ -47,7 +47,6 @@ internal sealed partial class DeploymentStarts(
             if ((LaunchChecks.PortHeld(spec.Port, node, active) ?? await LaunchChecks.NameHeldAsync(db, spec, except: null, cancellationToken)) is { } held)
                 return held;
             var row = Row(node, spec, request.Variables(), state.Wanted, state.Status);
-            row.StartOnDemand = request.StartOnDemand;
             db.Deployments.Add(row);
             await db.SaveChangesAsync(cancellationToken);
             row.Spec = (spec with { DeploymentId = row.Id }).ToJson();
@@ -130,7 +129,7 @@ internal sealed partial class DeploymentStarts(
         if (!(await ReserveAsync(db, site, spec, wish, except: null, cancellationToken)).TryGet(out var placed, out refusal))
             return refusal;
         var row = Row(site.Node, placed, request.Variables(), WantedState.Running, DeploymentStatus.Starting);
-        (row.LatestVersion, row.ReservedPort, row.StartOnDemand) = (latest, spec.Port, request.StartOnDemand);
+        (row.LatestVersion, row.ReservedPort) = (latest, spec.Port);
         db.Deployments.Add(row);
         await db.SaveChangesAsync(cancellationToken);
         row.Spec = (placed with { DeploymentId = row.Id }).ToJson();
@@ -156,7 +155,7 @@ internal sealed partial class DeploymentStarts(
             return denied;
         if (!(await checks.SiteAsync(db, row.NodeId, spec, recipe, spec.Runtime, cancellationToken)).TryGet(out var site, out refusal))
             return refusal;
-        spec = spec with { DeploymentId = row.Id, Runtime = site.Runtime };
+        spec = spec with { DeploymentId = row.Id, Runtime = site.Runtime, StartOnDemand = row.StartOnDemand };
         if (request is not null)
             spec = spec with { Owner = request.Owner!, DurationSeconds = request.DurationSeconds };
         if (LaunchChecks.Unsupported(spec, recipe, latest) is { } unsupported)
@@ -202,6 +201,7 @@ internal sealed partial class DeploymentStarts(
             NodeId = node.Id,
             Spec = spec.ToJson(),
             EnvValues = vault.Seal(variables),
+            StartOnDemand = spec.StartOnDemand,
             Wanted = wanted,
             Status = status,
             RunId = Guid.NewGuid().ToString("N"),

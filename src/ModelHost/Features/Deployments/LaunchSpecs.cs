@@ -32,5 +32,6 @@ internal static class LaunchSpecs
         Owner = request.Owner ?? "",
         DurationSeconds = request.DurationSeconds,
         Pinned = request.Pinned,
+        StartOnDemand = request.StartOnDemand,
     };
 }

@@ -14,8 +14,8 @@ internal static class GalleriesFeature
         services.AddCheckedOptions<GalleryOptions>(GalleryOptions.Section);
         services.AddSingleton<IValidateOptions<GalleryOptions>, GalleryOptionsRules>();
         return services.AddSingleton<GallerySources>().AddSingleton<GalleryFetcher>().AddSingleton<GalleryCopies>().AddSingleton<GalleryReader>().AddSingleton<GalleryBook>()
-            .AddSingleton<JobBook>().AddSingleton<EntryFinder>().AddSingleton<FileScan>().AddSingleton<NodePulls>().AddSingleton<ModelFiles>().AddSingleton<ModelBook>().AddSingleton<ModelDeployments>()
-            .AddSingleton<ModelService>().AddSingleton<IJobHandler, ModelInstallHandler>().AddSingleton<IJobHandler, ModelDeleteHandler>();
+            .AddSingleton<JobBook>().AddSingleton<EntryFinder>().AddSingleton<FileScan>().AddSingleton<NodePulls>().AddSingleton<ModelFiles>().AddSingleton<ModelBook>().AddSingleton<ModelBackends>()
+            .AddSingleton<ModelDeployments>().AddSingleton<ModelService>().AddSingleton<IJobHandler, ModelInstallHandler>().AddSingleton<IJobHandler, ModelDeleteHandler>();
     }
 
     /// <summary>Adds what runs jobs; behind what brings the database up to date.</summary>

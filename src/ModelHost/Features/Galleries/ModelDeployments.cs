@@ -1,7 +1,6 @@
 using System.Text.Json;
 using ModelHost.Core;
 using ModelHost.Core.Artifacts;
-using ModelHost.Core.Backends;
 using ModelHost.Core.Deployments;
 using ModelHost.Core.Galleries;
 using ModelHost.Features.Backends;
@@ -11,9 +10,15 @@ using ModelHost.Features.Settings;
 
 namespace ModelHost.Features.Galleries;
 
+/// <summary>What the deployment of a model is to be on a node.</summary>
+/// <param name="Create">What is asked for.</param>
+/// <param name="Backend">How its engine is started.</param>
+/// <param name="Unused">What is said of the fields of the configuration that its backend has no use for; null: there are none.</param>
+internal sealed record ModelWish(DeploymentCreate Create, LaunchRecipe Backend, string? Unused);
+
 /// <summary>Makes deployments of installed models, and takes them away with them.</summary>
 internal sealed class ModelDeployments(
-    DeploymentReads reads, DeploymentStarts starts, DeploymentService deployments, BackendRecipes recipes, NodeRegistry nodes, LiveSettings settings, TimeProvider time)
+    DeploymentReads reads, DeploymentStarts starts, DeploymentService deployments, NodeRegistry nodes, LiveSettings settings, TimeProvider time)
     : IDisposable
 {
     private const string Owner = "galleries";
@@ -28,19 +33,19 @@ internal sealed class ModelDeployments(
     /// <param name="deploy">What was asked for.</param>
     /// <param name="variables">Values of its variables.</param>
     /// <param name="nodeId">Where.</param>
+    /// <param name="backend">How its engine is started there.</param>
     /// <param name="cancellationToken">Gives up.</param>
-    public async Task<Result<DeploymentCreate>> DescribeAsync(
-        ComposedModel model, ModelDeploy? deploy, Dictionary<string, string> variables, int nodeId, CancellationToken cancellationToken)
+    public async Task<Result<ModelWish>> DescribeAsync(
+        ComposedModel model, ModelDeploy? deploy, Dictionary<string, string> variables, int nodeId, LaunchRecipe backend, CancellationToken cancellationToken)
     {
         if (nodes.Find(nodeId)?.LastReport is not { } report)
             return DeploymentFailures.NodeSilent($"{nodeId}");
         if (!Source(model, report.ModelsFolder).TryGet(out var source, out var none))
             return none;
-        var said = ModelEngineArgs.Read(model.Config, model.Name);
-        if (RecipeOf(model) is { } recipe)
-            said = said with { EngineArgs = BackendModelOptions.Read(model, recipe, Folder(report.ModelsFolder, model)).EngineArgs };
+        if (!ModelEngineOptions.Read(model, backend.Recipe, Folder(report.ModelsFolder, model)).TryGet(out var said, out none))
+            return none;
         foreach (var (key, value) in deploy?.EngineArgs ?? new Dictionary<string, JsonElement>())
-            said.EngineArgs[key] = value;
+            ModelEngineOptions.Put(said.EngineArgs, key, value);
         var create = new DeploymentCreate
         {
             NodeId = nodeId,
@@ -58,32 +63,25 @@ internal sealed class ModelDeployments(
             ExtraArgs = deploy?.ExtraArgs,
             LoraModules = deploy?.LoraModules,
             EnvVars = [.. variables.Select(variable => new EnvironmentVariable { Key = variable.Key, Value = variable.Value })],
-            Backend = model.Backend,
+            Backend = backend.Recipe.Name, // of one that stands for a backend of every build, that one's
         };
-        return (await recipes.CheckAsync(create, cancellationToken)).Match<Result<DeploymentCreate>>(_ => create, failure => failure);
+        return DeploymentRules.Check(create, backend.Recipe) is { } fault ? fault : new ModelWish(create, backend, said.Told(model.Backend));
     }
 
-    /// <summary>The recipe of a model's backend, if that is one that speaks gRPC; else null.</summary>
-    public static BackendRecipe? RecipeOf(ComposedModel model) =>
-        BackendCatalogue.Find(model.Backend) is { Protocol: BackendCatalogue.Grpc } recipe ? recipe : null;
-
-    /// <summary>What is said of the fields of a model's configuration that its backend has no use for; null: there are none.</summary>
-    public static string? Unused(ComposedModel model) =>
-        RecipeOf(model) is { } recipe ? BackendModelOptions.Read(model, recipe, "").Told(model.Backend) : null;
-
     /// <summary>Makes the deployment, unless one is there that is in use: that goes on as it is. One at rest makes way.</summary>
-    /// <param name="create">What it is to be.</param>
+    /// <param name="wish">What it is to be.</param>
     /// <param name="port">The port that was asked for; null: the one it had, else a free one.</param>
     /// <param name="before">The one that was made before; null: none.</param>
     /// <param name="job">The job that makes it: run again, it finds what it made.</param>
     /// <param name="cancellationToken">Gives up.</param>
     /// <returns>Its id.</returns>
-    public async Task<Result<int>> MakeAsync(DeploymentCreate create, int? port, int? before, string job, CancellationToken cancellationToken)
+    public async Task<Result<int>> MakeAsync(ModelWish wish, int? port, int? before, string job, CancellationToken cancellationToken)
     {
         await _choosing.WaitAsync(cancellationToken);
         try
         {
-            return await MakeAsync(create with { Port = port ?? await FreePortAsync(create.NodeId!.Value, before, cancellationToken) }, before, job, cancellationToken);
+            var create = wish.Create with { Port = port ?? await FreePortAsync(wish.Create.NodeId!.Value, before, cancellationToken) };
+            return await MakeAsync(wish with { Create = create }, before, job, cancellationToken);
         }
         finally
         {
@@ -91,14 +89,15 @@ internal sealed class ModelDeployments(
         }
     }
 
-    private async Task<Result<int>> MakeAsync(DeploymentCreate create, int? before, string job, CancellationToken cancellationToken)
+    private async Task<Result<int>> MakeAsync(ModelWish wish, int? before, string job, CancellationToken cancellationToken)
     {
+        var create = wish.Create;
         var claim = new IdempotencyClaim($"job:{job}:{create.NodeId}", "job");
         if (before is { } id && (await reads.FindAsync(id, cancellationToken)).TryGet(out var known, out _))
         {
             if (!IsAtRest(known))
                 return await SetOnDemandAsync(id, known.StartOnDemand, create.StartOnDemand, cancellationToken) ?? (Result<int>)id;
-            if (known.Owner != create.Owner || !SameSpec(known, create))
+            if (known.Owner != create.Owner || !SameSpec(known, create) || !await IsRecipeAsync(id, wish.Backend, cancellationToken))
             {
                 if ((await deployments.DeleteAsync(id, cancellationToken)).Failure is { Kind: not FailureKind.NotFound } failure)
                     return failure;
@@ -108,6 +107,15 @@ internal sealed class ModelDeployments(
         }
         return (await starts.RecordAsync(create, claim, cancellationToken)).Match<Result<int>>(made => made.Id, failure => failure);
     }
+
+    /// <summary>Whether a deployment carries the recipe, and so the image, of what is installed now.</summary>
+    private async Task<bool> IsRecipeAsync(int id, LaunchRecipe backend, CancellationToken cancellationToken) =>
+        ((await reads.FindSpecAsync(id, cancellationToken))?.Recipe, backend.Carried) switch
+        {
+            (null, null) => true,
+            ({ } known, { } now) => JsonElement.DeepEquals(known, now),
+            _ => false,
+        };
 
     /// <summary>Starts one that rests.</summary>
     public async Task<Failure?> StartAsync(int id, DeploymentCreate create, CancellationToken cancellationToken)

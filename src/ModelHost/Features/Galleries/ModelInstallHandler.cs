@@ -1,6 +1,5 @@
 using ModelHost.Core;
 using ModelHost.Core.Galleries;
-using ModelHost.Features.Backends;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Nodes;
 
@@ -8,13 +7,13 @@ namespace ModelHost.Features.Galleries;
 
 /// <summary>Installs models: finds out what they are, has their nodes download them, and records their deployments.</summary>
 internal sealed class ModelInstallHandler(
-    EntryFinder finder, FileScan scan, BackendInstallHandler backends, ModelFiles files, ModelBook models, ModelDeployments deployments, NodeRegistry nodes, EnvironmentVault vault, TimeProvider time) : IJobHandler
+    EntryFinder finder, FileScan scan, ModelBackends backends, ModelFiles files, ModelBook models, ModelDeployments deployments, NodeRegistry nodes, NodeService nodeList, EnvironmentVault vault,
+    TimeProvider time) : IJobHandler
 {
     /// <summary>The kind of its jobs.</summary>
     public const string JobKind = "model.install";
 
     private const double BackendDownloaded = 30;
-    private static readonly TimeSpan ReportPatience = TimeSpan.FromSeconds(30);
     private static readonly TimeSpan NodePatience = TimeSpan.FromMinutes(1);
     private static readonly TimeSpan Poll = TimeSpan.FromMilliseconds(200);
 
@@ -37,13 +36,16 @@ internal sealed class ModelInstallHandler(
         if (await NodesAsync(install.Nodes, cancellationToken) is { } silent)
             return silent;
         // all that can be refused is refused before anything is downloaded
-        if (await RefusedAsync(install, model, variables, cancellationToken) is { } refused)
+        if (!(await backends.FindAsync(model, Version(install), install.Nodes, cancellationToken)).TryGet(out var engines, out failure))
+            return Say(failure);
+        if (await RefusedAsync(install, model, variables, engines, cancellationToken) is { } refused)
             return refused;
         job.Phase(JobPhases.Verifying, $"processing model: {job.Element}");
         if (await scan.CheckAsync(model, cancellationToken) is { } isUnsafe)
             return isUnsafe;
-        if (!(await BackendAsync(job, model, install.Nodes, cancellationToken)).TryGet(out var isNew, out failure))
-            return failure;
+        var isNew = engines.Any(engine => engine.IsMissing);
+        if (!(await backends.InstallAsync(job, model, Version(install), engines, BackendDownloaded, cancellationToken)).TryGet(out engines, out failure))
+            return Say(failure);
         decided = new DecidedModel(model, composed.Entry?.Gallery.Name ?? "", composed.Entry?.Entry.Name ?? "", GalleryJson.Write(Metadata(composed, install.Request)));
         var hasFiles = model.Files.Count > 0;
         try
@@ -51,7 +53,7 @@ internal sealed class ModelInstallHandler(
             if (hasFiles && await files.StageAsync(job, model, install.Nodes, isNew ? BackendDownloaded : 0, cancellationToken) is { } unstaged)
                 return unstaged;
             // that took long: what would be refused now must not find the new files in their place
-            if (hasFiles && await RefusedAsync(install, model, variables, cancellationToken) is { } late)
+            if (hasFiles && await RefusedAsync(install, model, variables, engines, cancellationToken) is { } late)
             {
                 await files.GiveUpAsync(job, install.Nodes, keepPartial: true);
                 return late;
@@ -75,7 +77,6 @@ internal sealed class ModelInstallHandler(
         if (placed.Length == 0)
             return missing;
         job.Phase(JobPhases.Persisting, $"processing model: {job.Element}");
-        job.Note(ModelDeployments.Unused(model));
         var unstored = await NodesAsync(placed, cancellationToken)
             ?? (vault.Open(install.Variables) is { } variables ? await StoreAsync(job, decided, install with { Nodes = placed }, variables, cancellationToken) : VariablesLost);
         return missing is null ? unstored : unstored is null ? missing : unstored with { Detail = $"{missing.Detail}; {unstored.Detail}" };
@@ -83,53 +84,35 @@ internal sealed class ModelInstallHandler(
 
     private static Failure VariablesLost => new(FailureKind.Conflict, "variables.lost", "the keys that the variables were encrypted with are gone");
 
-    private async Task<Failure?> RefusedAsync(ModelInstall install, ComposedModel model, Dictionary<string, string> variables, CancellationToken cancellationToken)
+    private static string Version(ModelInstall install) => install.Request.Deploy?.VllmVersion ?? "";
+
+    private async Task<Failure?> RefusedAsync(ModelInstall install, ComposedModel model, Dictionary<string, string> variables, ModelBackend[] engines, CancellationToken cancellationToken)
     {
-        foreach (var node in install.Nodes)
+        foreach (var engine in engines)
         {
-            if (!(await deployments.DescribeAsync(model, install.Request.Deploy, variables, node, cancellationToken)).TryGet(out _, out var failure))
+            if (!(await deployments.DescribeAsync(model, install.Request.Deploy, variables, engine.NodeId, engine.Recipe, cancellationToken)).TryGet(out _, out var failure))
                 return Say(failure);
         }
         return null;
-    }
-
-    /// <summary>Sees that the nodes have the model's backend, and installs it where they do not.</summary>
-    /// <returns>Whether it was installed.</returns>
-    private async Task<Result<bool>> BackendAsync(JobContext job, ComposedModel model, int[] targets, CancellationToken cancellationToken)
-    {
-        if (ModelDeployments.RecipeOf(model) is not { } recipe)
-            return false;
-        Failure? Missing(int node) => nodes.Find(node)?.LastReport is { } report ? LaunchChecks.Installed(recipe, node, report.Hostname, report) : DeploymentFailures.NodeSilent($"{node}");
-        if (targets.Where(node => Missing(node) is not null).ToArray() is not { Length: > 0 } lacking)
-            return false;
-        if (await backends.InstallForModelAsync(job, model.Backend, lacking, BackendDownloaded, cancellationToken) is { } failure)
-            return failure with { Detail = $"backend {model.Backend}, which {model.Name} needs, could not be installed: {failure.Detail}" };
-        // the next report has it
-        for (var until = time.GetUtcNow() + ReportPatience; ; await Task.Delay(Poll, time, cancellationToken))
-        {
-            if (lacking.Select(Missing).FirstOrDefault(missing => missing is not null) is not { } missing)
-                return true;
-            if (time.GetUtcNow() > until)
-                return Say(missing);
-            foreach (var node in lacking)
-                nodes.Find(node)?.Wake();
-        }
     }
 
     private async Task<Failure?> StoreAsync(JobContext job, DecidedModel decided, ModelInstall install, Dictionary<string, string> variables, CancellationToken cancellationToken)
     {
         var model = decided.Model;
         Failure Unrecorded(Failure why) => model.Files.Count == 0 ? Say(why) : Say(why) with { Detail = $"the files of {model.Name} are in their place, and its deployment could not be recorded: {Say(why).Detail}" };
+        if (!(await backends.FindAsync(model, Version(install), install.Nodes, cancellationToken)).TryGet(out var engines, out var failure))
+            return Unrecorded(failure);
         var before = await models.FindAsync(model.Name, cancellationToken) is { } known ? GalleryJson.Read<InstalledNode[]>(known.Nodes) : [];
-        var made = new List<(InstalledNode Node, DeploymentCreate Wish)>();
-        foreach (var node in install.Nodes)
+        var made = new List<(InstalledNode Node, ModelWish Wish)>();
+        foreach (var (node, recipe, _) in engines)
         {
-            if (!(await deployments.DescribeAsync(model, install.Request.Deploy, variables, node, cancellationToken)).TryGet(out var wish, out var failure))
+            if (!(await deployments.DescribeAsync(model, install.Request.Deploy, variables, node, recipe, cancellationToken)).TryGet(out var wish, out failure))
                 return Unrecorded(failure);
             if (!(await deployments.MakeAsync(wish, install.Request.Deploy?.Port, Array.Find(before, one => one.NodeId == node)?.DeploymentId, job.Uid, cancellationToken)).TryGet(out var id, out failure))
                 return Unrecorded(failure);
             made.Add((new InstalledNode(node, model.Files.Count > 0 ? GalleryNames.ToFolder(model.Name) : "", id), wish));
         }
+        job.Note(Unused(made, await nodeList.NamesAsync(cancellationToken)));
         await models.StoreAsync(new InstalledModel
         {
             Name = model.Name,
@@ -147,11 +130,16 @@ internal sealed class ModelInstallHandler(
         }, cancellationToken);
         foreach (var (node, wish) in install.Request.Deploy?.Start == true ? made : [])
         {
-            if (await deployments.StartAsync(node.DeploymentId, wish, cancellationToken) is { } refused)
+            if (await deployments.StartAsync(node.DeploymentId, wish.Create, cancellationToken) is { } refused)
                 return refused with { Detail = $"{model.Name} is installed, and could not be started: {refused.Detail}" };
         }
         return null;
     }
+
+    /// <summary>What is said of fields that are not used: once, where all nodes have the same build, or the same to say.</summary>
+    private static string? Unused(List<(InstalledNode Node, ModelWish Wish)> made, IReadOnlyDictionary<int, string> names) =>
+        made.Select(one => one.Wish.Unused).Distinct().ToArray() is [var only] ? only
+        : string.Join("; ", made.Where(one => one.Wish.Unused is not null).Select(one => $"on {names.GetValueOrDefault(one.Node.NodeId, $"{one.Node.NodeId}")} {one.Wish.Unused}"));
 
     private static object Metadata((ComposedModel Model, FoundEntry? Entry, GalleryEntry? Fetched) composed, ModelApply request)
     {
