@@ -49,9 +49,9 @@ public sealed class DownloadOptions
 
     /// <summary>
     /// How long a download that is whole waits for the word to take its place, since it was asked for last; then it is dropped, and its parts are kept as those of
-    /// one that failed. Default 24 h, 1 s to 30 days.
+    /// one that failed. Default 24 h, 1 h to 30 days: whoever waits for others asks every 10 minutes.
     /// </summary>
-    [Range(typeof(TimeSpan), "00:00:01", "30.00:00:00")]
+    [Range(typeof(TimeSpan), "01:00:00", "30.00:00:00")]
     public TimeSpan HoldFor { get; set; } = TimeSpan.FromDays(1);
 
     /// <summary>The largest file taken, and the most that one archive or image may unpack to, in bytes. Default 2 TiB.</summary>
