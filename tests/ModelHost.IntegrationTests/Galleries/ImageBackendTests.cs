@@ -95,7 +95,8 @@ public sealed class ImageBackendTests(RealDockerFixture fixture)
               files:
                 - {filename: w.gguf, uri: '{{files.Url("/w.gguf")}}'}
                 - {filename: eyes.gguf, uri: '{{files.Url("/eyes.gguf")}}'}
-            - {name: absent, overrides: {backend: not-there}, files: [{filename: v.gguf, uri: '{{files.Url("/v.gguf")}}'}] }
+            - {name: absent, overrides: {backend: not-there}, files: &other [{filename: v.gguf, uri: '{{files.Url("/v.gguf")}}'}] }
+            - {name: lost, overrides: {backend: gone}, files: *other}
             """));
         await using var process = await ModelHostProcess.ServeAsync(node.Surroundings, _port,
         [
@@ -106,7 +107,9 @@ public sealed class ImageBackendTests(RealDockerFixture fixture)
         await client.NodeAsync("docker");
 
         var failed = await ApplyAsync(client, "absent");
+        var unpulled = await ApplyAsync(client, "lost");
         var before = (await client.JsonAsync("/api/deployments")).GetArrayLength();
+        var backends = await client.GetStringAsync(new Uri("/backends", UriKind.Relative), Ct);
         var job = await ApplyAsync(client, "tiny");
         var deployment = (await client.JsonAsync("/api/deployments")).EnumerateArray().ShouldHaveSingleItem();
         await client.ChatAsync("tiny");
@@ -118,7 +121,8 @@ public sealed class ImageBackendTests(RealDockerFixture fixture)
             deleted.IsSuccessStatusCode.ShouldBeTrue();
 
         failed.Text("error").ShouldContain("backend not-there, which absent needs, could not be installed");
-        (before, files.Requests.Any(request => request.Path == "/v.gguf"), Directory.Exists(Path.Combine(node.Surroundings.Data, "models", "absent"))).ShouldBe((0, false, false));
+        unpulled.Text("error").ShouldContain("backend gone, which lost needs, could not be installed");
+        (before, files.Requests.Any(request => request.Path == "/v.gguf"), backends.Contains("gone", StringComparison.Ordinal)).ShouldBe((0, false, false));
         job.Text("message").ShouldBe("completed; not used with backend family: parameters.temperature, template.chat");
         (deployment.Status(), deployment.Text("backend"), deployment.GetProperty("start_on_demand").GetBoolean()).ShouldBe(("stopped", "family", true));
         var folder = Path.Combine(node.Surroundings.Data, "models", "tiny");
@@ -140,6 +144,7 @@ public sealed class ImageBackendTests(RealDockerFixture fixture)
 
     private static void Offer(FileServer files, string version, string code) => files.Put("/index.yaml", Encoding.UTF8.GetBytes($$"""
         - {name: family, capabilities: {default: other, nvidia: other} }
+        - {name: gone, uri: 'oci://127.0.0.1:9/gone:1', recipe: {extends: vllm, name: gone, image: 127.0.0.1:9/gone} }
         - name: other
           alias: kin
           version: '{{version}}'

@@ -2,6 +2,8 @@ using System.Net;
 using System.Net.Http.Json;
 using System.Text.Json;
 using ModelHost.Core.Backends;
+using ModelHost.Features.Backends;
+using ModelHost.Features.Galleries;
 using ModelHost.TestKit;
 
 namespace ModelHost.Tests.Backends;
@@ -134,6 +136,26 @@ public sealed class BackendRecipeTests
         var options = new Dictionary<string, JsonElement> { ["mmproj"] = JsonSerializer.Deserialize<JsonElement>(value) };
 
         (EngineRequestRules.Check(GalleryRecipes.Of("llama-cpp-cpu"), options, [], []) is null).ShouldBe(isTaken);
+    }
+
+    [Fact]
+    public void What_is_installed_under_a_name_says_how_it_is_started()
+    {
+        InstalledBackend[] rows =
+        [
+            new() { Name = "image", Alias = "kin", Uri = "a/b:2", Recipe = """{"extends":"vllm","image":"a/b"}""", Details = """{"form":1}""" },
+            new() { Name = "family", MetaBackendFor = "image" }, new() { Name = "mine", MetaBackendFor = "vllm" }, new() { Name = "folder", Uri = "x" },
+        ];
+        (string Name, string Protocol, string Image) Found(string name, string version = "") =>
+            BackendRecipes.Choose(rows, name, version).Match(found => (found.Recipe.Name, found.Recipe.Protocol, found.Recipe.Image), failure => (failure.Code, "", ""));
+
+        foreach (var name in (string[])["image", "kin", "family"])
+            Found(name).ShouldBe((name, "openai", "a/b:2"));
+        Found("kin", "3").Image.ShouldBe("a/b:3");
+        Found("mine").ShouldBe(("vllm", "openai", "vllm/vllm-openai"));
+        Found("folder").ShouldBe(("folder", "grpc", ""));
+        Found("nothing").Protocol.ShouldBe("grpc");
+        Found("../x").Name.ShouldBe("validation");
     }
 
     [Fact]
