@@ -40,9 +40,10 @@ public sealed partial class LocalNode
             throw new ArgumentException($"image_repositories: up to {MaxRepositories} of [host[:port]/]path", nameof(request));
         var reply = new ArtifactsReply();
         reply.Artifacts.AddRange(_folders.List());
+        reply.OwnRepositories.Add(_images.OwnRepositories(request.ImageRepositories));
         try
         {
-            reply.Artifacts.AddRange(await _images.ListAsync(request.ImageRepositories, cancellationToken));
+            reply.Artifacts.AddRange(await _images.ListAsync(request.ImageRepositories.Concat(reply.OwnRepositories.Values), cancellationToken));
         }
         catch (RuntimeException e)
         {

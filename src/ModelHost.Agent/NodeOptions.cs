@@ -128,6 +128,9 @@ public sealed class NodeOptions
     [Range(typeof(TimeSpan), "00:00:00", "01:00:00")]
     public TimeSpan DrainTimeout { get; set; } = TimeSpan.FromSeconds(30);
 
+    /// <summary>The repository that images of a recipe of ModelHost itself come from on this node.</summary>
+    internal string RepositoryOf(string recipeImage) => ImageRepository.Length > 0 ? ImageRepository : recipeImage;
+
     /// <summary><see cref="ModelFolders"/>, one by one.</summary>
     internal IReadOnlyList<string> AllowedModelFolders => ModelFolderListAttribute.Split(ModelFolders);
 }

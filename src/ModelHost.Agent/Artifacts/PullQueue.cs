@@ -176,7 +176,7 @@ internal sealed partial class PullQueue : IAsyncDisposable
             try
             {
                 LogBegins(running.Request.PullId, running.Request.Name);
-                var artifact = staging is null ? await _images.RunAsync(running.Request.Name, running.Progress, running.Stop)
+                var artifact = staging is null ? await _images.RunAsync(running.Request, running.Progress, running.Stop)
                     : await _files.RunAsync(running.Request, _records.Token(running.Record), running.Progress, running.Stop);
                 DeleteQuietly(staging);
                 LogInstalled(running.Request.PullId, running.Request.Name, artifact.Digest);

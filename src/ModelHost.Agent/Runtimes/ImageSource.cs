@@ -36,7 +36,10 @@ internal sealed class ImageSource(DockerClient docker, NodeOptions options, Time
         return image;
     }
 
-    private static string Name(string repository, string tag) => tag.StartsWith("sha256:", StringComparison.Ordinal) ? $"{repository}@{tag}" : $"{repository}:{tag}";
+    /// <summary>The name of an image.</summary>
+    /// <param name="repository">Name without tag.</param>
+    /// <param name="tag">A tag, or a digest.</param>
+    public static string Name(string repository, string tag) => tag.StartsWith("sha256:", StringComparison.Ordinal) ? $"{repository}@{tag}" : $"{repository}:{tag}";
 
     private async Task<(string Repository, string? Tag)> WantedAsync(EngineLaunch launch, CancellationToken cancellationToken)
     {
@@ -47,7 +50,7 @@ internal sealed class ImageSource(DockerClient docker, NodeOptions options, Time
             return at > 0 ? (launch.Recipe.Image[..at], launch.Recipe.Image[(at + 1)..])
                 : EngineImage.Split(launch.Recipe.Image) is var (repository, tag) ? (repository, tag) : (launch.Recipe.Image, null);
         }
-        var image = options.ImageRepository.Length > 0 ? options.ImageRepository : launch.Recipe.Image;
+        var image = options.RepositoryOf(launch.Recipe.Image);
         var wanted = launch.Spec.EngineVersion is { Length: > 0 } version ? version : launch.LatestVersion;
         return (image, wanted.Length > 0 ? EngineImage.Tag(wanted) : EngineImage.Newest(await LocalTagsAsync(image, cancellationToken)));
     }
