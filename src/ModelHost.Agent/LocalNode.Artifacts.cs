@@ -65,7 +65,7 @@ public sealed partial class LocalNode
     private PullQueue Pulls(DownloadOptions downloads)
     {
         var room = new DiskRoom(_identity.DataFolder, downloads.ReservedDiskBytes);
-        var resolver = new SourceResolver(new ImageRegistry(_http, downloads), new HuggingFaceHub(_http, downloads), downloads, _identity.DataFolder);
+        var resolver = new SourceResolver(new ImageRegistry(_http, downloads, new RegistryLogins(_options.Registries)), new HuggingFaceHub(_http, downloads), downloads, _identity.DataFolder);
         var runner = new PullRunner(
             _folders, resolver, new FileDownload(_http, downloads, room, _time, Random.Shared), new TreeBuilder(_folders, downloads, room), downloads, _time);
         return new PullQueue(_folders, new PullRecords(_identity.DataFolder, _records), runner, _images, downloads, _time, _logger, SignalChange);

@@ -1,5 +1,6 @@
 using System.ComponentModel.DataAnnotations;
 using ModelHost.Agent.Backends;
+using ModelHost.Agent.Downloads;
 using ModelHost.Core.Deployments;
 using ModelHost.Core.Engines;
 
@@ -52,6 +53,13 @@ public sealed class NodeOptions
     /// </summary>
     [ImageRepository]
     public string ImageRepository { get; set; } = "";
+
+    /// <summary>
+    /// Logins of registries, for the pulls of images by this node's container engines and for <c>oci://</c> and <c>ollama://</c>:
+    /// <c>Node:Registries:0:Host</c>, <c>Username</c>, and <c>Password</c> or <c>PasswordFile</c>. Default: none.
+    /// </summary>
+    [NodeRegistries]
+    public IList<NodeRegistry> Registries { get; } = [];
 
     /// <summary>
     /// How long nothing may come of an image before its pull is given up. Counted while something is still to be downloaded, from the last byte or

@@ -55,9 +55,10 @@ public sealed class GuardedHttp : IDisposable
         var current = url;
         for (var redirects = 0; ; redirects++)
         {
-            var answer = await SendAsync(current, headers, Authority(current) == Authority(url), cancellationToken);
+            var isFirstHost = Authority(current) == Authority(url);
+            var answer = await SendAsync(current, headers, isFirstHost, cancellationToken);
             if ((int)answer.StatusCode is not (301 or 302 or 303 or 307 or 308))
-                return Checked(answer, current, cancellationToken);
+                return Checked(answer, current, isFirstHost, cancellationToken);
             var location = answer.Headers.Location;
             answer.Dispose();
             if (redirects >= _options.MaxRedirects)
@@ -129,14 +130,14 @@ public sealed class GuardedHttp : IDisposable
         }
     }
 
-    private GuardedAnswer Checked(HttpResponseMessage answer, Uri url, CancellationToken cancellationToken)
+    private GuardedAnswer Checked(HttpResponseMessage answer, Uri url, bool isFirstHost, CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
         var status = (int)answer.StatusCode;
         if (status is < 400 or 416)
             return new GuardedAnswer(answer, url, _options.StallTimeout, _time);
         var wait = answer.Headers.RetryAfter is { } after ? after.Delta ?? after.Date - _time.GetUtcNow() : null;
-        var challenge = status == 401 ? answer.Headers.WwwAuthenticate.FirstOrDefault(header => header.Scheme.Equals("Bearer", StringComparison.OrdinalIgnoreCase))?.Parameter : null;
+        var challenge = status == 401 && isFirstHost ? Challenge(answer.Headers, "Bearer") ?? Challenge(answer.Headers, "Basic") : null;
         answer.Dispose();
         throw new DownloadException(
             status switch { 401 or 403 => "access_denied", 404 or 410 => "not_found", _ => "http_status" },
@@ -146,6 +147,9 @@ public sealed class GuardedHttp : IDisposable
             RetryAfter = wait is { } asked && asked > TimeSpan.Zero ? (asked < LongestRetryAfter ? asked : LongestRetryAfter) : null,
         };
     }
+
+    private static AuthenticationHeaderValue? Challenge(HttpResponseHeaders headers, string scheme) =>
+        headers.WwwAuthenticate.FirstOrDefault(header => header.Scheme.Equals(scheme, StringComparison.OrdinalIgnoreCase));
 
     /// <summary>Connects to what a name leads to now: what was looked up before may have been another answer.</summary>
     private async ValueTask<Stream> ConnectAsync(DnsEndPoint endPoint, CancellationToken cancellationToken)

@@ -1,4 +1,5 @@
 using System.Net;
+using ModelHost.Agent.Downloads;
 using ModelHost.Core.Backends;
 using ModelHost.Core.Engines;
 using ModelHost.Docker;
@@ -8,6 +9,10 @@ namespace ModelHost.Agent.Runtimes;
 /// <summary>Finds the image of a launch on the node, or has the container engine pull it.</summary>
 internal sealed class ImageSource(DockerClient docker, NodeOptions options, TimeProvider time)
 {
+    private const string DockerHub = "docker.io", DockerHubAddress = "https://index.docker.io/v1/";
+
+    private readonly RegistryLogins _logins = new(options.Registries);
+
     /// <summary>Makes sure that the image is on the node. Pulls of the same image share one download: the engine sees to that.</summary>
     /// <returns>Its name with tag.</returns>
     /// <exception cref="RuntimeException">It is not, and could not be pulled.</exception>
@@ -76,7 +81,7 @@ internal sealed class ImageSource(DockerClient docker, NodeOptions options, Time
         using var waiting = CancellationTokenSource.CreateLinkedTokenSource(stalled.Token, cancellationToken);
         try
         {
-            await docker.PullImageAsync(repository, tag, pull =>
+            await docker.PullImageAsync(repository, tag, Credential(image), pull =>
             {
                 var before = unpacking;
                 unpacking = PullReport.IsDownloaded(pull);
@@ -101,6 +106,19 @@ internal sealed class ImageSource(DockerClient docker, NodeOptions options, Time
         }
         if (!await IsLocalAsync(image, cancellationToken))
             throw Failed(PullFailures.Classify(image, "the engine ended the pull and does not have it"), null);
+    }
+
+    private RegistryCredential? Credential(string image)
+    {
+        var registry = EngineImage.RegistryOf(image);
+        try
+        {
+            return _logins.Of(registry) is { } account ? new RegistryCredential(account.Username, account.Password, registry == DockerHub ? DockerHubAddress : registry) : null;
+        }
+        catch (DownloadException e)
+        {
+            throw Failed(new EngineFailure(PullFailures.LoginWanted, e.Message, IsFinal: true), e);
+        }
     }
 
     private static RuntimeException Failed(EngineFailure failure, Exception? inner) => new(failure.Message, inner) { Failure = failure };

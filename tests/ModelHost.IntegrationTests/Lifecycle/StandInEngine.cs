@@ -70,7 +70,9 @@ internal sealed class StandInEngine : IAsyncDisposable
     }
 
     /// <summary>Refuses everything to those who do not log in, from now on.</summary>
-    public void Lock() => _registry.WantsLogin = true;
+    /// <param name="login"><c>user:password</c> that it takes; empty: nobody has one.</param>
+    /// <param name="wantsToken">Whether it takes it for a token alone.</param>
+    public void Lock(string login = "", bool wantsToken = false) => (_registry.Login, _registry.WantsToken) = (login, wantsToken);
 
     public async ValueTask DisposeAsync()
     {
