@@ -48,9 +48,10 @@ public sealed partial class LocalNode
             throw new ArgumentException($"image_repositories: up to {MaxRepositories} of [host[:port]/]path", nameof(request));
         var reply = new ArtifactsReply();
         reply.Artifacts.AddRange(_folders.List());
+        reply.OwnRepositories.Add(_images.OwnRepositories(request.ImageRepositories));
         try
         {
-            reply.Artifacts.AddRange(await _images.ListAsync(request.ImageRepositories, cancellationToken));
+            reply.Artifacts.AddRange(await _images.ListAsync(request.ImageRepositories.Concat(reply.OwnRepositories.Values), cancellationToken));
         }
         catch (RuntimeException e)
         {
@@ -72,7 +73,7 @@ public sealed partial class LocalNode
     private PullQueue Pulls(DownloadOptions downloads)
     {
         var room = new DiskRoom(_identity.DataFolder, downloads.ReservedDiskBytes);
-        var resolver = new SourceResolver(new ImageRegistry(_http, downloads), new HuggingFaceHub(_http, downloads), downloads, _identity.DataFolder);
+        var resolver = new SourceResolver(new ImageRegistry(_http, downloads, new RegistryLogins(_options.Registries)), new HuggingFaceHub(_http, downloads), downloads, _identity.DataFolder);
         var runner = new PullRunner(
             _folders, resolver, new FileDownload(_http, downloads, room, _time, Random.Shared), new TreeBuilder(_folders, downloads, room), downloads, _time);
         return new PullQueue(_folders, new PullRecords(_identity.DataFolder, _records), runner, _images, downloads, _time, _logger, SignalChange);

@@ -83,7 +83,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         _kept = _records.ReadAll().ToDictionary(record => record.RunId);
         _http = new GuardedHttp(downloads, time);
         _folders = new ArtifactFolders(identity.DataFolder);
-        _images = new ImagePull(_containers, name => _answering.GetValueOrDefault(name));
+        _images = new ImagePull(_containers, options, name => _answering.GetValueOrDefault(name));
         _pulls = Pulls(downloads);
         _context = new SupervisorContext(options, LogPath, _protocols, _records, time, _logger, SignalChange);
     }

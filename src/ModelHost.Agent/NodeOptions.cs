@@ -1,5 +1,6 @@
 using System.ComponentModel.DataAnnotations;
 using ModelHost.Agent.Backends;
+using ModelHost.Agent.Downloads;
 using ModelHost.Core.Deployments;
 using ModelHost.Core.Engines;
 
@@ -52,6 +53,13 @@ public sealed class NodeOptions
     /// </summary>
     [ImageRepository]
     public string ImageRepository { get; set; } = "";
+
+    /// <summary>
+    /// Logins of registries, for the pulls of images by this node's container engines and for <c>oci://</c> and <c>ollama://</c>:
+    /// <c>Node:Registries:0:Host</c>, <c>Username</c>, and <c>Password</c> or <c>PasswordFile</c>. Default: none.
+    /// </summary>
+    [NodeRegistries]
+    public IList<NodeRegistry> Registries { get; } = [];
 
     /// <summary>
     /// How long nothing may come of an image before its pull is given up. Counted while something is still to be downloaded, from the last byte or
@@ -127,6 +135,9 @@ public sealed class NodeOptions
     /// <summary>How long the end of the process waits for requests under way on the public ports. Default 30 s, up to 1 h.</summary>
     [Range(typeof(TimeSpan), "00:00:00", "01:00:00")]
     public TimeSpan DrainTimeout { get; set; } = TimeSpan.FromSeconds(30);
+
+    /// <summary>The repository that images of a recipe of ModelHost itself come from on this node.</summary>
+    internal string RepositoryOf(string recipeImage) => ImageRepository.Length > 0 ? ImageRepository : recipeImage;
 
     /// <summary><see cref="ModelFolders"/>, one by one.</summary>
     internal IReadOnlyList<string> AllowedModelFolders => ModelFolderListAttribute.Split(ModelFolders);

@@ -38,13 +38,24 @@ public sealed partial class DockerClient
     /// <param name="tag">A tag, or a digest (<c>sha256:…</c>).</param>
     /// <param name="progress">Called for each message of the engine, one after the other, many times a second; must return soon.</param>
     /// <param name="cancellationToken">Ends the call, and the pull unless somebody else waits for the same.</param>
-    public async Task PullImageAsync(string repository, string tag, Action<PullProgress> progress, CancellationToken cancellationToken)
+    public Task PullImageAsync(string repository, string tag, Action<PullProgress> progress, CancellationToken cancellationToken) =>
+        PullImageAsync(repository, tag, null, progress, cancellationToken);
+
+    /// <summary>Pulls an image as the other one does, with a login.</summary>
+    /// <param name="repository">Name without tag.</param>
+    /// <param name="tag">A tag, or a digest (<c>sha256:…</c>).</param>
+    /// <param name="credential">Who the registry is to take the engine for; null: nobody, or whom the engine itself knows.</param>
+    /// <param name="progress">Called for each message of the engine, one after the other, many times a second; must return soon.</param>
+    /// <param name="cancellationToken">Ends the call, and the pull unless somebody else waits for the same.</param>
+    public async Task PullImageAsync(string repository, string tag, RegistryCredential? credential, Action<PullProgress> progress, CancellationToken cancellationToken)
     {
         ArgumentException.ThrowIfNullOrEmpty(repository);
         // without a tag the engine would pull every image of the repository
         ArgumentException.ThrowIfNullOrEmpty(tag);
         ArgumentNullException.ThrowIfNull(progress);
         var call = EngineCall.Post("/images/create").With("fromImage", repository).With("tag", tag);
+        if (credential is not null)
+            call.WithHeader("X-Registry-Auth", credential.Header);
         using var answer = await _engine.SendAsync(call, cancellationToken);
         var tracker = new PullTracker();
         await foreach (var message in MessagesAsync(answer, cancellationToken))

@@ -20,16 +20,28 @@ public sealed class ImageServer : IAsyncDisposable
     public string Host => Files.Address.Authority;
 
     /// <summary>Starts one.</summary>
-    /// <param name="wantsToken">Whether it is read only with a token that it gives to anybody, which counts for one repository.</param>
-    public static async Task<ImageServer> StartAsync(bool wantsToken = false)
+    /// <param name="wantsToken">Whether it is read only with a token, which counts for one repository.</param>
+    /// <param name="login"><c>user:password</c> that it gives tokens to, or, without them, is read with; null: it gives tokens to anybody.</param>
+    /// <param name="realm">Where tokens are had; null: from itself.</param>
+    public static async Task<ImageServer> StartAsync(bool wantsToken = false, string? login = null, Uri? realm = null)
     {
         FileServer? files = null;
         files = await FileServer.StartAsync(first: async context =>
         {
+            bool Knows() => login is null || context.Request.Headers.Authorization == "Basic " + Convert.ToBase64String(Encoding.UTF8.GetBytes(login));
+            async Task<bool> RefuseAsync(string challenge)
+            {
+                context.Response.StatusCode = 401;
+                context.Response.Headers.WWWAuthenticate = challenge;
+                await context.Response.WriteAsJsonAsync(new { errors = new[] { new { code = "UNAUTHORIZED", message = "authentication required" } } });
+                return true;
+            }
             if (!wantsToken)
-                return false;
+                return !Knows() && await RefuseAsync("Basic realm=\"loopback\"");
             if (context.Request.Path == "/token")
             {
+                if (!Knows())
+                    return await RefuseAsync("Basic realm=\"loopback\"");
                 var token = "for " + context.Request.Query["scope"] + " at " + context.Request.Query["service"];
                 await context.Response.WriteAsJsonAsync(new { token = Convert.ToHexString(Encoding.UTF8.GetBytes(token)) });
                 return true;
@@ -37,9 +49,7 @@ public sealed class ImageServer : IAsyncDisposable
             var repository = context.Request.Path.Value!["/v2/".Length..].Split("/manifests/")[0].Split("/blobs/")[0];
             if (context.Request.Headers.Authorization == "Bearer " + Convert.ToHexString(Encoding.UTF8.GetBytes($"for repository:{repository}:pull at loopback")))
                 return false;
-            context.Response.StatusCode = 401;
-            context.Response.Headers.WWWAuthenticate = $"Bearer realm=\"http://{files!.Address.Authority}/token\",service=\"loopback\",scope=\"repository:{repository}:pull\"";
-            return true;
+            return await RefuseAsync($"Bearer realm=\"{realm ?? new Uri(files!.Address, "/token")}\",service=\"loopback\",scope=\"repository:{repository}:pull\"");
         });
         return new ImageServer(files);
     }

@@ -40,16 +40,21 @@ public sealed partial class ModelHostProcess : IAsyncDisposable
     /// <summary>Starts it on a node that <c>tests/bench/node-lab</c> has made.</summary>
     public static ModelHostProcess StartOn(string node, params string[] arguments) => StartProgram("nsenter", [$"--net=/run/netns/{node}", "--", Executable, .. arguments]);
 
-    private static ModelHostProcess StartProgram(string program, string[] arguments) => new(Process.Start(new ProcessStartInfo(program, arguments)
+    private static ModelHostProcess StartProgram(string program, string[] arguments, IReadOnlyDictionary<string, string>? environment = null)
     {
-        RedirectStandardOutput = true,
-        RedirectStandardError = true,
-    })!);
+        var start = new ProcessStartInfo(program, arguments) { RedirectStandardOutput = true, RedirectStandardError = true };
+        foreach (var (name, value) in environment ?? new Dictionary<string, string>())
+            start.Environment[name] = value;
+        return new(Process.Start(start)!);
+    }
 
     /// <summary>Starts <c>serve</c> on a node's surroundings and a port, and waits until it listens.</summary>
-    public static async Task<ModelHostProcess> ServeAsync(TestNode node, int port, params string[] more)
+    public static Task<ModelHostProcess> ServeAsync(TestNode node, int port, params string[] more) => ServeAsync(node, port, new Dictionary<string, string>(), more);
+
+    /// <summary>Starts <c>serve</c> with variables of the environment besides.</summary>
+    public static async Task<ModelHostProcess> ServeAsync(TestNode node, int port, IReadOnlyDictionary<string, string> environment, params string[] more)
     {
-        var process = Start(["serve", "--data", node.Data, "--urls", $"http://127.0.0.1:{port}", .. more, .. node.Configuration]);
+        var process = StartProgram(Executable, ["serve", "--data", node.Data, "--urls", $"http://127.0.0.1:{port}", .. more, .. node.Configuration], environment);
         await process.ListeningAsync();
         return process;
     }

@@ -67,6 +67,11 @@ public sealed class RealDocker : IAsyncDisposable
         return await StartOwnAsync(ContainerRuntimes.Docker, new() { ["DOCKER_PATH"] = Path.Combine(Bench, "gpu-hook") }, cancellationToken);
     }
 
+    /// <summary>Starts another engine beside this one, without images: that of another node. It ends with its object.</summary>
+    public Task<RealDocker> StartAnotherAsync(CancellationToken cancellationToken) => SkipReason is not null ? Task.FromResult<RealDocker>(new(null, null, SkipReason))
+        : Environment.IsPrivilegedProcess ? StartOwnAsync(ContainerRuntimes.Docker, [], cancellationToken, withImages: false)
+        : Task.FromResult<RealDocker>(new(null, null, "no second Docker engine: starting one needs root"));
+
     /// <summary>Starts a Podman of its own, for root; <c>MODELHOST_TEST_PODMAN_SKIP</c> says that there is none. Does not throw for want of one.</summary>
     /// <param name="insecureRegistry">Host and port of a registry without TLS.</param>
     /// <param name="cancellationToken">Gives up.</param>
@@ -77,7 +82,7 @@ public sealed class RealDocker : IAsyncDisposable
         return reason is null ? await StartOwnAsync(ContainerRuntimes.Podman, new() { ["PODMAN_INSECURE"] = insecureRegistry }, cancellationToken) : new(null, null, reason, ContainerRuntimes.Podman);
     }
 
-    private static async Task<RealDocker> StartOwnAsync(string runtime, Dictionary<string, string> environment, CancellationToken cancellationToken)
+    private static async Task<RealDocker> StartOwnAsync(string runtime, Dictionary<string, string> environment, CancellationToken cancellationToken, bool withImages = true)
     {
         // a short path: the name of a unix socket has at most 107 characters
         var folder = Directory.CreateTempSubdirectory("mhdk-").FullName;
@@ -86,7 +91,8 @@ public sealed class RealDocker : IAsyncDisposable
             var said = await RunAsync(Path.Combine(Bench, $"start-{runtime}"), [folder], environment, cancellationToken);
             var endpoint = said.Trim()["DOCKER_HOST=".Length..];
             var docker = new Dictionary<string, string> { ["DOCKER_HOST"] = endpoint };
-            await RunAsync(Path.Combine(Bench, "make-base-images"), [], docker, cancellationToken);
+            if (withImages)
+                await RunAsync(Path.Combine(Bench, "make-base-images"), [], docker, cancellationToken);
             return new(new Uri(endpoint), folder, null, runtime);
         }
         catch (InvalidOperationException e)

@@ -1,5 +1,6 @@
 using ModelHost.Agent.Downloads;
 using ModelHost.Agent.Runtimes;
+using ModelHost.Core.Backends;
 using ModelHost.Core.Engines;
 using ModelHost.Protocol;
 
@@ -7,18 +8,24 @@ namespace ModelHost.Agent.Artifacts;
 
 /// <summary>Has the node's container engines pull images, and tells which they have.</summary>
 /// <param name="engines">The engines, best first.</param>
+/// <param name="options">Where images come from.</param>
 /// <param name="answers">Whether the engine of a name answered when it was asked last.</param>
-internal sealed class ImagePull(IReadOnlyList<ContainerEngine> engines, Func<string, bool> answers)
+internal sealed class ImagePull(IReadOnlyList<ContainerEngine> engines, NodeOptions options, Func<string, bool> answers)
 {
+    private static readonly string[] s_own = [.. BackendCatalogue.BuiltIn.Values.Select(recipe => recipe.Image).Where(image => image.Length > 0).Distinct()];
+
     /// <summary>Pulls one, to the first engine that answers.</summary>
-    /// <param name="name"><c>repository:tag</c>, or <c>repository@digest</c>.</param>
+    /// <param name="request">Which.</param>
     /// <param name="progress">Hears how far it is.</param>
     /// <param name="cancellationToken">Ends it.</param>
     /// <exception cref="DownloadException">It could not be pulled.</exception>
-    public async Task<Artifact> RunAsync(string name, PullProgress progress, CancellationToken cancellationToken)
+    public async Task<Artifact> RunAsync(PullRequest request, PullProgress progress, CancellationToken cancellationToken)
     {
         var source = Present().First().Images;
-        var (repository, reference) = PullRules.Image(name)!.Value;
+        var (repository, reference) = PullRules.Image(request.Name)!.Value;
+        if (request.IsOwnImage)
+            repository = options.RepositoryOf(repository);
+        var name = ImageSource.Name(repository, reference);
         progress.Enter(PullPhase.Downloading);
         try
         {
@@ -41,6 +48,10 @@ internal sealed class ImagePull(IReadOnlyList<ContainerEngine> engines, Func<str
             throw new DownloadException(e.Failure?.Code ?? "image", e.Message, inner: e);
         }
     }
+
+    /// <summary>Of some repositories, those of recipes of ModelHost itself in whose place this node has another.</summary>
+    public Dictionary<string, string> OwnRepositories(IEnumerable<string> repositories) =>
+        repositories.Intersect(s_own).Where(image => options.RepositoryOf(image) != image).ToDictionary(image => image, options.RepositoryOf);
 
     /// <summary>The images of some repositories.</summary>
     /// <exception cref="RuntimeException">An engine does not answer.</exception>

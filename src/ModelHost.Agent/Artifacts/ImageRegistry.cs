@@ -5,7 +5,7 @@ using ModelHost.Core.Artifacts;
 namespace ModelHost.Agent.Artifacts;
 
 /// <summary>Asks registries what an image or a model consists of (OCI distribution and image specifications 1.1, and Docker's of the same).</summary>
-internal sealed class ImageRegistry(GuardedHttp http, DownloadOptions options)
+internal sealed class ImageRegistry(GuardedHttp http, DownloadOptions options, RegistryLogins logins)
 {
     private const string DockerHub = "docker.io", DockerHubHost = "registry-1.docker.io";
     private const string OllamaModel = "application/vnd.ollama.image.model";
@@ -48,7 +48,7 @@ internal sealed class ImageRegistry(GuardedHttp http, DownloadOptions options)
     /// <exception cref="DownloadException">There are none.</exception>
     public async Task<RemoteFile> WeightsAsync(ArtifactUri.Ollama model, CancellationToken cancellationToken)
     {
-        var place = new Place(new Uri($"{options.OllamaUrl.TrimEnd('/')}/v2/{model.Repository}/"), new RegistryLogin(model.Repository));
+        var place = new Place(new Uri($"{options.OllamaUrl.TrimEnd('/')}/v2/{model.Repository}/"), new RegistryLogin(model.Repository, logins.Of(new Uri(options.OllamaUrl).Authority)));
         var (manifest, _) = await ManifestAsync(place, model.Tag, cancellationToken);
         using (manifest)
         {
@@ -61,7 +61,7 @@ internal sealed class ImageRegistry(GuardedHttp http, DownloadOptions options)
     private Place PlaceOf(ArtifactUri.Image image)
     {
         var host = image.Registry == DockerHub ? DockerHubHost : image.Registry;
-        return new Place(new Uri($"{(options.IsInsecure(image.Registry) ? "http" : "https")}://{host}/v2/{image.Repository}/"), new RegistryLogin(image.Repository));
+        return new Place(new Uri($"{(options.IsInsecure(image.Registry) ? "http" : "https")}://{host}/v2/{image.Repository}/"), new RegistryLogin(image.Repository, logins.Of(image.Registry)));
     }
 
     private async Task<(JsonDocument Manifest, string Digest)> ManifestAsync(Place place, string reference, CancellationToken cancellationToken)

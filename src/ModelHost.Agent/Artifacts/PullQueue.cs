@@ -207,7 +207,7 @@ internal sealed partial class PullQueue : IAsyncDisposable
         try
         {
             await before.WaitAsync(running.Stop);
-            var artifact = isImage ? await InTurnAsync(running, () => _images.RunAsync(request.Name, running.Progress, running.Stop)) : await InstallAsync(running);
+            var artifact = isImage ? await InTurnAsync(running, () => _images.RunAsync(request, running.Progress, running.Stop)) : await InstallAsync(running);
             DeleteQuietly(isImage ? null : _folders.StagingOf(request.Kind, request.Name));
             LogInstalled(request.PullId, request.Name, artifact.Digest);
             return running.Ended(PullPhase.Done, Now(), pull => pull.Digest = artifact.Digest);

@@ -1,3 +1,5 @@
+using System.Net.Http.Headers;
+
 namespace ModelHost.Agent.Downloads;
 
 /// <summary>Something could not be downloaded or unpacked. The message is for a person and names no secret.</summary>
@@ -20,6 +22,6 @@ public sealed class DownloadException(string code, string message, bool isPassin
     /// <summary>How long the server wants to be left alone; null: it did not say.</summary>
     public TimeSpan? RetryAfter { get; init; }
 
-    /// <summary>The <c>WWW-Authenticate</c> of an answer that wants a login; null: none.</summary>
-    internal string? Challenge { get; init; }
+    /// <summary>The <c>WWW-Authenticate</c> of an answer that wants a login, where it is that of the host that was asked and not of one it redirects to; null: none.</summary>
+    internal AuthenticationHeaderValue? Challenge { get; init; }
 }

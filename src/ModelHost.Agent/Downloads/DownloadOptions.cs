@@ -16,6 +16,20 @@ public sealed class DownloadOptions
     [NetworkList]
     public string AllowedNetworks { get; set; } = "";
 
+    /// <summary>
+    /// HTTP proxy that downloads go through: <c>http://[USER:PASSWORD@]HOST:PORT</c>. It resolves the names then, and is to see to it that they lead to public
+    /// addresses. Default: none, whatever variables such as <c>HTTPS_PROXY</c> say.
+    /// </summary>
+    [ProxyAddress]
+    public string Proxy { get; set; } = "";
+
+    /// <summary>
+    /// Hosts (separated by commas) that are reached without the proxy: a name stands for all names below it too, an address for itself. Default: none. Names
+    /// without a dot, those of the own network (<c>.local</c>, <c>.internal</c> and the like) and addresses that are not public never go through it.
+    /// </summary>
+    [HostList]
+    public string NoProxy { get; set; } = "";
+
     /// <summary>Redirects followed for one request. Default 10, 0 to 20.</summary>
     [Range(0, 20)]
     public int MaxRedirects { get; set; } = 10;

@@ -9,30 +9,34 @@ namespace ModelHost.Agent.Downloads;
 /// The one way to addresses that somebody else named: galleries, models, registries. It connects to public addresses only, as they are at the moment
 /// of the connection, follows redirects itself and judges each, and gives up servers that stall.
 /// </summary>
-/// <remarks>Proxies of the environment are not used: the address to be judged would be the proxy's.</remarks>
+/// <remarks>
+/// Proxies of the environment are not used: the address to be judged would be the proxy's. Through the one that the operator names on purpose
+/// (<see cref="DownloadOptions.Proxy"/>) go public names and addresses alone; what names lead to is for the proxy to judge.
+/// </remarks>
 public sealed class GuardedHttp : IDisposable
 {
     private static readonly TimeSpan LongestRetryAfter = TimeSpan.FromMinutes(5);
     private readonly DownloadOptions _options;
     private readonly IReadOnlyList<IPNetwork> _allowed;
     private readonly TimeProvider _time;
-    private readonly HttpMessageInvoker _http;
+    private readonly HttpMessageInvoker _direct;
+    private readonly HttpMessageInvoker? _proxied;
+    private readonly DownloadProxy? _proxy;
 
     /// <summary>Makes one; to be kept and shared.</summary>
     public GuardedHttp(DownloadOptions options, TimeProvider time)
     {
         ArgumentNullException.ThrowIfNull(options);
         (_options, _allowed, _time) = (options, options.Networks, time);
-        _http = new HttpMessageInvoker(new SocketsHttpHandler
-        {
-            UseProxy = false,
-            AllowAutoRedirect = false,
-            UseCookies = false,
-            AutomaticDecompression = DecompressionMethods.None, // lengths and hashes are of what is sent
-            ConnectTimeout = options.ConnectTimeout,
-            PooledConnectionLifetime = TimeSpan.FromMinutes(2), // names may come to lead elsewhere
-            ConnectCallback = (context, cancellationToken) => ConnectAsync(context.DnsEndPoint, cancellationToken),
-        });
+        var direct = Handler(options);
+        direct.ConnectCallback = (context, cancellationToken) => ConnectAsync(context.DnsEndPoint, cancellationToken);
+        _direct = new HttpMessageInvoker(direct);
+        _proxy = DownloadProxy.Of(options);
+        if (_proxy is null)
+            return;
+        var proxied = Handler(options);
+        (proxied.UseProxy, proxied.Proxy) = (true, _proxy);
+        _proxied = new HttpMessageInvoker(proxied);
     }
 
     /// <summary>An address for logs and messages: without its query, which may be a signature.</summary>
@@ -55,9 +59,10 @@ public sealed class GuardedHttp : IDisposable
         var current = url;
         for (var redirects = 0; ; redirects++)
         {
-            var answer = await SendAsync(current, headers, Authority(current) == Authority(url), cancellationToken);
+            var isFirstHost = Authority(current) == Authority(url);
+            var answer = await SendAsync(current, headers, isFirstHost, cancellationToken);
             if ((int)answer.StatusCode is not (301 or 302 or 303 or 307 or 308))
-                return Checked(answer, current, cancellationToken);
+                return Checked(answer, current, isFirstHost, cancellationToken);
             var location = answer.Headers.Location;
             answer.Dispose();
             if (redirects >= _options.MaxRedirects)
@@ -79,7 +84,21 @@ public sealed class GuardedHttp : IDisposable
     }
 
     /// <inheritdoc/>
-    public void Dispose() => _http.Dispose();
+    public void Dispose()
+    {
+        _direct.Dispose();
+        _proxied?.Dispose();
+    }
+
+    private static SocketsHttpHandler Handler(DownloadOptions options) => new()
+    {
+        UseProxy = false,
+        AllowAutoRedirect = false,
+        UseCookies = false,
+        AutomaticDecompression = DecompressionMethods.None, // lengths and hashes are of what is sent
+        ConnectTimeout = options.ConnectTimeout,
+        PooledConnectionLifetime = TimeSpan.FromMinutes(2), // names may come to lead elsewhere
+    };
 
     private static string Authority(Uri url) => url.GetComponents(UriComponents.SchemeAndServer, UriFormat.UriEscaped);
 
@@ -108,11 +127,16 @@ public sealed class GuardedHttp : IDisposable
             if (isFirstHost || !name.Equals("Authorization", StringComparison.OrdinalIgnoreCase))
                 request.Headers.TryAddWithoutValidation(name, value);
         }
+        var isProxied = _proxy?.IsBypassed(url) == false;
         using var stall = new CancellationTokenSource(_options.ConnectTimeout + _options.StallTimeout, _time);
         using var either = CancellationTokenSource.CreateLinkedTokenSource(stall.Token, cancellationToken);
         try
         {
-            return await _http.SendAsync(request, either.Token);
+            var answer = await (isProxied ? _proxied! : _direct).SendAsync(request, either.Token);
+            if (!isProxied || answer.StatusCode != HttpStatusCode.ProxyAuthenticationRequired)
+                return answer;
+            answer.Dispose();
+            throw NotLetThrough(url, HttpStatusCode.ProxyAuthenticationRequired);
         }
         catch (OperationCanceledException e) when (!cancellationToken.IsCancellationRequested)
         {
@@ -122,21 +146,25 @@ public sealed class GuardedHttp : IDisposable
         {
             throw refused;
         }
+        catch (HttpRequestException e) when (e.HttpRequestError == HttpRequestError.ProxyTunnelError && e.StatusCode is { } status)
+        {
+            throw NotLetThrough(url, status, e);
+        }
         catch (HttpRequestException e)
         {
             var reason = e.InnerException is SocketException or AuthenticationException or IOException ? e.InnerException.Message : e.Message;
-            throw new DownloadException("unreachable", $"{Display(url)} cannot be reached: {reason}", isPassing: true, e);
+            throw new DownloadException("unreachable", $"{Display(url)} cannot be reached{(isProxied ? " through the proxy (Downloads:Proxy)" : "")}: {reason}", isPassing: true, e);
         }
     }
 
-    private GuardedAnswer Checked(HttpResponseMessage answer, Uri url, CancellationToken cancellationToken)
+    private GuardedAnswer Checked(HttpResponseMessage answer, Uri url, bool isFirstHost, CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
         var status = (int)answer.StatusCode;
         if (status is < 400 or 416)
             return new GuardedAnswer(answer, url, _options.StallTimeout, _time);
         var wait = answer.Headers.RetryAfter is { } after ? after.Delta ?? after.Date - _time.GetUtcNow() : null;
-        var challenge = status == 401 ? answer.Headers.WwwAuthenticate.FirstOrDefault(header => header.Scheme.Equals("Bearer", StringComparison.OrdinalIgnoreCase))?.Parameter : null;
+        var challenge = status == 401 && isFirstHost ? Challenge(answer.Headers, "Bearer") ?? Challenge(answer.Headers, "Basic") : null;
         answer.Dispose();
         throw new DownloadException(
             status switch { 401 or 403 => "access_denied", 404 or 410 => "not_found", _ => "http_status" },
@@ -146,6 +174,13 @@ public sealed class GuardedHttp : IDisposable
             RetryAfter = wait is { } asked && asked > TimeSpan.Zero ? (asked < LongestRetryAfter ? asked : LongestRetryAfter) : null,
         };
     }
+
+    private static DownloadException NotLetThrough(Uri url, HttpStatusCode status, Exception? inner = null) => new(
+        "unreachable", $"the proxy (Downloads:Proxy) does not let through to {Display(url)}: it answers {(int)status}{(status == HttpStatusCode.ProxyAuthenticationRequired ? ", it wants a login or another one" : "")}",
+        isPassing: (int)status is 408 or 429 or >= 500, inner);
+
+    private static AuthenticationHeaderValue? Challenge(HttpResponseHeaders headers, string scheme) =>
+        headers.WwwAuthenticate.FirstOrDefault(header => header.Scheme.Equals(scheme, StringComparison.OrdinalIgnoreCase));
 
     /// <summary>Connects to what a name leads to now: what was looked up before may have been another answer.</summary>
     private async ValueTask<Stream> ConnectAsync(DnsEndPoint endPoint, CancellationToken cancellationToken)

@@ -4,9 +4,12 @@ using ModelHost.Core.Artifacts;
 namespace ModelHost.Agent.Downloads;
 
 /// <summary>Asks registries which image a tag leads to now.</summary>
-public sealed class RegistryDigests(GuardedHttp http, DownloadOptions options)
+/// <param name="http">What asks them.</param>
+/// <param name="options">Where they are.</param>
+/// <param name="registries">Logins of some.</param>
+public sealed class RegistryDigests(GuardedHttp http, DownloadOptions options, IEnumerable<NodeRegistry> registries)
 {
-    private readonly ImageRegistry _registry = new(http, options);
+    private readonly ImageRegistry _registry = new(http, options, new RegistryLogins(registries));
 
     /// <summary>The digest of the manifest, or of the list of manifests, that an image's reference leads to: <c>sha256:…</c>.</summary>
     /// <exception cref="DownloadException">The registry does not tell.</exception>

@@ -1,34 +1,62 @@
+using System.Net.Http.Headers;
 using System.Text.Json;
 using System.Text.RegularExpressions;
 
 namespace ModelHost.Agent.Downloads;
 
-/// <summary>Leave to read from a registry without an account, as it grants it on being asked (distribution's token authentication).</summary>
+/// <summary>
+/// Leave to read from a registry, as it grants it on being asked (distribution's token authentication, or HTTP's basic one): to anybody, or to the
+/// account that the node has there.
+/// </summary>
 /// <param name="repository">What is to be read.</param>
-internal sealed partial class RegistryLogin(string repository)
+/// <param name="account">The account; null: none.</param>
+internal sealed partial class RegistryLogin(string repository, RegistryAccount? account)
 {
     private const int MaxTokenAnswer = 256 * 1024;
-    private volatile string? _token;
+    private volatile string? _authorization;
 
-    /// <summary>Gets something from it, with a token once it wants one; it may expire in the middle of a pull.</summary>
+    /// <summary>Gets something from it, with leave once it wants that; it may expire in the middle of a pull.</summary>
     public async Task<GuardedAnswer> GetAsync(GuardedHttp http, Uri url, IReadOnlyDictionary<string, string> headers, CancellationToken cancellationToken)
     {
         try
         {
             return await http.GetAsync(url, With(headers), cancellationToken);
         }
-        catch (DownloadException e) when (e.Challenge is not null)
+        catch (DownloadException e) when (e.Challenge is { } challenge && (account is not null || IsBearer(challenge)))
         {
-            _token = await TokenAsync(http, url, e.Challenge, cancellationToken);
-            return await http.GetAsync(url, With(headers), cancellationToken);
+            _authorization = IsBearer(challenge) ? "Bearer " + await TokenAsync(http, url, challenge.Parameter ?? "", cancellationToken) : For(url, url).Basic;
+        }
+        return await KnownAsync(url, () => http.GetAsync(url, With(headers), cancellationToken));
+    }
+
+    /// <summary>Whether an account may be told to whom a challenge names: over TLS alone, but for this machine.</summary>
+    /// <param name="registry">Who challenges.</param>
+    /// <param name="realm">Who is to be told.</param>
+    internal static bool IsTold(Uri registry, Uri realm) => new[] { registry, realm }.All(url => url.Scheme == "https" || url.IsLoopback);
+
+    private static bool IsBearer(AuthenticationHeaderValue challenge) => challenge.Scheme.Equals("Bearer", StringComparison.OrdinalIgnoreCase);
+
+    private RegistryAccount For(Uri registry, Uri realm) => IsTold(registry, realm) ? account!
+        : throw new DownloadException("access_denied", $"{GuardedHttp.Display(registry)} wants a login, and the one that the node has for it (Node:Registries) is not sent without TLS");
+
+    /// <summary>Does what needs the account, and says so where it does not suffice.</summary>
+    private async Task<T> KnownAsync<T>(Uri registry, Func<Task<T>> ask)
+    {
+        try
+        {
+            return await ask();
+        }
+        catch (DownloadException e) when (account is not null && e.Code == "access_denied")
+        {
+            throw new DownloadException("access_denied", $"{registry.Authority} does not let the login read {repository} that the node has for it (Node:Registries): {e.Message}", inner: e);
         }
     }
 
     private Dictionary<string, string> With(IReadOnlyDictionary<string, string> headers)
     {
         var all = new Dictionary<string, string>(headers);
-        if (_token is { } token)
-            all["Authorization"] = "Bearer " + token;
+        if (_authorization is { } authorization)
+            all["Authorization"] = authorization;
         return all;
     }
 
@@ -41,8 +69,11 @@ internal sealed partial class RegistryLogin(string repository)
             throw new DownloadException("access_denied", $"{GuardedHttp.Display(registry)} wants a login that is not to be had");
         var query = $"scope={Uri.EscapeDataString($"repository:{repository}:pull")}"
             + (fields["service"].FirstOrDefault() is { Length: > 0 } service ? $"&service={Uri.EscapeDataString(service)}" : "");
+        var headers = new Dictionary<string, string>();
+        if (account is not null)
+            headers["Authorization"] = For(registry, realm).Basic;
         var url = new UriBuilder(realm) { Query = realm.Query.Length > 1 ? $"{realm.Query[1..]}&{query}" : query }.Uri;
-        var answer = await http.GetBytesAsync(url, new Dictionary<string, string>(), MaxTokenAnswer, cancellationToken);
+        var answer = await KnownAsync(registry, () => http.GetBytesAsync(url, headers, MaxTokenAnswer, cancellationToken));
         try
         {
             using var document = JsonDocument.Parse(answer);

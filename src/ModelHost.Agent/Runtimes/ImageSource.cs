@@ -1,4 +1,5 @@
 using System.Net;
+using ModelHost.Agent.Downloads;
 using ModelHost.Core.Backends;
 using ModelHost.Core.Engines;
 using ModelHost.Docker;
@@ -8,6 +9,10 @@ namespace ModelHost.Agent.Runtimes;
 /// <summary>Finds the image of a launch on the node, or has the container engine pull it.</summary>
 internal sealed class ImageSource(DockerClient docker, NodeOptions options, TimeProvider time)
 {
+    private const string DockerHub = "docker.io", DockerHubAddress = "https://index.docker.io/v1/";
+
+    private readonly RegistryLogins _logins = new(options.Registries);
+
     /// <summary>Makes sure that the image is on the node. Pulls of the same image share one download: the engine sees to that.</summary>
     /// <returns>Its name with tag.</returns>
     /// <exception cref="RuntimeException">It is not, and could not be pulled.</exception>
@@ -36,7 +41,10 @@ internal sealed class ImageSource(DockerClient docker, NodeOptions options, Time
         return image;
     }
 
-    private static string Name(string repository, string tag) => tag.StartsWith("sha256:", StringComparison.Ordinal) ? $"{repository}@{tag}" : $"{repository}:{tag}";
+    /// <summary>The name of an image.</summary>
+    /// <param name="repository">Name without tag.</param>
+    /// <param name="tag">A tag, or a digest.</param>
+    public static string Name(string repository, string tag) => tag.StartsWith("sha256:", StringComparison.Ordinal) ? $"{repository}@{tag}" : $"{repository}:{tag}";
 
     private async Task<(string Repository, string? Tag)> WantedAsync(EngineLaunch launch, CancellationToken cancellationToken)
     {
@@ -47,7 +55,7 @@ internal sealed class ImageSource(DockerClient docker, NodeOptions options, Time
             return at > 0 ? (launch.Recipe.Image[..at], launch.Recipe.Image[(at + 1)..])
                 : EngineImage.Split(launch.Recipe.Image) is var (repository, tag) ? (repository, tag) : (launch.Recipe.Image, null);
         }
-        var image = options.ImageRepository.Length > 0 ? options.ImageRepository : launch.Recipe.Image;
+        var image = options.RepositoryOf(launch.Recipe.Image);
         var wanted = launch.Spec.EngineVersion is { Length: > 0 } version ? version : launch.LatestVersion;
         return (image, wanted.Length > 0 ? EngineImage.Tag(wanted) : EngineImage.Newest(await LocalTagsAsync(image, cancellationToken)));
     }
@@ -73,7 +81,7 @@ internal sealed class ImageSource(DockerClient docker, NodeOptions options, Time
         using var waiting = CancellationTokenSource.CreateLinkedTokenSource(stalled.Token, cancellationToken);
         try
         {
-            await docker.PullImageAsync(repository, tag, pull =>
+            await docker.PullImageAsync(repository, tag, Credential(image), pull =>
             {
                 var before = unpacking;
                 unpacking = PullReport.IsDownloaded(pull);
@@ -98,6 +106,19 @@ internal sealed class ImageSource(DockerClient docker, NodeOptions options, Time
         }
         if (!await IsLocalAsync(image, cancellationToken))
             throw Failed(PullFailures.Classify(image, "the engine ended the pull and does not have it"), null);
+    }
+
+    private RegistryCredential? Credential(string image)
+    {
+        var registry = EngineImage.RegistryOf(image);
+        try
+        {
+            return _logins.Of(registry) is { } account ? new RegistryCredential(account.Username, account.Password, registry == DockerHub ? DockerHubAddress : registry) : null;
+        }
+        catch (DownloadException e)
+        {
+            throw Failed(new EngineFailure(PullFailures.LoginWanted, e.Message, IsFinal: true), e);
+        }
     }
 
     private static RuntimeException Failed(EngineFailure failure, Exception? inner) => new(failure.Message, inner) { Failure = failure };

@@ -11,6 +11,9 @@ public static partial class PullFailures
     /// <summary>The registry was not reached, sent nothing for too long, or broke off.</summary>
     public const string Unreachable = "registry_unreachable";
 
+    /// <summary>The registry wants a login, or another one.</summary>
+    public const string LoginWanted = "registry_auth";
+
     private const int ShownLength = 1000;
 
     // the engine hands on what a registry says: no text must take longer for being made to hurt
@@ -21,8 +24,8 @@ public static partial class PullFailures
     [
         ("disk_full", DiskFull(), "There is no room on the node's disk for image {image} of registry {registry}. Free some, or give the container engine a larger one."),
         ("registry_rate_limit", RateLimit(), "Registry {registry} does not give out image {image} for now: too much was asked of it. Wait, or use a mirror (Node:ImageRepository)."),
-        ("registry_auth", Unauthorized(), "Registry {registry} does not give image {image} without a login. Pull it on the node by hand, or use a repository that is open to it (Node:ImageRepository)."),
-        ("image_not_found", Denied(), "Registry {registry} says that image {image} does not exist or needs a login. Check vllm_version and Node:ImageRepository."),
+        (LoginWanted, Unauthorized(), "Registry {registry} does not give image {image} without a login that it knows. Give the node one (Node:Registries), or pull it there by hand."),
+        ("image_not_found", Denied(), "Registry {registry} says that image {image} does not exist or needs another login. Check vllm_version, Node:ImageRepository and Node:Registries."),
         ("image_not_found", NotFound(), "Registry {registry} has no image {image}. Check that the tag exists (vllm_version) and the repository is right (Node:ImageRepository)."),
         (Unreachable, Network(), "Registry {registry} was not reached, or broke off while it sent image {image}. Check the network between it and the node."),
     ];

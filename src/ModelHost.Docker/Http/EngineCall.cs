@@ -10,10 +10,11 @@ namespace ModelHost.Docker.Http;
 internal sealed class EngineCall(HttpMethod method, string path)
 {
     private readonly StringBuilder _query = new();
+    private readonly List<(string Name, string Value)> _headers = [];
     private Func<HttpContent>? _content;
     private bool _isVersioned;
 
-    /// <summary>How errors name the call: without the query, which may carry secrets.</summary>
+    /// <summary>How errors name the call: without query and headers, which may carry secrets.</summary>
     public string Name => $"{method} {path}";
 
     /// <summary>Whether it can be sent twice: not when its body is a stream.</summary>
@@ -31,6 +32,12 @@ internal sealed class EngineCall(HttpMethod method, string path)
     public EngineCall With(string name, string value)
     {
         _query.Append(_query.Length == 0 ? '?' : '&').Append(name).Append('=').Append(Uri.EscapeDataString(value));
+        return this;
+    }
+
+    public EngineCall WithHeader(string name, string value)
+    {
+        _headers.Add((name, value));
         return this;
     }
 
@@ -52,6 +59,9 @@ internal sealed class EngineCall(HttpMethod method, string path)
     public HttpRequestMessage ToRequest(Uri engine, string? version)
     {
         var prefix = version is null || _isVersioned ? "" : $"/v{version}";
-        return new(method, new Uri(engine, $"{prefix}{path}{_query}")) { Content = _content?.Invoke(), Version = HttpVersion.Version11 };
+        var request = new HttpRequestMessage(method, new Uri(engine, $"{prefix}{path}{_query}")) { Content = _content?.Invoke(), Version = HttpVersion.Version11 };
+        foreach (var (name, value) in _headers)
+            request.Headers.TryAddWithoutValidation(name, value);
+        return request;
     }
 }

@@ -4,6 +4,7 @@ namespace ModelHost.Docker.Wire;
 
 [JsonSourceGenerationOptions(DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull, RespectNullableAnnotations = true)]
 [JsonSerializable(typeof(CreateContainerRequest))]
+[JsonSerializable(typeof(AuthConfig))]
 [JsonSerializable(typeof(LibpodCreateRequest))]
 [JsonSerializable(typeof(CreateContainerAnswer))]
 [JsonSerializable(typeof(WaitAnswer))]

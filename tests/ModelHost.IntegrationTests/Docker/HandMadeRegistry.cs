@@ -1,6 +1,7 @@
 using System.Formats.Tar;
 using System.IO.Compression;
 using System.Security.Cryptography;
+using System.Text;
 using System.Text.Json;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Hosting;
@@ -17,6 +18,7 @@ internal sealed class HandMadeRegistry : IAsyncDisposable
 {
     private const UnixFileMode Runnable = UnixFileMode.UserRead | UnixFileMode.UserExecute | UnixFileMode.GroupRead | UnixFileMode.GroupExecute
         | UnixFileMode.OtherRead | UnixFileMode.OtherExecute;
+    private const string Token = "token-of-tests";
     private const string ManifestType = "application/vnd.docker.distribution.manifest.v2+json";
 
     private readonly WebApplication _app;
@@ -36,8 +38,11 @@ internal sealed class HandMadeRegistry : IAsyncDisposable
     /// <summary>Host and port: the first part of the names of its images.</summary>
     public string Host { get; private set; } = "";
 
-    /// <summary>Whether it refuses everything: nobody has a login here.</summary>
-    public bool WantsLogin { get; set; }
+    /// <summary><c>user:password</c> without which it refuses everything; empty: nobody has a login here; null: it is open to everybody.</summary>
+    public string? Login { get; set; }
+
+    /// <summary>Whether the login is good for a token, and only that for the rest.</summary>
+    public bool WantsToken { get; set; }
 
     public static async Task<HandMadeRegistry> StartAsync()
     {
@@ -100,14 +105,24 @@ internal sealed class HandMadeRegistry : IAsyncDisposable
 
     public async ValueTask DisposeAsync() => await _app.DisposeAsync();
 
+    private string Basic => "Basic " + Convert.ToBase64String(Encoding.UTF8.GetBytes(Login ?? ""));
+
     private async Task AnswerAsync(HttpContext context)
     {
         var path = context.Request.Path.Value!;
         context.Response.Headers["Docker-Distribution-Api-Version"] = "registry/2.0";
-        if (WantsLogin)
+        if (Login is not null && path != "/token" && context.Request.Headers.Authorization != (WantsToken ? "Bearer " + Token : Basic))
         {
-            context.Response.Headers.WWWAuthenticate = "Basic realm=\"tests\"";
+            context.Response.Headers.WWWAuthenticate = WantsToken ? $"Bearer realm=\"http://{context.Request.Host}/token\",service=\"tests\"" : "Basic realm=\"tests\"";
             await RefuseAsync(context, 401, "UNAUTHORIZED", "authentication required");
+            return;
+        }
+        if (path == "/token")
+        {
+            if (context.Request.Headers.Authorization == Basic)
+                await context.Response.WriteAsJsonAsync(new { token = Token });
+            else
+                await RefuseAsync(context, 401, "UNAUTHORIZED", "incorrect username or password");
             return;
         }
         if (path == "/v2/")

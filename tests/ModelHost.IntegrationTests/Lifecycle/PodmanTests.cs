@@ -1,6 +1,7 @@
 using System.Net;
 using System.Net.Http.Json;
 using System.Text.Json.Nodes;
+using ModelHost.Core.Engines;
 using ModelHost.Docker;
 using ModelHost.TestKit;
 
@@ -132,6 +133,33 @@ public sealed class PodmanTests(PodmanFixture fixture, RealDockerFixture docker)
         listed.ShouldHaveSingleItem().RepoTags.ShouldBe([$"{fixture.Network.Host}/team/app:1"]);
         (await Should.ThrowAsync<DockerException>(client.PullImageAsync($"{fixture.Network.Host}/team/app", "9", _ => { }, Ct)))
             .EngineMessage.ShouldContain("manifest");
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task Login_of_a_registry_goes_with_the_pull(bool wantsToken)
+    {
+        var name = $"team/closed-{wantsToken}".ToLowerInvariant();
+        fixture.Registry.AddImage(name, "1", fixture.Registry.AddLayer("closed", 1000));
+        (fixture.Registry.Login, fixture.Registry.WantsToken) = ("robot:s3cret", wantsToken);
+        using var client = new DockerClient(fixture.Podman.Endpoint);
+        Task PullAsync(string? password) => client.PullImageAsync(
+            $"{fixture.Network.Host}/{name}", "1", password is null ? null : new RegistryCredential("robot", password, fixture.Network.Host), _ => { }, Ct);
+        try
+        {
+            var wrong = await Should.ThrowAsync<DockerException>(PullAsync("another"));
+            await PullAsync("s3cret");
+            var none = await Should.ThrowAsync<DockerException>(PullAsync(null));
+
+            PullFailures.Classify($"{name}:1", wrong.EngineMessage).Code.ShouldBe(PullFailures.LoginWanted, wrong.EngineMessage);
+            PullFailures.Classify($"{name}:1", none.EngineMessage).Code.ShouldBe(PullFailures.LoginWanted, "it keeps no login for later");
+            (wrong.Message + none.Message).ShouldNotContain("another");
+        }
+        finally
+        {
+            fixture.Registry.Login = null;
+        }
     }
 
     [Fact]

@@ -10,7 +10,7 @@ namespace ModelHost.IntegrationTests.Lifecycle;
 /// </summary>
 internal sealed class StandInEngine : IAsyncDisposable
 {
-    /// <summary>The tag of the image.</summary>
+    /// <summary>The tag of the first release.</summary>
     public const string Tag = "v1.0.0";
 
     /// <summary>Bytes per second at which the image takes about ten seconds.</summary>
@@ -28,9 +28,13 @@ internal sealed class StandInEngine : IAsyncDisposable
 
     private readonly RealDockerFixture _fixture;
     private readonly HandMadeRegistry _registry;
+    private readonly (string Digest, string DiffId) _program;
 
-    private StandInEngine(RealDockerFixture fixture, HandMadeRegistry registry, NetworkRelay network, long bytes) =>
-        (_fixture, _registry, Network, Bytes) = (fixture, registry, network, bytes);
+    private StandInEngine(RealDockerFixture fixture, HandMadeRegistry registry, (string Digest, string DiffId) program)
+    {
+        (_fixture, _registry, _program, Network) = (fixture, registry, program, new NetworkRelay(registry.Host));
+        Bytes = Release(Tag);
+    }
 
     /// <summary>What lies between the engine and the registry.</summary>
     public NetworkRelay Network { get; }
@@ -41,7 +45,7 @@ internal sealed class StandInEngine : IAsyncDisposable
     /// <summary>The image's name without tag.</summary>
     public string Repository => $"{Registry}/team/engine";
 
-    /// <summary>Compressed bytes of its layers.</summary>
+    /// <summary>Compressed bytes of the layers of the first release.</summary>
     public long Bytes { get; }
 
     /// <summary>Makes the image.</summary>
@@ -50,22 +54,32 @@ internal sealed class StandInEngine : IAsyncDisposable
     {
         var program = await BusyboxAsync(fixture.Docker); // skips first where there is no engine
         var registry = await HandMadeRegistry.StartAsync();
-        var busybox = registry.AddLayer(
-            ("bin/busybox", program), ("serve", Encoding.ASCII.GetBytes(Serve)), ("www/health", []), ("www/metrics", []));
-        var weight = registry.AddLayer("weight", WeightBytes);
-        registry.AddImage("team/engine", Tag, ["/bin/busybox", "sh", "/serve"], [busybox, weight]);
-        return new StandInEngine(fixture, registry, new NetworkRelay(registry.Host), registry.Bytes(busybox.Digest) + registry.Bytes(weight.Digest));
+        return new StandInEngine(fixture, registry, registry.AddLayer(
+            ("bin/busybox", program), ("serve", Encoding.ASCII.GetBytes(Serve)), ("www/health", []), ("www/metrics", []),
+            // the images of tests that run at the same time share no layer: an engine pulls only what it does not have
+            ($"of-{registry.Host}", [])));
+    }
+
+    /// <summary>Adds a release of the image, with a layer of its own.</summary>
+    /// <returns>Compressed bytes of its layers.</returns>
+    public long Release(string tag)
+    {
+        var weight = _registry.AddLayer($"weight-{_registry.Host}", WeightBytes);
+        _registry.AddImage("team/engine", tag, ["/bin/busybox", "sh", "/serve"], [_program, weight]);
+        return _registry.Bytes(_program.Digest) + _registry.Bytes(weight.Digest);
     }
 
     /// <summary>Refuses everything to those who do not log in, from now on.</summary>
-    public void Lock() => _registry.WantsLogin = true;
+    /// <param name="login"><c>user:password</c> that it takes; empty: nobody has one.</param>
+    /// <param name="wantsToken">Whether it takes it for a token alone.</param>
+    public void Lock(string login = "", bool wantsToken = false) => (_registry.Login, _registry.WantsToken) = (login, wantsToken);
 
     public async ValueTask DisposeAsync()
     {
         await Network.DisposeAsync();
         await _registry.DisposeAsync();
-        if ((await _fixture.Docker.CliAsync(CancellationToken.None, "images", "-q", Repository)).Length > 0)
-            await _fixture.Docker.CliAsync(CancellationToken.None, "rmi", "-f", $"{Repository}:{Tag}");
+        if ((await _fixture.Docker.CliAsync(CancellationToken.None, "images", "--format", "{{.Repository}}:{{.Tag}}", Repository)).Split('\n', StringSplitOptions.RemoveEmptyEntries) is { Length: > 0 } images)
+            await _fixture.Docker.CliAsync(CancellationToken.None, ["rmi", "-f", .. images]);
     }
 
     private static async Task<byte[]> BusyboxAsync(RealDocker docker)

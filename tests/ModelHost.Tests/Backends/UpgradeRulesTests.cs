@@ -54,6 +54,15 @@ public sealed class UpgradeRulesTests
     }
 
     [Fact]
+    public void Release_from_a_mirror_is_the_same_and_one_that_was_changed_in_its_place_is_not()
+    {
+        static BackendHere From(int node, string repository, string digest) => On(node, "0.11.0", digest, BackendForm.BuiltIn) with { Uri = $"{repository}:v0.11.0" };
+
+        Find(null, From(1, "vllm/vllm-openai", A), From(2, "registry.example:5000/vllm", B)).ShouldBeNull();
+        Find(null, From(1, "vllm/vllm-openai", A), From(2, "vllm/vllm-openai", B)).ShouldNotBeNull().NodeDrift!.Count.ShouldBe(1);
+    }
+
+    [Fact]
     public void Releases_of_an_image_are_compared_as_releases()
     {
         Find(new BackendOffer("0.11.0", null, IsRelease: true), On(1, "0.11.0", A, BackendForm.BuiltIn)).ShouldBeNull();

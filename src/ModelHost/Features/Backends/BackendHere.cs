@@ -73,7 +73,7 @@ internal sealed record BackendHere(BackendNode Node, string Name, BackendForm Fo
                 found.Add(here);
         }
         found.AddRange(BackendCatalogue.BuiltIn.Values.Where(recipe => recipe.Image.Length > 0 && !found.Exists(one => one.Name == recipe.Name))
-            .Select(recipe => BuiltIn(node, recipe, images)).OfType<BackendHere>());
+            .Select(recipe => BuiltIn(node, recipe, has.OwnRepositories.GetValueOrDefault(recipe.Image) ?? recipe.Image, images)).OfType<BackendHere>());
         found.AddRange(rows.Select(row => Of(node, row)).Where(here => here.IsMeta && found.Exists(one => one.Name == here.MetaBackendFor)).ToArray());
         return found;
     }
@@ -107,13 +107,13 @@ internal sealed record BackendHere(BackendNode Node, string Name, BackendForm Fo
         };
     }
 
-    private static BackendHere? BuiltIn(BackendNode node, BackendRecipe recipe, Artifact[] images)
+    private static BackendHere? BuiltIn(BackendNode node, BackendRecipe recipe, string repository, Artifact[] images)
     {
-        var tags = Tags(images, recipe.Image);
+        var tags = Tags(images, repository);
         if (tags.Length == 0)
             return null;
         var newest = EngineImage.Newest(tags) ?? tags[0];
-        var image = images.First(one => one.Name == $"{recipe.Image}:{newest}");
+        var image = images.First(one => one.Name == $"{repository}:{newest}");
         return new BackendHere(node, recipe.Name, BackendForm.BuiltIn)
         {
             Uri = image.Name,

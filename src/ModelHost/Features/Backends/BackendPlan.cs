@@ -102,7 +102,7 @@ internal sealed record BackendPlan(BackendForm Form, PullRequest? Pull, IReadOnl
         if (form == BackendForm.Recipe)
             return null;
         if (form != BackendForm.Folder)
-            return new PullRequest { Kind = ArtifactKind.Image, Name = image };
+            return new PullRequest { Kind = ArtifactKind.Image, Name = image, IsOwnImage = form == BackendForm.BuiltIn && IsReleased(ImageName.Repository(image)) };
         var metadata = new JsonObject { ["name"] = row.Name };
         if (row.Alias.Length > 0)
             metadata["alias"] = row.Alias;

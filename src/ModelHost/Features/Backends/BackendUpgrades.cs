@@ -112,7 +112,8 @@ internal sealed partial class BackendUpgrades(
     private async Task<BackendOffer?> OfferAsync(BackendShelf shelf, BackendHere[] installed, string newest, CancellationToken cancellationToken)
     {
         var one = installed[0];
-        var isReleased = one.Form != BackendForm.Folder && BackendPlan.IsReleased(ImageName.Repository(one.Uri));
+        // wherever a node takes them from, the releases are the same
+        var isReleased = one.Form == BackendForm.BuiltIn || (one.Form != BackendForm.Folder && BackendPlan.IsReleased(ImageName.Repository(one.Uri)));
         // what came from an address, and has the name of another by chance, is looked for at its own
         var entry = one.Gallery.Length > 0 && shelf.Find($"{one.Gallery}@{one.Name}").TryGet(out var found, out _) ? found.Entry : null;
         if (entry is { Version.Length: > 0 })

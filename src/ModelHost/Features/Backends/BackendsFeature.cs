@@ -1,4 +1,5 @@
 using Microsoft.Extensions.Options;
+using ModelHost.Agent;
 using ModelHost.Agent.Downloads;
 using ModelHost.Features.Galleries;
 
@@ -11,7 +12,9 @@ internal static class BackendsFeature
     public static IServiceCollection AddBackends(this IServiceCollection services) => services
         .AddSingleton<BackendBook>().AddSingleton<BackendInventory>().AddSingleton<BackendShelves>().AddSingleton<BackendPlanner>().AddSingleton<BackendRemoval>().AddSingleton<BackendService>()
         .AddSingleton<BackendReads>().AddSingleton<BackendRecipes>().AddSingleton<BackendUpgrades>().AddSingleton<BackendEndpoints.Waits>()
-        .AddSingleton(provider => new RegistryDigests(provider.GetRequiredService<GuardedHttp>(), provider.GetRequiredService<IOptions<DownloadOptions>>().Value))
+        // with the logins of its own node, where it has one
+        .AddSingleton(provider => new RegistryDigests(
+            provider.GetRequiredService<GuardedHttp>(), provider.GetRequiredService<IOptions<DownloadOptions>>().Value, provider.GetRequiredService<IOptions<NodeOptions>>().Value.Registries))
         .AddSingleton<BackendInstallHandler>().AddSingleton<IJobHandler>(provider => provider.GetRequiredService<BackendInstallHandler>()).AddSingleton<IJobHandler, BackendDeleteHandler>();
 
     /// <summary>Adds what looks for newer versions; behind what brings the database up to date.</summary>

@@ -21,7 +21,7 @@ internal static class UpgradeRules
     public static UpgradeRead? Find(string name, IReadOnlyList<BackendHere> installed, BackendOffer? offer)
     {
         var most = Most(installed);
-        var drift = installed.Where(one => (one.Version, one.Digest) != (most.Version, most.Digest))
+        var drift = installed.Where(one => !IsSame(one, most))
             .Select(one => new DriftRead(one.Node.Id.ToString(CultureInfo.InvariantCulture), one.Node.Name, Said(one.Version), Said(one.Digest))).ToArray();
         var read = new UpgradeRead
         {
@@ -41,6 +41,10 @@ internal static class UpgradeRules
     private static BackendHere Most(IReadOnlyList<BackendHere> installed) => installed.GroupBy(one => (one.Version, one.Digest))
         .OrderByDescending(same => same.Count()).ThenByDescending(same => same.Max(one => one.InstalledAt ?? DateTimeOffset.MinValue))
         .ThenByDescending(same => EngineImage.ReleaseOf(same.Key.Version)).ThenBy(same => same.Min(one => one.Node.Id)).First().First();
+
+    // a release that was copied to a mirror is the same, though its manifest may have been written anew
+    private static bool IsSame(BackendHere one, BackendHere other) => one.Version == other.Version
+        && (one.Digest == other.Digest || (one.Form == BackendForm.BuiltIn && ImageName.Repository(one.Uri) != ImageName.Repository(other.Uri)));
 
     private static bool IsOther(BackendHere installed, BackendOffer offer) => offer.IsRelease
         ? EngineImage.ReleaseOf(offer.Version) is { } newest && !(EngineImage.ReleaseOf(installed.Version) >= newest)

@@ -3,6 +3,7 @@ using System.Text.Json;
 using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.Extensions.Options;
 using ModelHost.Access;
+using ModelHost.Agent.Downloads;
 using ModelHost.Common;
 using ModelHost.Core.Engines;
 
@@ -63,10 +64,11 @@ internal sealed partial class ReleaseService : IDisposable
     private string _version = "";
     private DateTimeOffset _until = DateTimeOffset.MinValue;
 
-    public ReleaseService(IOptions<ReleaseOptions> options, TimeProvider time, ILogger<ReleaseService> logger)
+    public ReleaseService(IOptions<ReleaseOptions> options, IOptions<DownloadOptions> downloads, TimeProvider time, ILogger<ReleaseService> logger)
     {
         (_options, _time, _logger) = (options.Value, time, logger);
-        _http = new HttpClient(new SocketsHttpHandler { ConnectTimeout = _options.Timeout }) { Timeout = _options.Timeout, MaxResponseContentBufferSize = MaxAnswer };
+        var proxy = DownloadProxy.Of(downloads.Value);
+        _http = new HttpClient(new SocketsHttpHandler { ConnectTimeout = _options.Timeout, UseProxy = proxy is not null, Proxy = proxy }) { Timeout = _options.Timeout, MaxResponseContentBufferSize = MaxAnswer };
         _http.DefaultRequestHeaders.UserAgent.ParseAdd("modelhost");
     }
 
