@@ -62,7 +62,7 @@ public sealed partial class ModelHostProcess : IAsyncDisposable
     /// <summary>Waits until it says where it listens.</summary>
     public async Task ListeningAsync()
     {
-        await Deadline.UntilAsync(() => _process.HasExited || _output.Any(line => Listening().IsMatch(line)), what: "modelhost to listen");
+        await Deadline.UntilAsync(() => _process.HasExited || _output.Any(line => Listening().IsMatch(line)), seconds: 120, what: "modelhost to listen");
         var line = _output.FirstOrDefault(line => Listening().IsMatch(line))
             ?? throw new InvalidOperationException($"modelhost ended with {_process.ExitCode}: {string.Join('\n', _output)}");
         Url = new Uri(Listening().Match(line).Groups["url"].Value);

@@ -163,7 +163,7 @@ public sealed class LivenessTests
         var settings = new RuntimeSettings { NodesSyncIntervalSeconds = 300, DeploymentsSyncIntervalSeconds = 300 };
         var handle = Handle(node, settings);
         await using var watch = new Watching(handle, clock, settings);
-        await MoveAsync(clock, 400, () => node.Streams > 8); // it is asked every 300 s now
+        await MoveAsync(clock, 2000, () => node.Streams > 8, stepSeconds: 5); // it is asked every 300 s now
         node.IsRefusing = false;
 
         handle.Beat(clock.GetUtcNow(), Interval);
@@ -180,9 +180,9 @@ public sealed class LivenessTests
         new(null!, null!, settings ?? new RuntimeSettings(), new HashSet<string>(), NullLogger<LiveSettings>.Instance);
 
     /// <summary>Moves the clock in steps until the condition holds, no further than this.</summary>
-    private static async Task MoveAsync(ManualTimeProvider clock, double seconds, Func<bool> until)
+    private static async Task MoveAsync(ManualTimeProvider clock, double seconds, Func<bool> until, double stepSeconds = 0.25)
     {
-        var step = TimeSpan.FromMilliseconds(250);
+        var step = TimeSpan.FromSeconds(stepSeconds);
         for (var moved = TimeSpan.Zero; moved < TimeSpan.FromSeconds(seconds); moved += step)
         {
             clock.Advance(step);

@@ -42,7 +42,9 @@ internal sealed partial class SimulatorProcess : IDisposable
 
     public static SimulatorProcess Start(Dictionary<string, string> environment, params string[] flags)
     {
-        var start = new ProcessStartInfo(Path.Combine(AppContext.BaseDirectory, "modelhost"), ["simulate", .. flags, "--host", "127.0.0.1", "--port", "0"])
+        // a shell ignores SIGINT for what it starts in the background, the tests with it, and whoever is started inherits that
+        var start = new ProcessStartInfo("env",
+            ["--default-signal=INT", Path.Combine(AppContext.BaseDirectory, "modelhost"), "simulate", .. flags, "--host", "127.0.0.1", "--port", "0"])
         {
             RedirectStandardOutput = true,
             RedirectStandardError = true,
