@@ -21,7 +21,6 @@ internal sealed class BackendInstallHandler(
 
     private const double Downloaded = 95;
     private static readonly TimeSpan FirstReport = TimeSpan.FromMinutes(1);
-    private static readonly TimeSpan Silence = TimeSpan.FromMinutes(15);
     private static readonly TimeSpan Poll = TimeSpan.FromMilliseconds(200);
 
     public string Kind => JobKind;
@@ -116,7 +115,7 @@ internal sealed class BackendInstallHandler(
         {
             // the same after a restart: the node goes on with it
             pull.PullId = new Guid(SHA256.HashData(Encoding.UTF8.GetBytes($"{asked.Part.Id}:{id}")).AsSpan(0, 16)).ToString();
-            if (!(await PullAsync(asked, id, pull, progress, cancellationToken)).TryGet(out pulled, out failure))
+            if (!(await pulls.PullAsync(id, pull, progress, () => asked.Job.IsCancelled, cancellationToken)).TryGet(out pulled, out failure))
                 return failure;
         }
         foreach (var row in plan.Rows)
@@ -140,28 +139,6 @@ internal sealed class BackendInstallHandler(
                 return node;
             if (node is { IsUnreachable: true } || time.GetUtcNow() > until)
                 return null;
-        }
-    }
-
-    private async Task<Result<Pull>> PullAsync(Asked asked, int id, PullRequest request, Action<Pull?> progress, CancellationToken cancellationToken)
-    {
-        using var silence = new CancellationTokenSource();
-        using var either = CancellationTokenSource.CreateLinkedTokenSource(silence.Token, cancellationToken);
-        DateTimeOffset? since = null;
-        try
-        {
-            return await pulls.PullAsync(id, request, pull =>
-            {
-                since = pull is not null ? null : since ?? time.GetUtcNow();
-                // a node that is gone must not keep others waiting for ever
-                if (since is { } begun && time.GetUtcNow() - begun > Silence)
-                    silence.Cancel();
-                progress(pull);
-            }, () => asked.Job.IsCancelled, either.Token);
-        }
-        catch (OperationCanceledException) when (!cancellationToken.IsCancellationRequested)
-        {
-            return new Failure(FailureKind.Unavailable, "node.unreachable", $"node {asked.NameOf(id)} has not answered for {Silence.TotalMinutes:0} minutes; what it has begun it may still finish");
         }
     }
 

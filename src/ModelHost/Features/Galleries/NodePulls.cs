@@ -11,6 +11,9 @@ internal sealed partial class NodePulls(NodeRegistry nodes, TimeProvider time, I
     private static readonly TimeSpan Retry = TimeSpan.FromSeconds(2);
     private static readonly TimeSpan CancelPatience = TimeSpan.FromSeconds(10);
 
+    /// <summary>How long a node may be silent before it is waited for no more: one that is gone must not keep other jobs waiting for ever.</summary>
+    public static TimeSpan Silence { get; } = TimeSpan.FromMinutes(15);
+
     /// <summary>Pulls. The same id again goes on with what is under way. One that is to be held has ended well when it is whole.</summary>
     /// <param name="nodeId">The node.</param>
     /// <param name="request">What.</param>
@@ -22,7 +25,7 @@ internal sealed partial class NodePulls(NodeRegistry nodes, TimeProvider time, I
     {
         try
         {
-            return await FollowAsync(nodeId, request, progress, commits: false, cancellationToken);
+            return await FollowAsync(nodeId, request, progress, _ => true, Silence, commits: false, cancellationToken);
         }
         catch (OperationCanceledException) when (isCancelled())
         {
@@ -40,24 +43,13 @@ internal sealed partial class NodePulls(NodeRegistry nodes, TimeProvider time, I
     /// <returns>The pull as it ended well, or why it did not.</returns>
     public async Task<Result<Pull>> CommitAsync(int nodeId, PullRequest request, Action<Pull?> progress, TimeSpan patience, CancellationToken cancellationToken)
     {
-        using var silence = new CancellationTokenSource(patience, time);
-        using var either = CancellationTokenSource.CreateLinkedTokenSource(silence.Token, cancellationToken);
         (PullPhase Phase, long DoneBytes) last = default;
-        try
+        return await FollowAsync(nodeId, request, progress, pull =>
         {
-            return await FollowAsync(nodeId, request, pull =>
-            {
-                progress(pull);
-                if (pull is null || (pull.Phase, pull.DoneBytes) == last)
-                    return;
-                last = (pull.Phase, pull.DoneBytes);
-                silence.CancelAfter(patience);
-            }, commits: true, either.Token);
-        }
-        catch (OperationCanceledException) when (!cancellationToken.IsCancellationRequested)
-        {
-            return new Failure(FailureKind.Unavailable, "node.unreachable", $"the node has not been heard for {patience:g}, or does not do it");
-        }
+            var isMoving = (pull.Phase, pull.DoneBytes) != last;
+            last = (pull.Phase, pull.DoneBytes);
+            return isMoving;
+        }, patience, commits: true, cancellationToken);
     }
 
     /// <summary>Gives a pull up on its node, as far as that can be told.</summary>
@@ -74,6 +66,27 @@ internal sealed partial class NodePulls(NodeRegistry nodes, TimeProvider time, I
 #pragma warning restore CA1031
         {
             LogNotAsked(nodeId, e.Message);
+        }
+    }
+
+    /// <summary>Follows a pull, and gives up when there has been no sign of life for as long as the patience lasts.</summary>
+    private async Task<Result<Pull>> FollowAsync(
+        int nodeId, PullRequest request, Action<Pull?> progress, Func<Pull, bool> isSign, TimeSpan patience, bool commits, CancellationToken cancellationToken)
+    {
+        using var silence = new CancellationTokenSource(patience, time);
+        using var either = CancellationTokenSource.CreateLinkedTokenSource(silence.Token, cancellationToken);
+        try
+        {
+            return await FollowAsync(nodeId, request, pull =>
+            {
+                progress(pull);
+                if (pull is not null && isSign(pull))
+                    silence.CancelAfter(patience);
+            }, commits, either.Token);
+        }
+        catch (OperationCanceledException) when (silence.IsCancellationRequested && !cancellationToken.IsCancellationRequested)
+        {
+            return new Failure(FailureKind.Unavailable, "node.unreachable", commits ? $"the node has not been heard for {patience:g}, or does not do it" : $"the node has not answered for {patience.TotalMinutes:0} minutes; what it has begun it may still finish");
         }
     }
 

@@ -1,0 +1,83 @@
+using Microsoft.Extensions.Logging.Abstractions;
+using ModelHost.Features.Galleries;
+using ModelHost.Features.Nodes;
+using ModelHost.Features.Settings;
+using ModelHost.Protocol;
+using ModelHost.Rpc;
+using ModelHost.TestKit;
+
+namespace ModelHost.Tests.Galleries;
+
+/// <summary>How long nodes are waited for that say nothing of what they are to pull.</summary>
+public sealed class NodePullsTests
+{
+    private readonly ManualTimeProvider _clock = new();
+    private readonly NodeRegistry _nodes = new();
+    private readonly PullRequest _request = new() { PullId = Guid.NewGuid().ToString(), Kind = ArtifactKind.Model, Name = "m" };
+    private readonly MuteNode _node = new();
+    private readonly NodeHandle _handle;
+    private readonly NodePulls _pulls;
+
+    private static CancellationToken Ct => TestContext.Current.CancellationToken;
+
+    public NodePullsTests()
+    {
+        _handle = new NodeHandle(1, _node, new LiveSettings(null!, null!, new RuntimeSettings(), new HashSet<string>(), NullLogger<LiveSettings>.Instance), "n");
+        _nodes.Add(_handle);
+        _pulls = new NodePulls(_nodes, _clock, NullLogger<NodePulls>.Instance);
+    }
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public async Task A_node_that_is_gone_keeps_nobody_waiting_for_ever(bool isAsked)
+    {
+        _node.Takes = isAsked;
+        var began = _clock.GetUtcNow();
+
+        var pull = _pulls.PullAsync(1, _request, _ => { }, () => false, Ct);
+        await MoveAsync(() => pull.IsCompleted, NodePulls.Silence * 2);
+
+        (await pull).Failure.ShouldNotBeNull().Code.ShouldBe("node.unreachable");
+        (_clock.GetUtcNow() - began).ShouldBeGreaterThanOrEqualTo(NodePulls.Silence);
+    }
+
+    [Fact]
+    public async Task A_node_that_answers_may_take_as_long_as_it_takes()
+    {
+        _node.Takes = true;
+        var pull = _pulls.PullAsync(1, _request, _ => { }, () => false, Ct);
+        Say(PullPhase.Downloading);
+
+        await MoveAsync(() => _clock.GetUtcNow() > _handle.ReportedAt + (NodePulls.Silence * 4), NodePulls.Silence * 5);
+        pull.IsCompleted.ShouldBeFalse();
+        Say(PullPhase.Done);
+        await MoveAsync(() => pull.IsCompleted, NodePulls.Silence);
+
+        (await pull).Failure.ShouldBeNull();
+    }
+
+    private void Say(PullPhase phase) =>
+        _handle.Heard(new NodeReport { NodeId = "n", Hostname = "n", Pulls = { new Pull { PullId = _request.PullId, Phase = phase } } }, _clock.GetUtcNow());
+
+    private async Task MoveAsync(Func<bool> until, TimeSpan most)
+    {
+        for (var end = _clock.GetUtcNow() + most; !until() && _clock.GetUtcNow() < end;)
+        {
+            // what the clock has woken waits for it again before it moves on
+            await Deadline.UntilAsync(() => _clock.Waiting >= 2 || until());
+            _clock.Advance(TimeSpan.FromSeconds(5));
+        }
+        until().ShouldBeTrue();
+    }
+
+    private sealed class MuteNode : NodeStandIn
+    {
+        public bool Takes { get; set; }
+
+        public override Task<PullReply> PullAsync(PullRequest request, CancellationToken cancellationToken) =>
+            Takes ? base.PullAsync(request, cancellationToken) : Task.FromException<PullReply>(new RpcException(RpcCode.Unavailable, "cut off"));
+
+        public override IAsyncEnumerable<ReportUpdate> WatchAsync(WatchRequest request, CancellationToken cancellationToken) => AsyncEnumerable.Empty<ReportUpdate>();
+    }
+}
