@@ -76,6 +76,13 @@ public static class ModelComposer
         return PathFault(composed) is { } path ? path : composed;
     }
 
+    /// <summary>What is wrong with files that are to be part of a model; null: nothing that their texts tell. The failure names the field.</summary>
+    public static Failure? FilesFault(IEnumerable<GalleryFile> files)
+    {
+        ArgumentNullException.ThrowIfNull(files);
+        return Files(files).Failure;
+    }
+
     /// <summary>Merges one configuration over another: mappings field by field, everything else as a whole.</summary>
     public static void Merge(JsonObject into, JsonObject? over)
     {

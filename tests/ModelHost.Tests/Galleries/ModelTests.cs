@@ -174,7 +174,6 @@ public sealed class ModelTests : IAsyncLifetime
     [InlineData("""{"id":"nested"}""", "'a' is to be a file, and the folder of 'a/b' too")]
     [InlineData("""{"id":"blank space"}""", "name: holds")]
     [InlineData("""{"id":"far"}""", "it is of no known scheme")]
-    [InlineData("""{"url":"file:///etc/passwd","name":"x"}""", "data folder")]
     [InlineData("""{"name":"x","config_file":{"backend":"simulator"}}""", "names no model")]
     [InlineData("""{"name":"x","config_file":{"backend":"simulator","parameters":{"model":"a/b"},"engine_args":{"host":"0.0.0.0"}}}""", "host")]
     public async Task What_cannot_be_installed_is_a_failed_job_with_its_reason(string request, string reason)
@@ -206,6 +205,14 @@ public sealed class ModelTests : IAsyncLifetime
 
     [Theory]
     [InlineData("""{}""", "id")]
+    [InlineData("""{"url":"file:///etc/passwd","name":"x"}""", "url")]
+    [InlineData("""{"config_url":"gopher://example.org/x"}""", "config_url")]
+    [InlineData("""{"id":"a","files":[{"uri":"ftp://example.org/x"}]}""", "files.uri")]
+    [InlineData("""{"id":"a","files":[{"filename":"../x","uri":"https://example.org/x"}]}""", "files.filename")]
+    [InlineData("""{"url":"https://example.org/x","files":[{"filename":"x","uri":"https://example.org/x","sha256":"12"}]}""", "files.sha256")]
+    [InlineData("""{"name":"x","config_file":{"parameters":{"model":"../../x"}}}""", "parameters.model")]
+    [InlineData("""{"name":"x","config_file":{"backend":"a b"}}""", "backend")]
+    [InlineData("""{"config_file":{"backend":"simulator"}}""", "name")]
     [InlineData("""{"id":"a","name":"../x"}""", "name")]
     [InlineData("""{"id":"a","name":"a/b"}""", "name")]
     [InlineData("""{"id":"a","overides":{"a":1}}""", "overides")]

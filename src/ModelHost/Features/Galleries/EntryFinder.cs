@@ -48,17 +48,29 @@ internal sealed class EntryFinder(GalleryBook book, GalleryReader reader, Galler
         var url = entry is not null ? entry.Entry.Url : request.Url is { Length: > 0 } given ? given : request.ConfigUrl ?? "";
         if (url.Length > 0 && !(await FetchAsync(url, cancellationToken)).TryGet(out fetched, out var unread))
             return unread;
-        var parts = new ModelParts
-        {
-            Name = request.Name,
-            Entry = entry?.Entry,
-            Fetched = fetched,
-            ConfigFile = Object(request.ConfigFile),
-            Overrides = Object(request.Overrides),
-            Files = [.. (request.Files ?? []).Select(file => new GalleryFile(file.Filename ?? "", file.Uri ?? "", file.Sha256 ?? ""))],
-        };
-        return ModelComposer.Compose(parts).Match<Result<(ComposedModel, FoundEntry?, GalleryEntry?)>>(model => (model, entry, fetched), failure => failure);
+        return ModelComposer.Compose(PartsOf(request) with { Entry = entry?.Entry, Fetched = fetched })
+            .Match<Result<(ComposedModel, FoundEntry?, GalleryEntry?)>>(model => (model, entry, fetched), failure => failure);
     }
+
+    /// <summary>What is wrong with a request, as far as it can be told without asking anybody; null: nothing.</summary>
+    public Failure? Fault(ModelApply request)
+    {
+        foreach (var (field, url) in (ReadOnlySpan<(string, string?)>)[("url", request.Url), ("config_url", request.ConfigUrl)])
+        {
+            if (url is { Length: > 0 } && sources.Fault(url) is { } fault)
+                return Failure.Invalid(field, fault);
+        }
+        var parts = PartsOf(request);
+        return request is { Id: null or "", Url: null or "", ConfigUrl: null or "" } ? ModelComposer.Compose(parts).Failure : ModelComposer.FilesFault(parts.Files);
+    }
+
+    private static ModelParts PartsOf(ModelApply request) => new()
+    {
+        Name = request.Name,
+        ConfigFile = Object(request.ConfigFile),
+        Overrides = Object(request.Overrides),
+        Files = [.. (request.Files ?? []).Select(file => new GalleryFile(file.Filename ?? "", file.Uri ?? "", file.Sha256 ?? ""))],
+    };
 
     private static JsonObject? Object(JsonElement? element) => element is { ValueKind: JsonValueKind.Object } given ? JsonObject.Create(given) : null;
 }

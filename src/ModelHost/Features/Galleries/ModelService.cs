@@ -15,7 +15,7 @@ namespace ModelHost.Features.Galleries;
 
 /// <summary>Takes requests for models, and lists them.</summary>
 internal sealed class ModelService(
-    JobBook jobs, ModelBook models, GalleryBook book, GalleryReader reader, NodeRegistry nodes, NodeService nodeList, EnvironmentVault vault, RouteSource routes, DataFolder folder)
+    JobBook jobs, ModelBook models, EntryFinder finder, GalleryBook book, GalleryReader reader, NodeRegistry nodes, NodeService nodeList, EnvironmentVault vault, RouteSource routes, DataFolder folder)
 {
     private const int MaxText = 4096, MaxShown = 255, MaxRequest = 1024 * 1024;
     private static readonly TimeSpan FilterPatience = TimeSpan.FromSeconds(1);
@@ -23,7 +23,7 @@ internal sealed class ModelService(
     /// <summary>Checks what needs no gallery, and stores the job.</summary>
     public async Task<Result<JobEntry>> ApplyAsync(ModelApply request, CancellationToken cancellationToken)
     {
-        if (Check(request) is { } fault)
+        if ((Check(request) ?? finder.Fault(request)) is { } fault)
             return fault;
         var names = await nodeList.NamesAsync(cancellationToken);
         var known = nodes.All.Where(node => names.ContainsKey(node.Id)).ToDictionary(node => node.Id, node => names[node.Id]);
