@@ -110,6 +110,27 @@ public sealed class ModelCommitTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task What_a_gallery_has_changed_while_a_job_was_interrupted_is_got_anew()
+    {
+        await InstallAsync();
+        var last = _server.Put("/last", FileServer.Bytes(3000, seed: 3));
+        _new.HoldAfter = 1000;
+        PutConfig("/new", _new);
+        var uuid = await BeginAsync(new { url = _server.Url("/config.yaml"), name = "tiny", nodes = new[] { _local, _second.Id } });
+        await Deadline.UntilAsync(() => _server.Requests.Count(request => request.Path == "/new") == 2, 60, "both nodes to be at it");
+        await _host.DisposeAsync();
+        PutConfig("/last", last);
+
+        await StartAsync();
+        _new.Release();
+        var done = await EndAsync(uuid);
+
+        done.GetProperty("message").GetString().ShouldBe("completed");
+        (await RecordAsync()).Files.ShouldContain(last.Sha256);
+        new[] { Content(_surroundings.Data), Content(_second.Data) }.ShouldAllBe(content => content.SequenceEqual(last.Content));
+    }
+
+    [Fact]
     public async Task A_deployment_that_one_node_cannot_have_leaves_a_record_that_is_true_of_the_others()
     {
         await InstallAsync();

@@ -55,7 +55,7 @@ internal sealed class ModelInstallHandler(
             // that took long: what would be refused now must not find the new files in their place
             if (hasFiles && await RefusedAsync(install, model, variables, engines, cancellationToken) is { } late)
             {
-                await files.GiveUpAsync(job, install.Nodes, keepPartial: true);
+                await files.GiveUpAsync(job, model, install.Nodes, keepPartial: true);
                 return late;
             }
             if (!await job.TryCommitAsync(GalleryJson.Write(install with { Decided = decided }), cancellationToken))
@@ -63,7 +63,7 @@ internal sealed class ModelInstallHandler(
         }
         catch (Exception e) when (hasFiles && (job.IsCancelled || e is not OperationCanceledException))
         {
-            await files.GiveUpAsync(job, install.Nodes, keepPartial: !job.IsCancelled);
+            await files.GiveUpAsync(job, model, install.Nodes, keepPartial: !job.IsCancelled);
             throw;
         }
         return await FinishAsync(job, install, decided, cancellationToken);
