@@ -17,8 +17,10 @@ internal static class ImageManifest
     /// <summary>Bytes of a manifest or of a list of them, as registries limit them too.</summary>
     public const int MaxBytes = 4 * 1024 * 1024;
 
+    /// <summary>Layers of an image; container engines take fewer.</summary>
+    public const int MaxLayers = 500;
+
     private const string Sha256Prefix = "sha256:";
-    private const int MaxLayers = 500;
 
     /// <summary>The digest of a manifest: <c>sha256:…</c>.</summary>
     public static string Digest(ReadOnlySpan<byte> manifest) => Sha256Prefix + Convert.ToHexStringLower(SHA256.HashData(manifest));

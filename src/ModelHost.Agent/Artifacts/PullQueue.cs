@@ -302,7 +302,11 @@ internal sealed partial class PullQueue : IAsyncDisposable
                 continue;
             }
             lock (_lock)
-                running.Drop(new DownloadException("hold_expired", $"it was whole, and nobody has asked for it since {running.Record.AskedAt.Value:u}"));
+            {
+                // unless somebody has asked for it just now
+                if (running.Record.AskedAt.Value + _holdFor <= _time.GetUtcNow())
+                    running.Drop(new DownloadException("hold_expired", $"it was whole, and nobody has asked for it since {running.Record.AskedAt.Value:u}"));
+            }
         }
     }
 

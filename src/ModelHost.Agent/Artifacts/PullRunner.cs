@@ -117,7 +117,7 @@ internal sealed class PullRunner(ArtifactFolders folders, SourceResolver resolve
             PullId = request.PullId,
         };
         artifact.Files.AddRange(tree.Files);
-        artifact.Uris.AddRange(fetched.Select(f => Shown(f.Uri)));
+        artifact.Uris.AddRange(fetched.Select(f => GuardedHttp.Display(f.Uri)));
         artifact.Metadata = BackendMetadata.Write(request, artifact, tree.Path);
         return artifact;
     }
@@ -131,10 +131,6 @@ internal sealed class PullRunner(ArtifactFolders folders, SourceResolver resolve
         var lines = tree.Files.Select(file => $"{file.Sha256}  {file.Path}\n").Concat(fetched.Select(f => f.Source).OfType<Source.Image>().Select(other => $"{other.Digest}\n"));
         return "sha256:" + Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(string.Concat(lines.Order(StringComparer.Ordinal)))));
     }
-
-    // a query may be a signature, and the record is shown
-    private static string Shown(string uri) =>
-        Uri.TryCreate(uri, UriKind.Absolute, out var url) && url.Scheme is "http" or "https" ? GuardedHttp.Display(url) : uri;
 }
 
 /// <summary>What one of the files of a pull came to.</summary>

@@ -53,7 +53,7 @@ internal sealed class RunningPull : IDisposable
         if (IsCommitted)
             return;
         (IsCancelled, KeepsPartial) = (true, keepPartial);
-        _stop.Cancel();
+        End();
     }
 
     /// <summary>Gives it up, unless it is about to take its place or has been cancelled.</summary>
@@ -62,7 +62,7 @@ internal sealed class RunningPull : IDisposable
         if (IsCommitted || IsCancelled)
             return;
         Dropped ??= why;
-        _stop.Cancel();
+        End();
     }
 
     /// <summary>It is whole.</summary>
@@ -115,4 +115,7 @@ internal sealed class RunningPull : IDisposable
     }
 
     public void Dispose() => _stop.Dispose();
+
+    // its work would go on within the call, under the lock of whoever ends it: it may have hundreds of thousands of files to delete
+    private void End() => _ = _stop.CancelAsync();
 }

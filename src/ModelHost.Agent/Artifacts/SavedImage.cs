@@ -40,9 +40,9 @@ internal static class SavedImage
         var images = document.RootElement;
         if (images.ValueKind != JsonValueKind.Array || images.GetArrayLength() != 1)
             throw Invalid("a file holds one image");
-        if (images[0].ValueKind != JsonValueKind.Object || !images[0].TryGetProperty("Layers", out var layers) || layers.ValueKind != JsonValueKind.Array || layers.GetArrayLength() == 0
+        if (images[0].ValueKind != JsonValueKind.Object || !images[0].TryGetProperty("Layers", out var layers) || layers.ValueKind != JsonValueKind.Array || layers.GetArrayLength() is 0 or > ImageManifest.MaxLayers
             || layers.EnumerateArray().Any(layer => layer.ValueKind != JsonValueKind.String || ArtifactNames.PathFault(layer.GetString()!) is not null))
-            throw Invalid($"its {DockerManifest} names no layers");
+            throw Invalid($"its {DockerManifest} names no layers, or more than {ImageManifest.MaxLayers}");
         return [.. layers.EnumerateArray().Select(layer => Existing(Path.Combine(folder, layer.GetString()!)))];
     }
 

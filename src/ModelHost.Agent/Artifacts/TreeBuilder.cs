@@ -33,7 +33,7 @@ internal sealed class TreeBuilder(ArtifactFolders folders, DownloadOptions optio
         {
             for (var i = 0; i < fetched.Count; i++)
             {
-                progress.Say(fetched[i].Uri);
+                progress.Say(GuardedHttp.Display(fetched[i].Uri));
                 if (fetched[i].Source is Source.SavedImage image)
                     AddSaved(request.Files[i], image.Path, tree, Path.Combine(folders.StagingOf(request.Kind, request.Name), "image"), files, meter, Meter());
                 else

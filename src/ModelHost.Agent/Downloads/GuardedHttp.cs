@@ -46,6 +46,10 @@ public sealed class GuardedHttp : IDisposable
         return url.GetComponents(UriComponents.SchemeAndServer | UriComponents.Path, UriFormat.UriEscaped);
     }
 
+    /// <summary>The same of any address that something is pulled from.</summary>
+    public static string Display(string address) =>
+        Uri.TryCreate(address, UriKind.Absolute, out var url) && url.Scheme is "http" or "https" ? Display(url) : address;
+
     /// <summary>Gets an address. Statuses from 400 on are failures; others, 304 too, are the caller's to look at.</summary>
     /// <param name="url">http or https, without login.</param>
     /// <param name="headers">Sent along to every redirect, but for <c>Authorization</c>, which only the host asked first gets to see.</param>

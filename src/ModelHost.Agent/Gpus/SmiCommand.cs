@@ -10,6 +10,7 @@ namespace ModelHost.Agent.Gpus;
 /// </summary>
 internal sealed class SmiCommand(string command, TimeSpan limit, TimeProvider time)
 {
+    private const string Settings = "MODELHOST_";
     // a line of eight cards is 200 bytes each; a node full of processes has some 10 KiB
     private const int MaxOutput = 1024 * 1024;
     private const int NoSuchFile = 2; // ENOENT
@@ -25,6 +26,9 @@ internal sealed class SmiCommand(string command, TimeSpan limit, TimeProvider ti
         _left?.Dispose();
         _left = null;
         var start = new ProcessStartInfo(command, arguments) { RedirectStandardOutput = true, RedirectStandardError = true };
+        // logins of registries and of a proxy may be among them
+        foreach (var setting in start.Environment.Keys.Where(name => name.StartsWith(Settings, StringComparison.Ordinal)).ToArray())
+            start.Environment.Remove(setting);
         start.Environment["LC_ALL"] = "C"; // numbers and words as they are read
         var process = new Process { StartInfo = start };
         try

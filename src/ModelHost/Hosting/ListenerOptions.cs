@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
+using System.Text.RegularExpressions;
 using Microsoft.AspNetCore.HttpOverrides;
 using Microsoft.Extensions.Options;
 using ModelHost.Access;
@@ -27,6 +28,8 @@ public sealed class ListenerOptions
 /// <summary>Sets the listener up: TLS, prefix, and whom to believe about clients behind a proxy.</summary>
 internal static partial class Listener
 {
+    private const int LongestPrefix = 1024;
+
     /// <summary>Reads the certificate, if one is named, for all <c>https</c> addresses; they speak HTTP/1.1 and HTTP/2.</summary>
     /// <exception cref="InvalidDataException">It cannot be read, or there is no <c>https</c> address for it.</exception>
     public static void UseTls(this WebApplicationBuilder builder, string urls)
@@ -82,12 +85,12 @@ internal static partial class Listener
             app.UsePathBase(prefix);
     }
 
-    // a proxy that tells its prefix may have taken it off the path, or not
+    // a proxy that tells its prefix may have taken it off the path, or not; one that passes on what a client says may tell anything, and it stands in links
     private static Task TakePrefix(HttpContext context, RequestDelegate next)
     {
         if (context.Request.PathBase is { HasValue: true } told)
         {
-            var prefix = new PathString(told.Value!.TrimEnd('/') is { Length: > 0 } path ? path : null);
+            var prefix = new PathString(told.Value!.Length <= LongestPrefix && Prefix().IsMatch(told.Value) ? told.Value!.TrimEnd('/') : null);
             context.Request.PathBase = prefix;
             if (prefix.HasValue && context.Request.Path.StartsWithSegments(prefix, out var rest))
                 context.Request.Path = rest;
@@ -107,6 +110,9 @@ internal static partial class Listener
         access.TrustedProxies.Split(',', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries).Select(text =>
             System.Net.IPAddress.TryParse(text, out var address)
                 ? new IPNetwork(address, address.GetAddressBytes().Length * 8) : IPNetwork.Parse(text));
+
+    [GeneratedRegex(@"\A(?:/[A-Za-z0-9_~@+-][A-Za-z0-9._~@+-]*)+/?\z", RegexOptions.NonBacktracking)]
+    private static partial Regex Prefix();
 
     [LoggerMessage(4, LogLevel.Warning, "{Url} is cleartext and reached from other machines: keys and prompts can be read on the way. Use --tls-cert and --tls-key, or a proxy with TLS.")]
     private static partial void LogCleartext(Microsoft.Extensions.Logging.ILogger logger, string url);

@@ -1,5 +1,6 @@
 using System.Text.Json.Nodes;
 using ModelHost.Agent;
+using ModelHost.Agent.Artifacts;
 using ModelHost.Agent.Downloads;
 using ModelHost.Protocol;
 using ModelHost.TestKit;
@@ -129,6 +130,25 @@ public sealed class HeldPullTests : IAsyncLifetime
         (gone.Phase, gone.ErrorCode, done.Phase).ShouldBe((PullPhase.Failed, "superseded", PullPhase.Done));
         Content().ShouldBe(last.Content);
         (await RefusedAsync(held)).ShouldStartWith("the pull has failed");
+    }
+
+    [Fact]
+    public async Task Who_ends_one_waits_for_nothing_that_it_does_then()
+    {
+        using var running = new RunningPull(new PullRecord { Request = Held(), State = new Pull() }, () => { }, new CancellationTokenSource());
+        using var deleted = new ManualResetEventSlim();
+        running.Stop.Register(deleted.Wait);
+
+        try
+        {
+            await Task.Run(() => running.Cancel(keepPartial: false), Ct).WaitAsync(Deadline.Allowed(30), Ct);
+        }
+        finally
+        {
+            deleted.Set();
+        }
+
+        running.Stop.IsCancellationRequested.ShouldBeTrue();
     }
 
     [Fact]

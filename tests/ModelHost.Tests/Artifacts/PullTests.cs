@@ -1,4 +1,5 @@
 using ModelHost.Agent;
+using ModelHost.Agent.Artifacts;
 using ModelHost.Agent.Downloads;
 using ModelHost.Protocol;
 using ModelHost.TestKit;
@@ -34,6 +35,21 @@ public sealed class PullTests : IAsyncLifetime
         Content("m/w").ShouldBe(file.Content);
         _server.Requests.Select(asked => asked.Range).ShouldBe(["", "bytes=100000-", "bytes=200000-", "bytes=300000-"]);
         _server.Requests.Skip(1).ShouldAllBe(asked => asked.IfRange == file.ETag);
+    }
+
+    [Fact]
+    public async Task Signature_in_an_address_is_not_told_while_it_is_unpacked()
+    {
+        var (folders, progress, told) = (new ArtifactFolders(_surroundings.Data), new PullProgress(() => { }), new Pull());
+        var request = Pulls.Model("m", Pulls.From("https://models.example/w?signature=secret", "w"));
+        var part = Path.Combine(Directory.CreateDirectory(folders.StagingOf(request.Kind, request.Name)).FullName, "part");
+        await File.WriteAllTextAsync(part, "w", Ct);
+        var fetched = new Fetched(request.Files[0].Uri, new Source.Files([new RemoteFile(new Uri(request.Files[0].Uri), "w")], IsFolder: false), [new DownloadedFile(part, new string('0', 64), 1)]);
+
+        await new TreeBuilder(folders, _options, new DiskRoom(_surroundings.Data, 0)).BuildAsync(request, [fetched], progress, Ct);
+        progress.Write(told);
+
+        told.Detail.ShouldBe("https://models.example/w");
     }
 
     [Fact]

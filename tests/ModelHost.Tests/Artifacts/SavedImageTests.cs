@@ -67,6 +67,7 @@ public sealed class SavedImageTests : IAsyncLifetime
         { "layer from outside", Archives.Tar(Archives.File("manifest.json", """[{"Layers": ["../../admin-key"]}]""")), "archive_invalid", "names no layers" },
         { "layer through a link", Archives.Tar(Archives.Entry(TarEntryType.SymbolicLink, "a", "../../.."), Archives.File("manifest.json", DockerManifest("a/admin-key"))), "archive_invalid", "not a place in the archive" },
         { "links in a circle", Archives.Tar(Archives.Entry(TarEntryType.SymbolicLink, "a", "b"), Archives.Entry(TarEntryType.SymbolicLink, "b", "a"), Archives.File("manifest.json", DockerManifest("a"))), "archive_invalid", "no file a" },
+        { "too many layers", Archives.Tar(Archives.File("a", s_lower), Archives.File("manifest.json", DockerManifest([.. Enumerable.Repeat("a", 501)]))), "archive_invalid", "more than 500" },
         { "missing layer", Archives.Tar(Archives.File("manifest.json", DockerManifest("a/layer.tar"))), "archive_invalid", "no file layer.tar" },
         { "folder for a layer", Archives.Tar(Archives.Entry(TarEntryType.Directory, "a"), Archives.File("manifest.json", DockerManifest("a"))), "archive_invalid", "no file a" },
         { "text for a manifest", Archives.Tar(Archives.File("manifest.json", "{")), "archive_invalid", "no JSON" },

@@ -2,6 +2,9 @@ using System.Net;
 using System.Net.Http.Json;
 using System.Text.Json;
 using Microsoft.Extensions.DependencyInjection;
+using ModelHost.Core.Deployments;
+using ModelHost.Data;
+using ModelHost.Features.Deployments;
 using ModelHost.Features.Galleries;
 using ModelHost.Rpc;
 using ModelHost.TestKit;
@@ -40,7 +43,7 @@ public sealed class ModelCommitTests : IAsyncLifetime
     {
         await InstallAsync();
         // a gallery may say something else by then, or nothing
-        _server.Put("/config.yaml", System.Text.Encoding.UTF8.GetBytes($"name: tiny\nconfig_file: |\n  backend: simulator\nfiles:\n- {{filename: w.gguf, uri: '{_server.Url("/new")}', sha256: {_new.Sha256}}}\n"));
+        PutConfig("/new", _new);
         _second.Refuses = new RpcException(RpcCode.Unavailable, "cut off");
         var uuid = await BeginAsync(new { url = _server.Url("/config.yaml"), name = "tiny", deploy = new { env_vars = new[] { new { key = "VLLM_KEPT", value = "secret" } } }, nodes = new[] { _local, _second.Id } });
         var begun = await Deadline.UntilAsync(() => _host.Client.JsonAsync($"/models/jobs/{uuid}"), job => job.GetProperty("processed").GetBoolean() || job.TryGetProperty("committed", out _), 60);
@@ -106,6 +109,45 @@ public sealed class ModelCommitTests : IAsyncLifetime
         _second.Commits.ShouldBe(0);
     }
 
+    [Fact]
+    public async Task What_a_gallery_has_changed_while_a_job_was_interrupted_is_got_anew()
+    {
+        await InstallAsync();
+        var last = _server.Put("/last", FileServer.Bytes(3000, seed: 3));
+        _new.HoldAfter = 1000;
+        PutConfig("/new", _new);
+        var uuid = await BeginAsync(new { url = _server.Url("/config.yaml"), name = "tiny", nodes = new[] { _local, _second.Id } });
+        await Deadline.UntilAsync(() => _server.Requests.Count(request => request.Path == "/new") == 2, 60, "both nodes to be at it");
+        await _host.DisposeAsync();
+        PutConfig("/last", last);
+
+        await StartAsync();
+        _new.Release();
+        var done = await EndAsync(uuid);
+
+        done.GetProperty("message").GetString().ShouldBe("completed");
+        (await RecordAsync()).Files.ShouldContain(last.Sha256);
+        new[] { Content(_surroundings.Data), Content(_second.Data) }.ShouldAllBe(content => content.SequenceEqual(last.Content));
+    }
+
+    [Fact]
+    public async Task A_deployment_that_one_node_cannot_have_leaves_a_record_that_is_true_of_the_others()
+    {
+        await InstallAsync();
+        var before = await RecordAsync();
+        var port = await TakePortAsync(_second.Id);
+
+        var failed = await EndAsync(await BeginAsync(Request("/new", _new, new { port })));
+
+        failed.GetProperty("error").GetString()!.ShouldContain($"port {port}", Case.Insensitive);
+        var after = await RecordAsync();
+        after.Files.ShouldContain(_new.Sha256);
+        Places(after).Select(place => place.NodeId).ShouldBe([_local, _second.Id], ignoreOrder: true);
+        Places(after).Single(place => place.NodeId == _second.Id).ShouldBe(Places(before).Single(place => place.NodeId == _second.Id));
+        var deployments = (await _host.Client.JsonAsync("/api/deployments")).EnumerateArray().Select(one => one.GetProperty("id").GetInt32()).ToArray();
+        Places(after).ShouldAllBe(place => deployments.Contains(place.DeploymentId));
+    }
+
     private async Task StartAsync(params string[] configuration)
     {
         _host = await ControlPlane.StartAsync(_surroundings, configuration: configuration);
@@ -120,9 +162,23 @@ public sealed class ModelCommitTests : IAsyncLifetime
         _second.Commits = 0;
     }
 
-    private object Request(string path, ServedFile file) => new
+    private void PutConfig(string path, ServedFile file) => _server.Put(
+        "/config.yaml", System.Text.Encoding.UTF8.GetBytes($"name: tiny\nconfig_file: |\n  backend: simulator\nfiles:\n- {{filename: w.gguf, uri: '{_server.Url(path)}', sha256: {file.Sha256}}}\n"));
+
+    /// <summary>Has a deployment of somebody's hold a port of a node.</summary>
+    private async Task<int> TakePortAsync(int node)
+    {
+        await using var db = await _host.Services.GetRequiredService<Database>().OpenAsync(Ct);
+        var spec = new LaunchSpec { ModelName = "demo/other", Owner = "somebody", Port = 8123 };
+        db.Deployments.Add(new Deployment { Uid = Guid.NewGuid().ToString(), NodeId = node, Spec = spec.ToJson(), RunId = Guid.NewGuid().ToString("N"), ReservedPort = spec.Port });
+        await db.SaveChangesAsync(Ct);
+        return spec.Port;
+    }
+
+    private object Request(string path, ServedFile file, object? deploy = null) => new
     {
         name = "tiny",
+        deploy,
         config_file = new { backend = "simulator" },
         files = new[] { new { filename = "w.gguf", uri = _server.Url(path), sha256 = file.Sha256 } },
         nodes = new[] { _local, _second.Id },

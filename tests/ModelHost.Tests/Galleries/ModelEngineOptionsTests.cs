@@ -89,6 +89,7 @@ public sealed class ModelEngineOptionsTests
     [InlineData("""{"mmproj":"hf://owner/repo/eyes.gguf"}""", "mmproj")]
     [InlineData("""{"mmproj":["eyes.gguf"]}""", "mmproj")]
     [InlineData("""{"lora_adapter":"/etc/passwd"}""", "lora_adapter")]
+    [InlineData("""{"mmproj":"my eyes.gguf"}""", "mmproj")] // comes with it, and cannot be named to the engine
     public void A_file_that_does_not_come_with_the_model_is_refused(string config, string field) =>
         ModelEngineOptions.Read(Model(config), GalleryRecipes.Of("llama-cpp-cpu"), "/m/phi").Failure!.Field.ShouldBe(field);
 
@@ -109,5 +110,5 @@ public sealed class ModelEngineOptionsTests
         ModelEngineOptions.Read(Model(config), recipe, "/m/phi").Match(read => read, failure => throw new InvalidOperationException(failure.Detail));
 
     private static ComposedModel Model(string config) =>
-        new("phi", "llama-cpp", JsonNode.Parse(config)!.AsObject(), [new GalleryFile("w.gguf", "https://example.org/w", ""), new GalleryFile("eyes.gguf", "https://example.org/e", "")], []);
+        new("phi", "llama-cpp", JsonNode.Parse(config)!.AsObject(), [new GalleryFile("w.gguf", "https://example.org/w", ""), new GalleryFile("eyes.gguf", "https://example.org/e", ""), new GalleryFile("my eyes.gguf", "https://example.org/m", "")], []);
 }

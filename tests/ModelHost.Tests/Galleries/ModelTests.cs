@@ -3,8 +3,12 @@ using System.Net.Http.Json;
 using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using Microsoft.EntityFrameworkCore;
 using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Hosting;
+using Microsoft.Extensions.Logging;
 using ModelHost.Core.Backends;
+using ModelHost.Data;
 using ModelHost.Features.Galleries;
 using ModelHost.TestKit;
 using ModelHost.Tests.Cluster;
@@ -337,6 +341,29 @@ public sealed class ModelTests : IAsyncLifetime
         var deployments = await Deadline.UntilAsync(() => cluster.Host.Client.JsonAsync("/api/deployments"), all => all.GetArrayLength() == 1);
 
         deployments[0].GetProperty("node_id").GetInt32().ShouldBe(remote);
+    }
+
+    [Fact]
+    public async Task A_database_that_fails_meanwhile_ends_neither_the_waiting_nor_the_control_plane()
+    {
+        await using var cluster = await TestCluster.StartAsync(
+            configuration: """Galleries:ImportJson=[{"name":"a","nodes":["gpu-1"],"config_file":{"backend":"simulator","parameters":{"model":"demo/tiny"}}}]""");
+        var (database, ending) = (cluster.Host.Services.GetRequiredService<Database>(), cluster.Host.Services.GetRequiredService<IHostApplicationLifetime>().ApplicationStopping);
+        async Task DoAsync(string statement)
+        {
+            await using var db = await database.OpenAsync(Ct);
+            await db.Database.ExecuteSqlRawAsync(statement, Ct);
+        }
+        using var log = new LogLines();
+        cluster.Host.Services.GetRequiredService<ILoggerFactory>().AddProvider(log);
+
+        await DoAsync("ALTER TABLE InstalledModels RENAME TO Elsewhere");
+        await Deadline.UntilAsync(() => log.All.Any(line => line.Contains("no such table", StringComparison.Ordinal)) || ending.IsCancellationRequested, 60, "it to be asked for again");
+        await DoAsync("ALTER TABLE Elsewhere RENAME TO InstalledModels");
+        ending.IsCancellationRequested.ShouldBeFalse();
+        await using var agent = await cluster.AgentAsync();
+
+        await Deadline.UntilAsync(() => cluster.Host.Client.JsonAsync("/api/deployments"), all => all.GetArrayLength() == 1);
     }
 
     [Fact]

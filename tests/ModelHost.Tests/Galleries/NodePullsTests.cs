@@ -57,6 +57,18 @@ public sealed class NodePullsTests
         (await pull).Failure.ShouldBeNull();
     }
 
+    [Fact]
+    public void Id_of_a_pull_is_the_same_for_the_same_thing_and_for_nothing_else()
+    {
+        string Id(string job, int node, string uri) => NodePulls.WithId(job, node, new PullRequest { Kind = ArtifactKind.Backend, Name = "b", Files = { new PullFile { Uri = uri } } }).PullId;
+
+        var ids = new[] { Id("j", 1, "u"), Id("k", 1, "u"), Id("j", 2, "u"), Id("j", 1, "v") };
+
+        Array.ConvertAll(ids, Guid.Parse).ShouldBeUnique();
+        Id("j", 1, "u").ShouldBe(ids[0]);
+        NodePulls.WithId("j", 1, new PullRequest { PullId = ids[3], Kind = ArtifactKind.Backend, Name = "b", Files = { new PullFile { Uri = "u" } } }).PullId.ShouldBe(ids[0]);
+    }
+
     private void Say(PullPhase phase) =>
         _handle.Heard(new NodeReport { NodeId = "n", Hostname = "n", Pulls = { new Pull { PullId = _request.PullId, Phase = phase } } }, _clock.GetUtcNow());
 

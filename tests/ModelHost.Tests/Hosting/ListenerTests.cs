@@ -143,9 +143,17 @@ public sealed class ListenerTests : IDisposable
     [InlineData("127.0.0.1", "/gpu/", "/gpu", "/gpu")]
     [InlineData("127.0.0.1", "gpu", "", "")]
     [InlineData("127.0.0.1", "/", "", "")]
+    [InlineData("127.0.0.1", "//elsewhere.example", "", "")]
+    [InlineData("127.0.0.1", "/%2Felsewhere.example", "", "")]
+    [InlineData("127.0.0.1", "/\\elsewhere.example", "", "")]
+    [InlineData("127.0.0.1", "/gpu/../..", "", "")]
+    [InlineData("127.0.0.1", "/gpu%0d%0a", "", "")]
+    [InlineData("127.0.0.1", "too long", "", "")]
+    [InlineData("127.0.0.1", "/gpu-1/models_2.0", "", "/gpu-1/models_2.0")]
     [InlineData("", "/gpu", "", "")]
     public async Task Prefix_that_a_trusted_proxy_tells_is_in_the_addresses_that_are_given_out(string trusted, string told, string sent, string expected)
     {
+        told = told == "too long" ? "/" + new string('x', 1100) : told;
         await using var host = await ControlPlane.StartAsync(_node, configuration: $"Access:TrustedProxies={trusted}");
         using var request = new HttpRequestMessage(HttpMethod.Post, sent + "/backends/apply")
         {

@@ -28,6 +28,14 @@ public sealed class GpuSamplerTests : IDisposable
     }
 
     [Fact]
+    public async Task Settings_of_the_environment_which_may_be_passwords_are_not_handed_on()
+    {
+        Environment.SetEnvironmentVariable("MODELHOST_Test__Secret", "secret");
+
+        (await Command("echo ${MODELHOST_Test__Secret:-none}").RunAsync([], Ct)).ShouldBe(new SmiAnswer(0, "none\n", ""));
+    }
+
+    [Fact]
     public async Task A_program_that_is_not_there_is_no_failure_and_one_that_may_not_be_run_is()
     {
         var missing = await new SmiCommand(Path.Combine(_folder, "none"), TimeSpan.FromMinutes(1), TimeProvider.System).RunAsync([], Ct);

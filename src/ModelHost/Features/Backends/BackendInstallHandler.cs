@@ -1,6 +1,4 @@
 using System.Collections.Concurrent;
-using System.Security.Cryptography;
-using System.Text;
 using ModelHost.Core;
 using ModelHost.Core.Galleries;
 using ModelHost.Features.Deployments;
@@ -113,9 +111,7 @@ internal sealed class BackendInstallHandler(
         Pull? pulled = null;
         if (plan.Pull is { } pull && !isThere)
         {
-            // the same after a restart: the node goes on with it
-            pull.PullId = new Guid(SHA256.HashData(Encoding.UTF8.GetBytes($"{asked.Part.Id}:{id}")).AsSpan(0, 16)).ToString();
-            if (!(await pulls.PullAsync(id, pull, progress, () => asked.Job.IsCancelled, cancellationToken)).TryGet(out pulled, out failure))
+            if (!(await pulls.PullAsync(id, NodePulls.WithId(asked.Part.Id, id, pull), progress, () => asked.Job.IsCancelled, cancellationToken)).TryGet(out pulled, out failure))
                 return failure;
         }
         foreach (var row in plan.Rows)

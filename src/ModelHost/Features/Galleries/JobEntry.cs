@@ -121,12 +121,19 @@ internal sealed class JobEntry
     }
 
     /// <summary>Gives up what it has under way.</summary>
-    public Task CancelAsync()
+    public async Task CancelAsync()
     {
         CancellationTokenSource? run;
         lock (_lock)
             run = _run;
-        return run?.CancelAsync() ?? Task.CompletedTask;
+        try
+        {
+            await (run?.CancelAsync() ?? Task.CompletedTask);
+        }
+        catch (ObjectDisposedException)
+        {
+            // it has ended by itself just now
+        }
     }
 
     /// <summary>Lets go of the run that has ended.</summary>

@@ -65,9 +65,6 @@ internal sealed class JobContext(JobEntry job, JobBook jobs)
     /// <summary>Says how far a node is.</summary>
     public void Node(JobNode node) => job.Show(status => status.With(node));
 
-    /// <summary>Whether it has passed the point of <see cref="TryCommitAsync"/>, in this run or in one that was interrupted.</summary>
-    public bool IsCommitted => job.Status.Committed;
-
     /// <summary>
     /// Passes the point from which the job is not cancelled any more: what follows is short, and done whole. It is stored before the answer, so that a job that is
     /// interrupted then is run again as one that has passed it.

@@ -93,19 +93,20 @@ internal sealed class ModelDeployments(
     {
         var create = wish.Create;
         var claim = new IdempotencyClaim($"job:{job}:{create.NodeId}", "job");
+        int? replaced = null;
         if (before is { } id && (await reads.FindAsync(id, cancellationToken)).TryGet(out var known, out _))
         {
-            if (!IsAtRest(known))
+            if (!IsAtRest(known) || (known.Owner == create.Owner && SameSpec(known, create) && await IsRecipeAsync(id, wish.Backend, cancellationToken)))
                 return await SetOnDemandAsync(id, known.StartOnDemand, create.StartOnDemand, cancellationToken) ?? (Result<int>)id;
-            if (known.Owner != create.Owner || !SameSpec(known, create) || !await IsRecipeAsync(id, wish.Backend, cancellationToken))
-            {
-                if ((await deployments.DeleteAsync(id, cancellationToken)).Failure is { Kind: not FailureKind.NotFound } failure)
-                    return failure;
-            }
-            else
-                return await SetOnDemandAsync(id, known.StartOnDemand, create.StartOnDemand, cancellationToken) ?? (Result<int>)id;
+            replaced = id;
         }
-        return (await starts.RecordAsync(create, claim, cancellationToken)).Match<Result<int>>(made => made.Id, failure => failure);
+        if (!(await starts.RecordAsync(create, claim, cancellationToken)).TryGet(out var made, out var failure))
+            return failure;
+        // only now: where none can be recorded, the one that is there stays
+        if (replaced is not { } old || old == made.Id || (await deployments.DeleteAsync(old, cancellationToken)).Failure is not { Kind: not FailureKind.NotFound } kept)
+            return made.Id;
+        await deployments.DeleteAsync(made.Id, cancellationToken);
+        return kept;
     }
 
     /// <summary>Whether a deployment carries the recipe, and so the image, of what is installed now.</summary>

@@ -131,6 +131,9 @@ internal sealed record ModelEngineOptions(Dictionary<string, JsonElement> Engine
             var value = JsonSerializer.SerializeToElement(node);
             if (EngineRequestRules.Check(recipe, new Dictionary<string, JsonElement> { [option] = value }, [], []) is null)
                 options[option] = value;
+            // an engine that starts without it would do something else than the model is for
+            else if (recipe.IsFile(option))
+                return Failure.Invalid(field, "names a file by a path that cannot be given to the engine: between its slashes are letters, digits and . _ @ + -");
             else
                 refused.Add(field);
         }

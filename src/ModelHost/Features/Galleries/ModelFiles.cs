@@ -1,6 +1,4 @@
 using System.Collections.Concurrent;
-using System.Security.Cryptography;
-using System.Text;
 using Microsoft.Extensions.Options;
 using ModelHost.Core;
 using ModelHost.Core.Galleries;
@@ -77,7 +75,7 @@ internal sealed class ModelFiles(NodePulls pulls, NodeRegistry nodes, NodeServic
             // the others are not waited for
         }
         var first = failed.Value;
-        await GiveUpAsync(job, targets, keepPartial: true);
+        await GiveUpAsync(job, model, targets, keepPartial: true);
         foreach (var node in targets.Where(node => shown[node].Status != "error"))
             Show(node, shown[node] with { Status = "error", Error = $"given up, because it failed on {Name(hosts, first.Node)}", Phase = null });
         return Named(hosts, first.Node, first.Why);
@@ -100,7 +98,7 @@ internal sealed class ModelFiles(NodePulls pulls, NodeRegistry nodes, NodeServic
         var placed = outcomes.Where(outcome => outcome.Failure is null).Select(outcome => outcome.Node).ToArray();
         if (failed.Length == 0)
             return (placed, null);
-        await GiveUpAsync(job, [.. failed.Select(outcome => outcome.Node)], keepPartial: true);
+        await GiveUpAsync(job, model, [.. failed.Select(outcome => outcome.Node)], keepPartial: true);
         var why = string.Join("; ", failed.Select(outcome => Named(hosts, outcome.Node, outcome.Failure!).Detail));
         return (placed, failed[0].Failure! with
         {
@@ -110,20 +108,17 @@ internal sealed class ModelFiles(NodePulls pulls, NodeRegistry nodes, NodeServic
     }
 
     /// <summary>Tells nodes to give up what they hold, or still download.</summary>
-    public Task GiveUpAsync(JobContext job, int[] targets, bool keepPartial) => Task.WhenAll(targets.Select(node => pulls.CancelAsync(node, PullId(job, node), keepPartial)));
+    public Task GiveUpAsync(JobContext job, ComposedModel model, int[] targets, bool keepPartial) =>
+        Task.WhenAll(targets.Select(node => pulls.CancelAsync(node, Request(job, model, node).PullId, keepPartial)));
 
-    // the same after a restart: the node goes on with it
-    private static string PullId(JobContext job, int node) => new Guid(SHA256.HashData(Encoding.UTF8.GetBytes($"{job.Uid}:{node}")).AsSpan(0, 16)).ToString();
-
-    private PullRequest Request(JobContext job, ComposedModel model, int node) => new()
+    private PullRequest Request(JobContext job, ComposedModel model, int node) => NodePulls.WithId(job.Uid, node, new PullRequest
     {
-        PullId = PullId(job, node),
         Kind = ArtifactKind.Model,
         Name = GalleryNames.ToFolder(model.Name),
         AllowPickle = options.Value.AllowPickle,
         Hold = true,
         Files = { model.Files.Select(file => new PullFile { Uri = file.Uri, Sha256 = file.Sha256, Path = file.Filename }) },
-    };
+    });
 
     private static string Name(IReadOnlyDictionary<int, string> hosts, int node) => hosts.GetValueOrDefault(node, $"{node}");
 

@@ -37,7 +37,7 @@ internal sealed partial class ModelImport(
         {
             foreach (var item in source.Length > 0 ? await ReadAsync(source, isFile, stoppingToken) : [])
             {
-                if (await TryAsync(item, stoppingToken) is { } failure && LogRefused(item, failure))
+                if (await TryAsync(item, stoppingToken) is { } failure && MayCome(item, failure))
                     waiting.Add(item);
             }
         }
@@ -46,7 +46,7 @@ internal sealed partial class ModelImport(
             await Task.Delay(NodeWait, time, stoppingToken);
             foreach (var item in waiting.ToArray())
             {
-                if (await TryAsync(item, stoppingToken) is not { } failure || (!IsForLater(failure) && !LogRefused(item, failure)))
+                if (await TryAsync(item, stoppingToken) is not { } failure || (!IsForLater(failure) && !MayCome(item, failure)))
                     waiting.Remove(item);
             }
         }
@@ -74,12 +74,23 @@ internal sealed partial class ModelImport(
         if (item.Request is not { } request)
             return new Failure(FailureKind.Invalid, "import.item", item.Fault);
         var known = Stored(request);
-        if ((await models.ListAsync(cancellationToken)).Any(model => model.Request == known) || jobs.All.Any(job => !job.Status.Processed && job.Request.Contains(known, StringComparison.Ordinal)))
-            return null;
-        return (await service.ApplyAsync(request, cancellationToken)).Failure;
+        try
+        {
+            if ((await models.ListAsync(cancellationToken)).Any(model => model.Request == known) || jobs.All.Any(job => !job.Status.Processed && job.Request.Contains(known, StringComparison.Ordinal)))
+                return null;
+            return (await service.ApplyAsync(request, cancellationToken)).Failure;
+        }
+#pragma warning disable CA1031 // the database does not take it: that must end neither the other items nor the control plane
+        catch (Exception e) when (!cancellationToken.IsCancellationRequested)
+#pragma warning restore CA1031
+        {
+            LogBroken(e, item.Number, item.From);
+            return new Failure(FailureKind.Unavailable, "import.broken", e.Message);
+        }
     }
 
-    private bool LogRefused(Item item, Failure failure)
+    /// <summary>Says why an item cannot be installed now, and whether it is asked for again.</summary>
+    private bool MayCome(Item item, Failure failure)
     {
         var (detail, name) = (failure.Field is { Length: > 0 } field ? $"{field}: {failure.Detail}" : failure.Detail, item.Request?.Id ?? item.Request?.Name ?? item.Request?.Url ?? "it has no name");
         if (IsForLater(failure))
@@ -89,7 +100,7 @@ internal sealed partial class ModelImport(
         return IsForLater(failure);
     }
 
-    private static bool IsForLater(Failure failure) => failure is { Kind: FailureKind.Invalid, Field: "nodes" };
+    private static bool IsForLater(Failure failure) => failure is { Kind: FailureKind.Unavailable } or { Kind: FailureKind.Invalid, Field: "nodes" };
 
     private static string Stored(ModelApply request) =>
         GalleryJson.Write(request with { Nodes = null, Deploy = request.Deploy is null ? null : request.Deploy with { EnvVars = null } });
@@ -107,6 +118,9 @@ internal sealed partial class ModelImport(
     [LoggerMessage(3042, LogLevel.Error, "Item {Number} of {Source} cannot be installed ({Model}): {Reason}")]
     private partial void LogRefused(string source, int number, string model, string reason);
 
-    [LoggerMessage(3043, LogLevel.Warning, "Item {Number} of {Source} waits for its node ({Model}): {Reason}")]
+    [LoggerMessage(3043, LogLevel.Warning, "Item {Number} of {Source} waits ({Model}): {Reason}")]
     private partial void LogWaits(string source, int number, string model, string reason);
+
+    [LoggerMessage(3044, LogLevel.Warning, "Item {Number} of {Source} could not be asked for; it is tried again.")]
+    private partial void LogBroken(Exception exception, int number, string source);
 }

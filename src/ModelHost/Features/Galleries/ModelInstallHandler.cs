@@ -55,7 +55,7 @@ internal sealed class ModelInstallHandler(
             // that took long: what would be refused now must not find the new files in their place
             if (hasFiles && await RefusedAsync(install, model, variables, engines, cancellationToken) is { } late)
             {
-                await files.GiveUpAsync(job, install.Nodes, keepPartial: true);
+                await files.GiveUpAsync(job, model, install.Nodes, keepPartial: true);
                 return late;
             }
             if (!await job.TryCommitAsync(GalleryJson.Write(install with { Decided = decided }), cancellationToken))
@@ -63,7 +63,7 @@ internal sealed class ModelInstallHandler(
         }
         catch (Exception e) when (hasFiles && (job.IsCancelled || e is not OperationCanceledException))
         {
-            await files.GiveUpAsync(job, install.Nodes, keepPartial: !job.IsCancelled);
+            await files.GiveUpAsync(job, model, install.Nodes, keepPartial: !job.IsCancelled);
             throw;
         }
         return await FinishAsync(job, install, decided, cancellationToken);
@@ -103,16 +103,20 @@ internal sealed class ModelInstallHandler(
         if (!(await backends.FindAsync(model, Version(install), install.Nodes, cancellationToken)).TryGet(out var engines, out var failure))
             return Unrecorded(failure);
         var before = await models.FindAsync(model.Name, cancellationToken) is { } known ? GalleryJson.Read<InstalledNode[]>(known.Nodes) : [];
+        var names = await nodeList.NamesAsync(cancellationToken);
         var made = new List<(InstalledNode Node, ModelWish Wish)>();
+        Failure? unmade = null;
         foreach (var (node, recipe, _) in engines)
         {
-            if (!(await deployments.DescribeAsync(model, install.Request.Deploy, variables, node, recipe, cancellationToken)).TryGet(out var wish, out failure))
-                return Unrecorded(failure);
-            if (!(await deployments.MakeAsync(wish, install.Request.Deploy?.Port, Array.Find(before, one => one.NodeId == node)?.DeploymentId, job.Uid, cancellationToken)).TryGet(out var id, out failure))
-                return Unrecorded(failure);
-            made.Add((new InstalledNode(node, model.Files.Count > 0 ? GalleryNames.ToFolder(model.Name) : "", id), wish));
+            if ((await deployments.DescribeAsync(model, install.Request.Deploy, variables, node, recipe, cancellationToken)).TryGet(out var wish, out failure)
+                && (await deployments.MakeAsync(wish, install.Request.Deploy?.Port, Array.Find(before, one => one.NodeId == node)?.DeploymentId, job.Uid, cancellationToken)).TryGet(out var id, out failure))
+                made.Add((new InstalledNode(node, model.Files.Count > 0 ? GalleryNames.ToFolder(model.Name) : "", id), wish));
+            else
+                unmade ??= engines.Length == 1 ? failure : Say(failure) with { Field = null, Detail = $"{names.GetValueOrDefault(node, $"{node}")}: {Say(failure).Detail}" };
         }
-        job.Note(Unused(made, await nodeList.NamesAsync(cancellationToken)));
+        if (made.Count == 0)
+            return unmade is null ? null : Unrecorded(unmade);
+        job.Note(Unused(made, names));
         await models.StoreAsync(new InstalledModel
         {
             Name = model.Name,
@@ -123,11 +127,13 @@ internal sealed class ModelInstallHandler(
             Config = model.Config.ToJsonString(),
             Metadata = decided.Metadata,
             Files = GalleryJson.Write(model.Files),
-            // what it has on nodes that were not asked for this time stays there
-            Nodes = GalleryJson.Write(before.Where(one => !install.Nodes.Contains(one.NodeId)).Concat(made.Select(one => one.Node)).ToArray()),
+            // what it has on nodes that were not asked for this time, or could not have a new one, stays there
+            Nodes = GalleryJson.Write(before.Where(one => made.TrueForAll(other => other.Node.NodeId != one.NodeId)).Concat(made.Select(one => one.Node)).ToArray()),
             Request = GalleryJson.Write(install.Request),
             InstalledAt = time.GetUtcNow(),
         }, cancellationToken);
+        if (unmade is not null)
+            return Unrecorded(unmade);
         foreach (var (node, wish) in install.Request.Deploy?.Start == true ? made : [])
         {
             if (await deployments.StartAsync(node.DeploymentId, wish.Create, cancellationToken) is { } refused)

@@ -1,3 +1,6 @@
+using System.Security.Cryptography;
+using System.Text;
+using Google.Protobuf;
 using ModelHost.Core;
 using ModelHost.Features.Nodes;
 using ModelHost.Protocol;
@@ -13,6 +16,17 @@ internal sealed partial class NodePulls(NodeRegistry nodes, TimeProvider time, I
 
     /// <summary>How long a node may be silent before it is waited for no more: one that is gone must not keep other jobs waiting for ever.</summary>
     public static TimeSpan Silence { get; } = TimeSpan.FromMinutes(15);
+
+    /// <summary>Gives a request the id that a job has for it: the same after a restart, so that the node goes on with it, unless by then it is to be something else.</summary>
+    /// <param name="job">The job, or a part of it.</param>
+    /// <param name="nodeId">The node.</param>
+    /// <param name="request">What, without an id.</param>
+    public static PullRequest WithId(string job, int nodeId, PullRequest request)
+    {
+        request.PullId = "";
+        request.PullId = new Guid(SHA256.HashData([.. Encoding.UTF8.GetBytes($"{job}:{nodeId}:"), .. request.ToByteArray()]).AsSpan(0, 16)).ToString();
+        return request;
+    }
 
     /// <summary>Pulls. The same id again goes on with what is under way. One that is to be held has ended well when it is whole.</summary>
     /// <param name="nodeId">The node.</param>
