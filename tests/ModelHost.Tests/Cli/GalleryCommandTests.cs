@@ -109,10 +109,11 @@ public sealed class GalleryCommandTests
 
         using var process = Start(host.Url.ToString(), host.Node.Data, "models", "install", "tiny");
         var job = (await Deadline.UntilAsync(() => host.Client.JsonAsync("/models/jobs"), jobs => jobs.EnumerateObject().Any(one => one.Value.GetProperty("phase").GetString() == "downloading"))).EnumerateObject().Single();
-        while (await process.StandardError.ReadLineAsync(Ct) is { } line && !line.EndsWith("downloading", StringComparison.Ordinal))
+        while (await process.StandardError.ReadLineAsync(Ct) is { } line && !line.Contains("downloading", StringComparison.Ordinal))
         {
         }
-        using (var kill = Process.Start("kill", ["-INT", $"{process.Id}"]))
+        // it takes both alike; the other one may be ignored by whoever runs the tests, and is then by what they start
+        using (var kill = Process.Start("kill", ["-TERM", $"{process.Id}"]))
             await kill.WaitForExitAsync(Ct);
         var error = await process.StandardError.ReadToEndAsync(Ct);
         await process.WaitForExitAsync(Ct);
