@@ -215,6 +215,7 @@ internal sealed partial class PullQueue : IAsyncDisposable
         catch (OperationCanceledException) when (running.IsCancelled)
         {
             DeleteQuietly(isImage ? null : running.KeepsPartial ? _folders.TreeOf(request.Kind, request.Name) : _folders.StagingOf(request.Kind, request.Name));
+            LogCancelled(request.PullId, request.Name);
             return running.Ended(PullPhase.Cancelled, Now());
         }
         catch (OperationCanceledException) when (running.Dropped is not null)
@@ -400,6 +401,9 @@ internal sealed partial class PullQueue : IAsyncDisposable
 
     [LoggerMessage(2256, LogLevel.Information, "Pull {PullId} of {Name} is whole, and held until it may take its place.")]
     private partial void LogHeld(string pullId, string name);
+
+    [LoggerMessage(2257, LogLevel.Information, "Pull {PullId} of {Name} was cancelled.")]
+    private partial void LogCancelled(string pullId, string name);
 
     [LoggerMessage(2255, LogLevel.Warning, "Something that a pull left could not be removed: {Reason}")]
     private partial void LogLeft(string reason);

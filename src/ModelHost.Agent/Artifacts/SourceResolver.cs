@@ -61,7 +61,7 @@ internal sealed class SourceResolver(ImageRegistry registry, HuggingFaceHub hub,
             if (new FileInfo(part).LinkTarget is not null)
                 throw new DownloadException("uri_invalid", "a local address leads through no link");
         }
-        return Path.Exists(full) ? full : throw new DownloadException("not_found", $"the node has no {Path.GetRelativePath(root, full)}");
+        return Path.Exists(full) ? full : throw new DownloadException("not_found", $"there is no {Path.GetRelativePath(root, full)} in the data folder of the node");
     }
 
     // an address of Hugging Face may be written out

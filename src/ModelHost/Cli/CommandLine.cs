@@ -42,9 +42,12 @@ internal static partial class CommandLine
     };
 
     private static Task<int> RunAsync(ParseResult parsed) => parsed.Action is ParseErrorAction
-        ? Task.FromResult(Refuse($"{string.Join(' ', parsed.Errors.Select(error => error.Message))} See modelhost --help."))
+        ? Task.FromResult(Refuse($"{string.Join(' ', parsed.Errors.Select(error => error.Message))} See {Path(parsed.CommandResult)} --help."))
         // signals are the host's to hear: this library would end the process 2 s after one, whatever is under way
         : parsed.InvokeAsync(new InvocationConfiguration { ProcessTerminationTimeout = null });
+
+    // an error about a command is told with the help that lists what it takes
+    private static string Path(CommandResult command) => command.Parent is CommandResult parent ? $"{Path(parent)} {command.Command.Name}" : "modelhost";
 
     private static RootCommand Root()
     {

@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.Runtime.InteropServices;
 using System.Text.Encodings.Web;
 using System.Text.Json;
 
@@ -27,27 +28,30 @@ internal sealed class GalleryCommand
 
     private Command Make()
     {
-        var nodes = new Option<string[]>("--node") { Description = "Id or name of a node, once for each. Default: the only node there is, or all that it fits.", HelpName = "NODE", AllowMultipleArgumentsPerToken = true };
+        Option<string[]> Nodes(string otherwise) => new("--node") { Description = $"Id or name of a node, once for each. {otherwise}", HelpName = "NODE", AllowMultipleArgumentsPerToken = true };
+
+        var nodes = Nodes(_isModels ? "Needed where there are several." : "Default: all that it has a build for.");
         var installed = new Option<bool>("--installed") { Description = "Only what is installed." };
         var noWait = new Option<bool>("--no-wait") { Description = "Do not wait for the end; print the job's address." };
 
         var list = new Command("list", $"List the {Prefix} that can be installed, and mark those that are.");
         Add(list, installed);
-        list.SetAction((parsed, cancellationToken) => RunAsync(parsed, client => ListAsync(client, parsed.GetValue(installed), parsed.GetValue(_json), cancellationToken)));
+        list.SetAction((parsed, _) => RunAsync(parsed, (client, cancellationToken) => ListAsync(client, parsed.GetValue(installed), parsed.GetValue(_json), cancellationToken)));
 
         var id = new Argument<string>("id") { Description = $"The {One}: NAME or GALLERY@NAME." };
         var name = new Option<string?>("--name") { Description = "Name to install and serve it as. Default: its own.", HelpName = "NAME" };
         var force = new Option<bool>("--force") { Description = "Install it anew where it is already." };
         var install = new Command("install", $"Install a {One} and wait until it is there.") { id };
         Add(install, nodes, noWait, _isModels ? name : force);
-        install.SetAction((parsed, cancellationToken) => RunAsync(parsed, client => JobAsync(client, parsed, parsed.GetValue(noWait), $"{Prefix}/apply",
+        install.SetAction((parsed, _) => RunAsync(parsed, (client, cancellationToken) => JobAsync(client, parsed, parsed.GetValue(noWait), $"{Prefix}/apply",
             Body(("id", parsed.GetValue(id)!), ("nodes", Many(parsed.GetValue(nodes))), _isModels ? ("name", parsed.GetValue(name)) : ("force", parsed.GetValue(force) ? true : null)), cancellationToken)));
 
         var installedName = new Argument<string>("name") { Description = $"The {One} as it is installed." };
         var remove = new Command("remove", $"Remove an installed {One}.") { installedName };
-        Add(remove, noWait, _isModels ? null : nodes);
-        remove.SetAction((parsed, cancellationToken) => RunAsync(parsed, client => JobAsync(client, parsed, parsed.GetValue(noWait),
-            $"{Prefix}/delete/{Uri.EscapeDataString(parsed.GetValue(installedName)!)}{(_isModels ? "" : QueryString.Create((Many(parsed.GetValue(nodes)) ?? []).Select(node => KeyValuePair.Create("nodes", (string?)node))))}",
+        var holders = Nodes("Default: all that have it.");
+        Add(remove, noWait, _isModels ? null : holders);
+        remove.SetAction((parsed, _) => RunAsync(parsed, (client, cancellationToken) => JobAsync(client, parsed, parsed.GetValue(noWait),
+            $"{Prefix}/delete/{Uri.EscapeDataString(parsed.GetValue(installedName)!)}{(_isModels ? "" : QueryString.Create((Many(parsed.GetValue(holders)) ?? []).Select(node => KeyValuePair.Create("nodes", (string?)node))))}",
             null, cancellationToken)));
 
         return new Command(Prefix, _isModels ? "Models: list, install, remove." : "Backends: list, install, remove.") { list, install, remove };
@@ -78,12 +82,21 @@ internal sealed class GalleryCommand
         return body;
     }
 
-    private async Task<int> RunAsync(ParseResult parsed, Func<ServerClient, Task<int>> run)
+    private async Task<int> RunAsync(ParseResult parsed, Func<ServerClient, CancellationToken, Task<int>> run)
     {
         using var client = _server.Client(parsed);
+        using var interrupted = new CancellationTokenSource();
+        void Interrupt(PosixSignalContext signal)
+        {
+            signal.Cancel = true;
+            interrupted.Cancel();
+        }
+
+        using var ctrlC = PosixSignalRegistration.Create(PosixSignal.SIGINT, Interrupt);
+        using var terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Interrupt);
         try
         {
-            return await run(client);
+            return await run(client, interrupted.Token);
         }
         catch (ServerException e)
         {
@@ -91,7 +104,7 @@ internal sealed class GalleryCommand
         }
         catch (OperationCanceledException)
         {
-            return CommandLine.Refuse("interrupted; the job goes on");
+            return CommandLine.Refuse("interrupted");
         }
     }
 
@@ -110,7 +123,7 @@ internal sealed class GalleryCommand
         var width = lines.Length == 0 ? 0 : Math.Min(lines.Max(line => line.Name.Length), 60);
         foreach (var (mark, row, text) in lines)
             await Console.Out.WriteLineAsync($"{mark} {Clean(row).PadRight(width)}  {Short(Clean(text))}".TrimEnd());
-        await Console.Error.WriteLineAsync(lines.Length == 0 ? $"No {Prefix}{(onlyInstalled ? " are installed." : " are offered.")}" : $"{lines.Length} {Prefix}; * is installed.");
+        await Console.Error.WriteLineAsync(lines.Length == 0 ? $"No {Prefix}{(onlyInstalled ? " are installed." : " are offered.")}" : $"{lines.Length} {(lines.Length == 1 ? One : Prefix)}; * is installed.");
         return 0;
     }
 
@@ -124,7 +137,19 @@ internal sealed class GalleryCommand
             await Console.Out.WriteLineAsync(asJson ? JsonSerializer.Serialize(answer, s_json) : Text(answer, _isModels ? "status" : "status_url"));
             return 0;
         }
-        var status = await JobProgress.FollowAsync(client, $"{Prefix}/jobs/{job}", asJson ? null : Console.Error, Console.IsErrorRedirected, cancellationToken);
+        JsonElement status;
+        try
+        {
+            status = await JobProgress.FollowAsync(client, $"{Prefix}/jobs/{job}", asJson ? null : Console.Error, Console.IsErrorRedirected, cancellationToken);
+        }
+        catch (OperationCanceledException)
+        {
+            return CommandLine.Refuse($"interrupted; the job goes on. POST {client.Url}{Prefix}/jobs/{job}/cancel ends it.");
+        }
+        catch (ServerException e) when (e.IsUnreached)
+        {
+            return CommandLine.Refuse($"{client.Url} {e.Message} The job goes on when it does: GET {client.Url}{Prefix}/jobs/{job}");
+        }
         if (asJson)
             await Console.Out.WriteLineAsync(JsonSerializer.Serialize(status, s_json));
         if (status.TryGetProperty("error", out var error))

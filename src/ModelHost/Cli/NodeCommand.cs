@@ -19,7 +19,7 @@ internal static class NodeCommand
         var data = new Option<string?>("--data") { Description = "The data folder. Default: ~/.local/share/modelhost-node", HelpName = "FOLDER" };
         var listen = new Option<string>("--listen")
         {
-            Description = $"Address and port for the control plane. Default: {NodeSettings.DefaultListen}",
+            Description = "Address and port for the control plane.",
             HelpName = "ADDRESS",
             DefaultValueFactory = _ => NodeSettings.DefaultListen,
         };

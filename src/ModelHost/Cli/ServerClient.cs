@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.Net;
 using System.Net.Http.Headers;
 using System.Text.Json;
 using ModelHost.Hosting;
@@ -16,7 +17,7 @@ internal sealed class ServerOptions
 
     public Option<string> Url { get; } = new("--url")
     {
-        Description = $"Where the control plane listens. Default: {ServeSettings.DefaultUrl}",
+        Description = "Where the control plane listens.",
         HelpName = "URL",
         DefaultValueFactory = _ => ServeSettings.DefaultUrl,
     };
@@ -32,7 +33,11 @@ internal sealed class ServerOptions
 }
 
 /// <summary>The control plane refused, or cannot be asked; the message says so of it, for people.</summary>
-internal sealed class ServerException(string message, Exception? inner = null) : Exception(message, inner);
+internal sealed class ServerException(string message, bool isUnreached = false, Exception? inner = null) : Exception(message, inner)
+{
+    /// <summary>Whether nothing answered: it may be starting again.</summary>
+    public bool IsUnreached => isUnreached;
+}
 
 /// <summary>Speaks to a running control plane, with the key in its data folder if there is one.</summary>
 internal sealed class ServerClient : IDisposable
@@ -67,16 +72,34 @@ internal sealed class ServerClient : IDisposable
         try
         {
             using var request = new HttpRequestMessage(method, path.TrimStart('/')) { Content = body is null ? null : JsonContent.Create(body) };
-            if (File.Exists(_keyFile))
-                request.Headers.Authorization = new AuthenticationHeaderValue("Bearer", (await File.ReadAllTextAsync(_keyFile, cancellationToken)).Trim());
+            if (await KeyAsync(cancellationToken) is { } key)
+                request.Headers.Authorization = new AuthenticationHeaderValue("Bearer", key);
             using var answer = await _http.SendAsync(request, cancellationToken);
             var text = await answer.Content.ReadAsStringAsync(cancellationToken);
+            if (answer.StatusCode == HttpStatusCode.Unauthorized)
+                throw new ServerException($"does not take {(request.Headers.Authorization is null ? $"a request without a key, and there is none in {_keyFile}" : $"the key in {_keyFile}")}. --data names the data folder with its admin key.");
             var json = text.Length == 0 ? default : JsonSerializer.Deserialize<JsonElement>(text);
             return answer.IsSuccessStatusCode ? json : throw new ServerException($"refused: {Reason(json) ?? $"status {(int)answer.StatusCode}"}");
         }
-        catch (Exception e) when (!cancellationToken.IsCancellationRequested && e is HttpRequestException or TaskCanceledException or JsonException or IOException or UnauthorizedAccessException)
+        catch (JsonException e)
         {
-            throw new ServerException($"could not be asked with the key in {_keyFile}: {e.GetBaseException().Message}", e);
+            throw new ServerException("is no ModelHost: what it answers is not JSON. --url says where the control plane listens.", inner: e);
+        }
+        catch (Exception e) when (!cancellationToken.IsCancellationRequested && e is HttpRequestException or TaskCanceledException or IOException)
+        {
+            throw new ServerException($"does not answer: {e.GetBaseException().Message}. Is modelhost serve running? --url says where it listens.", isUnreached: true, e);
+        }
+    }
+
+    private async Task<string?> KeyAsync(CancellationToken cancellationToken)
+    {
+        try
+        {
+            return File.Exists(_keyFile) ? (await File.ReadAllTextAsync(_keyFile, cancellationToken)).Trim() : null;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new ServerException($"was not asked, because the key cannot be read: {e.Message}", inner: e);
         }
     }
 

@@ -10,7 +10,7 @@ internal static class TokenCommand
     public static Command Make()
     {
         var node = new Option<string?>("--node") { Description = "The only node that may use it, by name. Default: any.", HelpName = "NAME" };
-        var minutes = new Option<int>("--minutes") { Description = "Minutes until it expires. Default: 60", HelpName = "MINUTES", DefaultValueFactory = _ => 60 };
+        var minutes = new Option<int>("--minutes") { Description = "Minutes until it expires.", HelpName = "MINUTES", DefaultValueFactory = _ => 60 };
         var server = new ServerOptions();
         var create = new Command("create", "Make a token with which one node can join, once, and print it.");
         foreach (var option in (Option[])[node, minutes, server.Data, server.Url])

@@ -46,7 +46,7 @@ internal static class ApiDocument
     private static readonly (string Name, string Description)[] Tags =
     [
         ("OpenAI", "What OpenAI's SDKs call: requests go to the engine that serves their model."),
-        ("Backends", "What LocalAI's clients ask about engines."),
+        ("Backends", "Engines: how they do, which there are, and the jobs that install them."),
         ("Models", "What can be installed and served, and the jobs that install it."),
         ("Stores", "Vectors with values, found again by what is near them."),
         ("Deployments", "Models that are served: start, watch, stop."),

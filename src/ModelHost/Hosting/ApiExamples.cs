@@ -33,6 +33,7 @@ internal static class ApiExamples
             ["model"] = model,
             ["input"] = "Hello!",
         })));
+        var node = nodes.All.Select(one => one.Id).Order().DefaultIfEmpty(1).First();
         Set(document, "/api/deployments/start", Starts(nodes));
         Set(document, "/api/deployments/plan", Starts(nodes));
         Set(document, "/api/deployments", Starts(nodes));
@@ -46,6 +47,29 @@ internal static class ApiExamples
             ("for an hour and one model", new JsonObject { ["label"] = "notebook", ["ttl_seconds"] = 3600, ["models"] = new JsonArray(models[0]) }),
             ("for Prometheus", new JsonObject { ["label"] = "prometheus", ["roles"] = new JsonArray("metrics") }),
         ]);
+        Set(document, "/models/apply",
+        [
+            ("of a gallery", new JsonObject { ["id"] = "qwen3-8b", ["nodes"] = new JsonArray(node) }),
+            ("from Hugging Face", new JsonObject
+            {
+                ["name"] = "qwen3-gguf",
+                ["config_file"] = new JsonObject { ["backend"] = "llama-cpp", ["context_size"] = 8192 },
+                ["files"] = new JsonArray(new JsonObject { ["filename"] = "qwen3.gguf", ["uri"] = "huggingface://Qwen/Qwen3-8B-GGUF/Qwen3-8B-Q4_K_M.gguf" }),
+                ["nodes"] = new JsonArray(node),
+                ["deploy"] = new JsonObject { ["gpu_memory_fraction"] = 0.5, ["start"] = true },
+            }),
+        ]);
+        var gallery = new JsonObject { ["name"] = "own", ["url"] = "file://galleries/index.yaml" };
+        Set(document, "/models/galleries", [("in the data folder", gallery)]);
+        Set(document, "/models/galleries", [("own", new JsonObject { ["name"] = "own" })], HttpMethod.Delete);
+        Set(document, "/backends/apply", [("of a gallery", new JsonObject { ["id"] = "llama-cpp" })]);
+        Set(document, "/api/nodes/{id}/backends/install",
+        [
+            ("of a gallery", new JsonObject { ["backend"] = "llama-cpp" }),
+            ("saved by docker save", new JsonObject { ["uri"] = "ocifile://packages/engine.tar", ["name"] = "engine" }),
+        ]);
+        foreach (var change in (string[])["upgrade", "delete"])
+            Set(document, $"/api/nodes/{{id}}/backends/{change}", [("by its name", new JsonObject { ["backend"] = "llama-cpp" })]);
         Set(document, "/api/deployments/{id}/pin", [("protect", new JsonObject { ["pinned"] = true })]);
         Set(document, "/api/deployments/{id}/start-on-demand", [("on", new JsonObject { ["start_on_demand"] = true })]);
     }
@@ -85,7 +109,7 @@ internal static class ApiExamples
         ["backend"] = backend,
     };
 
-    private static void Set(OpenApiDocument document, string path, IEnumerable<(string Name, JsonObject Value)> examples) =>
-        document.Paths[path].Operations![HttpMethod.Post].RequestBody!.Content!["application/json"].Examples =
+    private static void Set(OpenApiDocument document, string path, IEnumerable<(string Name, JsonObject Value)> examples, HttpMethod? method = null) =>
+        document.Paths[path].Operations![method ?? HttpMethod.Post].RequestBody!.Content!["application/json"].Examples =
             examples.ToDictionary(example => example.Name, IOpenApiExample (example) => new OpenApiExample { Value = example.Value });
 }

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Net.Http.Json;
+using System.Security.Cryptography;
 using System.Text;
 using System.Text.RegularExpressions;
 using ModelHost.TestKit;
@@ -148,6 +149,52 @@ public sealed partial class DocumentationTests
         Directory.GetFiles(Path.Combine(node.Data, "engines")).ShouldBeEmpty();
     }
 
+    [Fact]
+    public async Task What_the_page_on_galleries_lays_into_the_data_folder_is_installed_without_a_network_and_chats()
+    {
+        await NeedGrpcAsync();
+        var page = await File.ReadAllTextAsync(Path.Combine(RealDocker.RepositoryRoot, "docs", "galleries.md"), Ct);
+        var section = page[page.IndexOf("### Without a network", StringComparison.Ordinal)..page.IndexOf("## Models", StringComparison.Ordinal)];
+        var files = YamlBlocks().Matches(section).ToDictionary(block => block.Groups["path"].Value, block => block.Groups["yaml"].Value);
+        var commands = section.Split('\n').Where(line => line.StartsWith("$ ", StringComparison.Ordinal)).Select(line => line[2..]).ToArray();
+        using var node = new TestNode();
+        foreach (var folder in (string[])["galleries", "packages"])
+            Directory.CreateDirectory(Path.Combine(node.Data, folder));
+        foreach (var (path, yaml) in files)
+            await File.WriteAllTextAsync(Path.Combine(node.Data, path), yaml, Ct);
+        await File.WriteAllTextAsync(Path.Combine(node.Data, "packages", "tiny.gguf"), "GGUF", Ct);
+        await File.WriteAllBytesAsync(Path.Combine(node.Data, "packages", "chatter.tar"), SavedBackend(), Ct);
+        await using var host = await ModelHostProcess.ServeAsync(node, TestPorts.Free(), commands[0].Split(' ')[2..]);
+        using var client = new HttpClient { BaseAddress = host.Url };
+        await client.NodeAsync("process");
+
+        var (installed, progress) = await ShellAsync($"exec {commands[1].Replace("modelhost ", $"{ModelHostProcess.Executable} ", StringComparison.Ordinal)} --url http://{host.Url.Authority} --data {node.Data}");
+        var (chatted, answer) = await ShellAsync($"exec {commands[2].Replace("curl localhost:8000", $"curl -sS --fail-with-body http://{host.Url.Authority}", StringComparison.Ordinal)}");
+
+        files.Keys.Order().ShouldBe(["galleries/backends.yaml", "galleries/index.yaml"]);
+        commands.Length.ShouldBe(3);
+        installed.ShouldBe(0, progress + string.Join('\n', host.Output));
+        progress.ShouldEndWith("tiny: completed\n");
+        chatted.ShouldBe(0, answer + string.Join('\n', host.Output));
+        answer.ShouldContain("user: Hello!");
+        foreach (var deployment in (await client.JsonAsync("/api/deployments")).EnumerateArray())
+            await client.StopModelAsync(deployment.GetProperty("id").GetInt32());
+    }
+
+    // an image of one layer, which is the backend's folder, as docker save writes it
+    private static byte[] SavedBackend()
+    {
+        var source = Path.Combine(RealDocker.RepositoryRoot, "tests", "bench", "backends", "python-backend");
+        var layer = Archives.Tar([.. Directory.GetFiles(source).Order(StringComparer.Ordinal).Select(path => Archives.File(Path.GetFileName(path), File.ReadAllBytes(path), File.GetUnixFileMode(path)))]);
+        var digest = Convert.ToHexStringLower(SHA256.HashData(layer));
+        var config = $$$"""{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:{{{digest}}}"]}}""";
+        var name = Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(config)));
+        return Archives.Tar(
+            Archives.File($"{name}.json", config),
+            Archives.File($"{digest}/layer.tar", layer),
+            Archives.File("manifest.json", $$$"""[{"Config":"{{{name}}}.json","RepoTags":["chatter:1"],"Layers":["{{{digest}}}/layer.tar"]}]"""));
+    }
+
     private static async Task NeedGrpcAsync()
     {
         Assert.SkipWhen(!File.Exists("/usr/bin/python3"), "there is no /usr/bin/python3: install the package python3-grpcio");
@@ -166,4 +213,7 @@ public sealed partial class DocumentationTests
 
     [GeneratedRegex("^```sh\n(?<commands>.*?)^```", RegexOptions.Multiline | RegexOptions.Singleline)]
     private static partial Regex ShellBlocks();
+
+    [GeneratedRegex("`(?<path>galleries/[a-z]+\\.yaml)`[^\n]*:\n\n```yaml\n(?<yaml>.*?)^```", RegexOptions.Multiline | RegexOptions.Singleline)]
+    private static partial Regex YamlBlocks();
 }

@@ -1,6 +1,7 @@
 using System.Collections.Concurrent;
 using System.Net;
 using System.Text.Json;
+using System.Text.RegularExpressions;
 using Microsoft.EntityFrameworkCore;
 using Microsoft.Extensions.DependencyInjection;
 using ModelHost.Core;
@@ -29,12 +30,64 @@ public sealed class JobTests
         handler.End("phi");
         await job.Ended.WaitAsync(TimeSpan.FromSeconds(30), Ct);
 
+        (running, half) = (Documented(running), Documented(half));
         running.ShouldBe("""{"deletion":false,"file_name":"","processed":false,"message":"processing test: phi","progress":0,"phase":"queued","file_size":"","downloaded_size":"","gallery_element_name":"phi","cancelled":false,"cancellable":true}""");
         half.ShouldBe("""{"deletion":false,"file_name":"phi.gguf.partial","processed":false,"message":"processing file: phi.gguf.partial. Total: 2.4 GiB. Current: 1.2 GiB","progress":50,"phase":"downloading","current_bytes":1288490189,"total_bytes":2576980378,"file_size":"2.4 GiB","downloaded_size":"1.2 GiB","gallery_element_name":"phi","cancelled":false,"cancellable":true,"nodes":[{"node_id":"1","node_name":"a","status":"downloading","file_name":"phi.gguf.partial","current":"1.2 GiB","total":"2.4 GiB","percentage":50,"phase":"downloading"}]}""");
         const string done = """{"deletion":false,"file_name":"","processed":true,"message":"completed","progress":100,"file_size":"","downloaded_size":"","gallery_element_name":"phi","cancelled":false,"cancellable":false,"nodes":[{"node_id":"1","node_name":"a","status":"downloading","file_name":"phi.gguf.partial","current":"1.2 GiB","total":"2.4 GiB","percentage":50,"phase":"downloading"}]}""";
-        (await host.Client.GetStringAsync($"/models/jobs/{job.Uid}", Ct)).ShouldBe(done);
-        (await host.Client.GetStringAsync("/backends/jobs", Ct)).ShouldBe($$"""{"{{job.Uid}}":{{done}}}""");
+        Documented(await host.Client.GetStringAsync($"/models/jobs/{job.Uid}", Ct)).ShouldBe(done);
+        Documented(await host.Client.GetStringAsync("/backends/jobs", Ct)).ShouldBe($$"""{"{{job.Uid}}":{{done}}}""");
     }
+
+    [Fact]
+    public async Task What_a_job_does_and_when_is_told()
+    {
+        var handler = new Handler();
+        await using var host = await StartAsync(handler);
+        var before = DateTimeOffset.UtcNow;
+        var job = await AddAsync(host, "phi");
+        await handler.BegunAsync("phi");
+        var running = await host.Client.JsonAsync($"/models/jobs/{job.Uid}");
+        handler.End("phi");
+        var ended = await Deadline.UntilAsync(() => host.Client.JsonAsync($"/models/jobs/{job.Uid}"), found => found.TryGetProperty("finished_at", out _));
+
+        running.GetProperty("kind").GetString().ShouldBe("test.run");
+        running.TryGetProperty("finished_at", out _).ShouldBeFalse();
+        var created = running.GetProperty("created_at").GetDateTimeOffset();
+        created.ShouldBeInRange(before.AddSeconds(-1), DateTimeOffset.UtcNow);
+        ended.GetProperty("created_at").GetDateTimeOffset().ShouldBe(created);
+        ended.GetProperty("finished_at").GetDateTimeOffset().ShouldBeGreaterThanOrEqualTo(created);
+    }
+
+    [Fact]
+    public async Task The_message_names_nodes_that_are_waited_for_as_long_as_they_are()
+    {
+        var handler = new Handler();
+        await using var host = await StartAsync(handler);
+        var job = await AddAsync(host, "phi");
+        await handler.BegunAsync("phi");
+        var context = handler.Context("phi");
+        JobNode Node(string id, string? error) => new() { NodeId = id, NodeName = $"gpu-{id}", Status = "downloading", Error = error };
+        async Task<string?> MessageAsync() => (await host.Client.JsonAsync($"/models/jobs/{job.Uid}")).GetProperty("message").GetString();
+
+        context.File("w.gguf", 1024, 2048, 50);
+        context.Node(Node("1", null));
+        context.Node(Node("2", JobNode.Silent));
+        var silent = await MessageAsync();
+        context.File("w.gguf", 2048, 2048, 50);
+        var still = await MessageAsync();
+        context.Node(Node("2", null));
+        var back = await MessageAsync();
+        handler.End("phi");
+        await job.Ended.WaitAsync(TimeSpan.FromSeconds(30), Ct);
+
+        silent.ShouldBe("processing file: w.gguf. Total: 2.0 KiB. Current: 1.0 KiB; gpu-2: the node does not answer; it is waited for");
+        still.ShouldBe("processing file: w.gguf. Total: 2.0 KiB. Current: 2.0 KiB; gpu-2: the node does not answer; it is waited for");
+        back.ShouldBe("processing file: w.gguf. Total: 2.0 KiB. Current: 2.0 KiB");
+        job.Status.Message.ShouldBe("completed");
+    }
+
+    // without what is told beside it
+    private static string Documented(string status) => Regex.Replace(status, ",\"kind\":\"test.run\",\"created_at\":\"[^\"]+\"(,\"finished_at\":\"[^\"]+\")?", "");
 
     [Fact]
     public async Task A_failure_is_told_with_its_reason_and_an_unknown_id_as_documented()

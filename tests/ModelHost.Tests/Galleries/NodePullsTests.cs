@@ -69,6 +69,24 @@ public sealed class NodePullsTests
         NodePulls.WithId("j", 1, new PullRequest { PullId = ids[3], Kind = ArtifactKind.Backend, Name = "b", Files = { new PullFile { Uri = "u" } } }).PullId.ShouldBe(ids[0]);
     }
 
+    [Fact]
+    public async Task A_node_that_falls_silent_is_told_of_at_once_and_what_it_said_last_counts_for_nothing()
+    {
+        _node.Takes = true;
+        Pull? shown = new();
+        var pull = _pulls.PullAsync(1, _request, told => shown = told, () => false, Ct);
+        Say(PullPhase.Downloading);
+        await MoveAsync(() => shown?.Phase == PullPhase.Downloading, NodePulls.Silence);
+
+        _handle.Silent(_clock.GetUtcNow(), "no report");
+        var began = _clock.GetUtcNow();
+        await MoveAsync(() => shown is null, NodePulls.Silence);
+        await MoveAsync(() => pull.IsCompleted, NodePulls.Silence * 2);
+
+        (await pull).Failure.ShouldNotBeNull().Code.ShouldBe("node.unreachable");
+        (_clock.GetUtcNow() - began).ShouldBeLessThan(NodePulls.Silence * 1.5);
+    }
+
     private void Say(PullPhase phase) =>
         _handle.Heard(new NodeReport { NodeId = "n", Hostname = "n", Pulls = { new Pull { PullId = _request.PullId, Phase = phase } } }, _clock.GetUtcNow());
 

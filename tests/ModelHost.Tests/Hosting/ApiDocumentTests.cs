@@ -1,5 +1,7 @@
+using System.Net;
 using System.Net.Http.Json;
 using System.Text.Json;
+using System.Text.RegularExpressions;
 using Microsoft.AspNetCore.Routing;
 using Microsoft.Extensions.DependencyInjection;
 using ModelHost.TestKit;
@@ -56,6 +58,52 @@ public sealed class ApiDocumentTests
         var port = start.GetProperty("properties").GetProperty("port");
         (port.GetProperty("minimum").GetInt32(), port.GetProperty("maximum").GetInt32()).ShouldBe((1024, 65535));
         start.GetProperty("properties").EnumerateObject().ShouldAllBe(property => IsDescribed(property.Value));
+    }
+
+    [Fact]
+    public async Task Descriptions_name_nothing_of_the_source()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        static IEnumerable<string> Descriptions(JsonElement element) => element.ValueKind switch
+        {
+            JsonValueKind.Object => element.EnumerateObject().SelectMany(property =>
+                property is { Name: "description" or "summary", Value.ValueKind: JsonValueKind.String } ? [property.Value.GetString()!] : Descriptions(property.Value)),
+            JsonValueKind.Array => element.EnumerateArray().SelectMany(Descriptions),
+            _ => [],
+        };
+
+        var descriptions = Descriptions(await host.Client.JsonAsync("/openapi.json")).ToArray();
+
+        descriptions.Length.ShouldBeGreaterThan(500);
+        // a reference to a member is written out as its type and its class
+        descriptions.ShouldNotContain(text => Regex.IsMatch(text, @"\b(string|int|bool|long|double)\b(\?|\[\])* [A-Z]\w*\.[A-Z]|\b[A-Z][a-z]+[A-Z]\w*\.[A-Z]\w+"));
+    }
+
+    [Fact]
+    public async Task Requests_that_install_have_examples_that_are_taken_as_they_stand()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        await host.Client.NodeAsync("process");
+        var operations = (await host.Client.JsonAsync("/openapi.json")).GetProperty("paths").EnumerateObject()
+            .Where(path => Regex.IsMatch(path.Name, "^/(models|backends|api/nodes/{id}/backends)(/|$)"))
+            .SelectMany(path => path.Value.EnumerateObject().Select(operation => (Path: path.Name.Replace("{id}", "1", StringComparison.Ordinal), Method: new HttpMethod(operation.Name), operation.Value)))
+            .Where(operation => operation.Value.TryGetProperty("requestBody", out _)).OrderBy(operation => operation.Method == HttpMethod.Delete).ToArray();
+
+        operations.Length.ShouldBe(7);
+        foreach (var (path, method, operation) in operations)
+        {
+            foreach (var example in operation.GetProperty("requestBody").GetProperty("content").GetProperty("application/json").GetProperty("examples").EnumerateObject())
+            {
+                using var request = new HttpRequestMessage(method, path) { Content = JsonContent.Create(example.Value.GetProperty("value")) };
+                using var answer = await host.Client.SendAsync(request, TestContext.Current.CancellationToken);
+                var body = await answer.Content.ReadAsStringAsync(TestContext.Current.CancellationToken);
+                // what is to be deleted is not there
+                if (path.EndsWith("/delete", StringComparison.Ordinal))
+                    answer.StatusCode.ShouldBe(HttpStatusCode.NotFound, body);
+                else
+                    answer.IsSuccessStatusCode.ShouldBeTrue($"{path}, {example.Name}: {body}");
+            }
+        }
     }
 
     [Fact]

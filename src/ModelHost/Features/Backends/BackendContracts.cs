@@ -30,7 +30,7 @@ public sealed record NodeBackendInstall : StrictRequest
     /// <summary>Entry of a gallery: <c>gallery@name</c> or <c>name</c>.</summary>
     public string? Backend { get; init; }
 
-    /// <summary>Where it comes from: <c>oci://</c>, <c>ocifile://</c>, <c>https://</c> or <c>file://</c>; in place of <see cref="Backend"/>.</summary>
+    /// <summary>Where it comes from: <c>oci://</c>, <c>ocifile://</c>, <c>https://</c> or <c>file://</c>; in place of <c>backend</c>.</summary>
     public string? Uri { get; init; }
 
     /// <summary>Name of one that comes from an address. Default: the last part of that.</summary>

@@ -141,7 +141,7 @@ internal sealed class BackendInstallHandler(
     private static JobNode Progress(JobNode node, Pull? pull)
     {
         if (pull is null)
-            return node with { Error = "the node does not answer; it is waited for" };
+            return node with { Error = JobNode.Silent };
         var total = pull.HasTotalBytes ? pull.TotalBytes : 0;
         return node with
         {

@@ -11,6 +11,6 @@ internal static class BackendUse
     {
         var users = (await deployments.ServingAsync(cancellationToken)).Where(one => one.NodeId == nodeId && names.Contains(one.Spec.Backend)).Select(one => one.Id).ToArray();
         return users.Length == 0 ? null : new Failure(FailureKind.Conflict, "backend.in_use",
-            $"{(users.Length == 1 ? "deployment" : "deployments")} {string.Join(", ", users)} {(users.Length == 1 ? "runs" : "run")} on it there; stop {(users.Length == 1 ? "it" : "them")} first");
+            $"{(users.Length == 1 ? "deployment" : "deployments")} {string.Join(", ", users)} {(users.Length == 1 ? "runs" : "run")} on {names.First()} on node {nodeId}; stop {(users.Length == 1 ? "it" : "them")} first");
     }
 }

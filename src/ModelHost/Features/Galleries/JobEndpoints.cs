@@ -33,10 +33,10 @@ internal static class JobEndpoints
         using var waiting = CancellationTokenSource.CreateLinkedTokenSource(limit.Token, cancellationToken);
         await job.Ended.WaitAsync(waiting.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         cancellationToken.ThrowIfCancellationRequested();
-        return job.Status;
+        return job.Shown;
     }
 
-    private static Ok<Dictionary<string, JobStatus>> All(JobBook jobs) => TypedResults.Ok(jobs.All.ToDictionary(job => job.Uid, job => job.Status));
+    private static Ok<Dictionary<string, JobStatus>> All(JobBook jobs) => TypedResults.Ok(jobs.All.ToDictionary(job => job.Uid, job => job.Shown));
 
     private static async Task<IResult> FindAsync(
         string uuid, [Description("True: answer when the job has ended.")] bool? wait, JobBook jobs, IHostApplicationLifetime lifetime, TimeProvider time, CancellationToken cancellationToken)
@@ -44,9 +44,9 @@ internal static class JobEndpoints
         if (jobs.Find(uuid) is not { } job)
             return JobBook.NotFound.ToLocalAi();
         using var waiting = CancellationTokenSource.CreateLinkedTokenSource(lifetime.ApplicationStopping, cancellationToken);
-        return TypedResults.Ok(await job.EndedAsync(wait, time, waiting.Token) ?? job.Status);
+        return TypedResults.Ok(await job.EndedAsync(wait, time, waiting.Token) ?? job.Shown);
     }
 
     private static async Task<IResult> CancelAsync(string uuid, JobBook jobs, CancellationToken cancellationToken) =>
-        (await jobs.CancelAsync(uuid, cancellationToken)).Match(job => TypedResults.Ok(job.Status), GalleryEndpoints.ToLocalAi);
+        (await jobs.CancelAsync(uuid, cancellationToken)).Match(job => TypedResults.Ok(job.Shown), GalleryEndpoints.ToLocalAi);
 }

@@ -11,7 +11,7 @@ internal sealed class JobEntry
 
     public JobEntry(Job row, JobStatus status)
     {
-        (Id, Uid, Kind, Subject, Element, Request, Attempts, FinishedAt) = (row.Id, row.Uid, row.Kind, row.Subject, row.Element, row.Request, row.Attempts, row.FinishedAt);
+        (Id, Uid, Kind, Subject, Element, Request, Attempts, CreatedAt, FinishedAt) = (row.Id, row.Uid, row.Kind, row.Subject, row.Element, row.Request, row.Attempts, row.CreatedAt, row.FinishedAt);
         (_state, _status) = (row.State, status);
         if (status.Processed)
             _ended.SetResult();
@@ -31,6 +31,8 @@ internal sealed class JobEntry
 
     public int Attempts { get; private set; }
 
+    public DateTimeOffset CreatedAt { get; }
+
     public DateTimeOffset? FinishedAt { get; set; }
 
     /// <summary>Held while its row is written.</summary>
@@ -42,6 +44,9 @@ internal sealed class JobEntry
     public JobState State => Snapshot.State;
 
     public JobStatus Status => Snapshot.Status;
+
+    /// <summary>The status with what was asked for, and when.</summary>
+    public JobStatus Shown => Status with { Kind = Kind, CreatedAt = CreatedAt, FinishedAt = FinishedAt };
 
     public (JobState State, JobStatus Status) Snapshot
     {

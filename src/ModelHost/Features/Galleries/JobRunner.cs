@@ -36,7 +36,7 @@ internal sealed class JobContext(JobEntry job, JobBook jobs)
     public bool IsCancelled => job.State == JobState.Cancelled;
 
     /// <summary>Says what goes on now.</summary>
-    public void Phase(string phase, string message) => job.Show(status => status with { Phase = phase, Message = message });
+    public void Phase(string phase, string message) => job.Show(status => (status with { Phase = phase }).At(message));
 
     /// <summary>Says what whoever asked should know when it has ended well.</summary>
     public void Note(string? note) => job.Show(status => status with { Note = note });
@@ -49,17 +49,16 @@ internal sealed class JobContext(JobEntry job, JobBook jobs)
     public void File(string file, long current, long total, double percent)
     {
         var (downloaded, size) = (JobStatus.Size(current), total > 0 ? JobStatus.Size(total) : "");
-        job.Show(status => status with
+        job.Show(status => (status with
         {
             Phase = JobPhases.Downloading,
-            Message = $"processing file: {file}. Total: {(size.Length > 0 ? size : "unknown")}. Current: {downloaded}",
             FileName = file,
             CurrentBytes = current,
             TotalBytes = total,
             DownloadedSize = downloaded,
             FileSize = size,
             Progress = Math.Round(Math.Clamp(percent, 0, 100), 2),
-        });
+        }).At($"processing file: {file}. Total: {(size.Length > 0 ? size : "unknown")}. Current: {downloaded}"));
     }
 
     /// <summary>Says how far a node is.</summary>
@@ -156,16 +155,22 @@ internal sealed partial class JobRunner : BackgroundService
             using var run = CancellationTokenSource.CreateLinkedTokenSource(stoppingToken);
             if (!job.TryBegin(run))
                 return;
-            job.Show(status => status with { Message = $"processing {job.Kind.Split('.')[0]}: {job.Element}", Cancellable = !status.Deletion && !status.Committed });
+            job.Show(status => (status with { Cancellable = !status.Deletion && !status.Committed }).At($"processing {job.Kind.Split('.')[0]}: {job.Element}"));
             await _jobs.StoreAsync(job, stoppingToken);
-            LogBegun(job.Kind, job.Element, job.Uid);
+            if (job.Attempts > 1)
+                LogGoesOn(job.Kind, job.Element, job.Uid);
+            else
+                LogBegun(job.Kind, job.Element, job.Uid);
             var failure = await HandleAsync(job, run.Token);
             if (failure is null)
                 job.TryEnd(JobState.Done, Completed);
             else
                 job.TryEnd(JobState.Failed, status => Failed(status, failure));
             await _jobs.StoreAsync(job, CancellationToken.None);
-            LogEnded(job.Kind, job.Element, job.Uid, job.Status.Message);
+            if (failure is null)
+                LogEnded(job.Kind, job.Element, job.Uid, job.Status.Message);
+            else
+                LogFailed(job.Kind, job.Element, job.Uid, failure.Detail);
         }
         catch (OperationCanceledException) when (stoppingToken.IsCancellationRequested)
         {
@@ -254,6 +259,12 @@ internal sealed partial class JobRunner : BackgroundService
 
     [LoggerMessage(3012, LogLevel.Information, "Job {JobKind} of {Element} has ended ({JobId}): {Outcome}")]
     private partial void LogEnded(string jobKind, string element, string jobId, string outcome);
+
+    [LoggerMessage(3015, LogLevel.Information, "Job {JobKind} of {Element}, which was interrupted, goes on ({JobId}).")]
+    private partial void LogGoesOn(string jobKind, string element, string jobId);
+
+    [LoggerMessage(3016, LogLevel.Warning, "Job {JobKind} of {Element} has failed ({JobId}): {Reason}")]
+    private partial void LogFailed(string jobKind, string element, string jobId, string reason);
 
     [LoggerMessage(3013, LogLevel.Error, "Job {JobKind} of {Element} broke ({JobId}).")]
     private partial void LogBroken(Exception exception, string jobKind, string element, string jobId);

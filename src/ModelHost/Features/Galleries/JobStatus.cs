@@ -32,6 +32,10 @@ internal sealed record JobStatus
     [JsonIgnore]
     public string? Note { get; init; }
 
+    /// <summary>What the message says beside the nodes that are waited for; of this process alone.</summary>
+    [JsonIgnore]
+    public string Step { get; init; } = "";
+
     /// <summary>Percent, 0 to 100.</summary>
     public double Progress { get; init; }
 
@@ -70,11 +74,32 @@ internal sealed record JobStatus
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public IReadOnlyList<JobNode>? Nodes { get; init; }
 
+    /// <summary>What is done: <c>model.install</c>, <c>model.delete</c>, <c>backend.install</c> or <c>backend.delete</c>.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public string? Kind { get; init; }
+
+    /// <summary>When it was asked for.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public DateTimeOffset? CreatedAt { get; init; }
+
+    /// <summary>When it ended; absent: it has not.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public DateTimeOffset? FinishedAt { get; init; }
+
+    /// <summary>The same at another step.</summary>
+    public JobStatus At(string step) => (this with { Step = step }).Told();
+
+    /// <summary>The same with a message that says what goes on and which nodes are waited for: those that go on although they have an error.</summary>
+    private JobStatus Told() => this with
+    {
+        Message = string.Concat([Step, .. (Nodes ?? []).Where(node => node.IsWaitedFor).Select(node => $"; {node.NodeName}: {node.Error}")]),
+    };
+
     /// <summary>The same with a node's figures, which stand for the whole of it too.</summary>
-    public JobStatus With(JobNode node) => this with
+    public JobStatus With(JobNode node) => (this with
     {
         Nodes = [.. (Nodes ?? []).Where(one => one.NodeId != node.NodeId).Append(node).OrderBy(one => one.NodeId.Length).ThenBy(one => one.NodeId, StringComparer.Ordinal)],
-    };
+    }).Told();
 
     /// <summary>A size for people: one decimal, binary units.</summary>
     public static string Size(long bytes)
@@ -90,6 +115,13 @@ internal sealed record JobStatus
 /// <summary>How far a job is on one node.</summary>
 internal sealed record JobNode
 {
+    /// <summary>What is said of one that does not answer.</summary>
+    public const string Silent = "the node does not answer; it is waited for";
+
+    /// <summary>Whether it does not answer.</summary>
+    [JsonIgnore]
+    public bool IsWaitedFor => Error == Silent;
+
     /// <summary>The node's id in the API.</summary>
     public required string NodeId { get; init; }
 
@@ -118,7 +150,7 @@ internal sealed record JobNode
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public string? Phase { get; init; }
 
-    /// <summary>Why it failed there.</summary>
+    /// <summary>Why it failed there; or, while it goes on, that the node does not answer.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public string? Error { get; init; }
 }

@@ -11,7 +11,6 @@ namespace ModelHost.Features.Galleries;
 internal sealed class ModelFiles(NodePulls pulls, NodeRegistry nodes, NodeService nodeList, IOptions<GalleryOptions> options, TimeProvider time)
 {
     private const double Downloaded = 90;
-    private const string Unreached = "the node is not reached; it is waited for";
 
     // a node drops what nobody asks for: so it is asked again long before that
     private static readonly TimeSpan Renewal = TimeSpan.FromMinutes(10);
@@ -90,7 +89,7 @@ internal sealed class ModelFiles(NodePulls pulls, NodeRegistry nodes, NodeServic
         var outcomes = await Task.WhenAll(targets.Select(async node =>
         {
             var shown = new JobNode { NodeId = $"{node}", NodeName = Name(hosts, node), Status = "downloading", Percentage = 100, Phase = JobPhases.Committing };
-            var outcome = await pulls.CommitAsync(node, Request(job, model, node), pull => job.Node(shown with { Error = pull is null ? Unreached : null }), options.Value.CommitPatience, cancellationToken);
+            var outcome = await pulls.CommitAsync(node, Request(job, model, node), pull => job.Node(shown with { Error = pull is null ? JobNode.Silent : null }), options.Value.CommitPatience, cancellationToken);
             job.Node(outcome.Failure is { } failure ? shown with { Status = "error", Error = failure.Detail, Phase = null } : shown with { Status = "success", Phase = null });
             return (Node: node, outcome.Failure);
         }));
@@ -128,7 +127,7 @@ internal sealed class ModelFiles(NodePulls pulls, NodeRegistry nodes, NodeServic
     private static JobNode Progress(JobContext job, JobNode node, Pull? pull, Func<double, double> share)
     {
         if (pull is null)
-            return node with { Status = "queued", Error = Unreached };
+            return node with { Error = JobNode.Silent };
         var total = pull.HasTotalBytes ? pull.TotalBytes : 0;
         var part = pull.Phase is PullPhase.Staged or PullPhase.Done ? 1 : total > 0 ? Math.Min((double)pull.DoneBytes / total, 1) : 0;
         var phase = pull.Phase switch

@@ -120,7 +120,8 @@ internal sealed partial class NodePulls(NodeRegistry nodes, TimeProvider time, I
             }
             else if (node.Report?.Pulls.FirstOrDefault(pull => pull.PullId == request.PullId) is { } pull)
             {
-                progress(pull);
+                // what one said that has fallen silent since is no sign of life
+                progress(node.Failures > 0 ? null : pull);
                 switch (pull.Phase)
                 {
                     case PullPhase.Done:
@@ -143,7 +144,7 @@ internal sealed partial class NodePulls(NodeRegistry nodes, TimeProvider time, I
             else if (node.Report is not null && node.ReportedAt > asked + Retry)
                 asked = null;
             else
-                progress(node.Report is null ? null : new Pull { Phase = PullPhase.Queued });
+                progress(node.Report is null || node.Failures > 0 ? null : new Pull { Phase = PullPhase.Queued });
             await Task.Delay(Poll, time, cancellationToken);
         }
     }
