@@ -21,7 +21,6 @@ internal sealed partial class PullQueue : IAsyncDisposable
     private readonly Action _changed;
     private readonly Dictionary<string, RunningPull> _running = [];
     private readonly Dictionary<string, PullRecord> _ended = [];
-    private readonly Dictionary<(ArtifactKind, string), Task> _last = [];
     private readonly SemaphoreSlim _slots;
     private readonly CancellationTokenSource _shutdown = new();
     private readonly Lock _lock = new();
@@ -147,7 +146,7 @@ internal sealed partial class PullQueue : IAsyncDisposable
         string? removed;
         lock (_lock)
         {
-            if (_running.Values.Any(running => running.Place == (kind, name) && !running.IsHeld))
+            if (Of((kind, name)).Any(running => !running.IsHeld))
                 throw new InvalidOperationException($"a pull is at work on '{name}'");
             removed = _folders.Remove(kind, name);
             MakeWay(kind, name);
@@ -177,11 +176,13 @@ internal sealed partial class PullQueue : IAsyncDisposable
     private void Begin(PullRecord record)
     {
         var running = new RunningPull(record, _changed, CancellationTokenSource.CreateLinkedTokenSource(_shutdown.Token));
-        var before = _last.GetValueOrDefault(running.Place, Task.CompletedTask);
+        // all of them: one that is cancelled while it waits ends before those that it waits for
+        var before = Task.WhenAll(Of(running.Place).Select(earlier => earlier.Work));
         _running[Key(record.State.PullId)] = running;
         running.Work = Task.Run(() => RunAsync(running, before));
-        _last[running.Place] = running.Work;
     }
+
+    private IEnumerable<RunningPull> Of((ArtifactKind, string) place) => _running.Values.Where(running => running.Place == place);
 
     private async Task RunAsync(RunningPull running, Task before)
     {
@@ -189,8 +190,6 @@ internal sealed partial class PullQueue : IAsyncDisposable
         lock (_lock)
         {
             _running.Remove(Key(running.Request.PullId));
-            if (_last.GetValueOrDefault(running.Place) == running.Work)
-                _last.Remove(running.Place);
             if (ended is not null)
                 End(ended);
             ForgetPartials();
@@ -204,9 +203,11 @@ internal sealed partial class PullQueue : IAsyncDisposable
     {
         var request = running.Request;
         var isImage = request.Kind == ArtifactKind.Image;
+        var isItsTurn = false;
         try
         {
             await before.WaitAsync(running.Stop);
+            isItsTurn = true;
             var artifact = isImage ? await InTurnAsync(running, () => _images.RunAsync(request, running.Progress, running.Stop)) : await InstallAsync(running);
             DeleteQuietly(isImage ? null : _folders.StagingOf(request.Kind, request.Name));
             LogInstalled(request.PullId, request.Name, artifact.Digest);
@@ -214,7 +215,8 @@ internal sealed partial class PullQueue : IAsyncDisposable
         }
         catch (OperationCanceledException) when (running.IsCancelled)
         {
-            DeleteQuietly(isImage ? null : running.KeepsPartial ? _folders.TreeOf(request.Kind, request.Name) : _folders.StagingOf(request.Kind, request.Name));
+            // before its turn, what lies there is of the one that it waits for
+            DeleteQuietly(isImage || !isItsTurn ? null : running.KeepsPartial ? _folders.TreeOf(request.Kind, request.Name) : _folders.StagingOf(request.Kind, request.Name));
             LogCancelled(request.PullId, request.Name);
             return running.Ended(PullPhase.Cancelled, Now());
         }
@@ -286,7 +288,8 @@ internal sealed partial class PullQueue : IAsyncDisposable
                 running.Stage(digest, _time.GetUtcNow());
                 _records.Write(running.Record);
             }
-            if (_last.GetValueOrDefault(running.Place) != running.Work)
+            // those before it have ended
+            if (Of(running.Place).Any(other => other != running && !other.IsEnding))
                 running.Drop(GivesWay());
         }
         LogHeld(running.Request.PullId, running.Request.Name);
@@ -321,7 +324,7 @@ internal sealed partial class PullQueue : IAsyncDisposable
 
     private void MakeWay(ArtifactKind kind, string name)
     {
-        foreach (var held in _running.Values.Where(running => running.Place == (kind, name) && running.IsHeld).ToArray())
+        foreach (var held in Of((kind, name)).Where(running => running.IsHeld))
             held.Drop(GivesWay());
     }
 
@@ -366,7 +369,7 @@ internal sealed partial class PullQueue : IAsyncDisposable
     }
 
     private void ForgetPartials() =>
-        Quietly(() => _folders.Forget(_time.GetUtcNow() - PartialsKeptFor, (kind, name) => _last.ContainsKey((kind, name))));
+        Quietly(() => _folders.Forget(_time.GetUtcNow() - PartialsKeptFor, (kind, name) => Of((kind, name)).Any()));
 
     private void DeleteQuietly(string? folder) => Quietly(() =>
     {

@@ -39,6 +39,9 @@ internal sealed class RunningPull : IDisposable
     /// <summary>Why the node has given it up; null: it has not.</summary>
     public DownloadException? Dropped { get; private set; }
 
+    /// <summary>Whether it is not to take its place any more.</summary>
+    public bool IsEnding => IsCancelled || Dropped is not null;
+
     /// <summary>Whether it is whole and waits for the word to take its place.</summary>
     public bool IsHeld => Record.IsStaged && !IsCommitted;
 
@@ -59,9 +62,9 @@ internal sealed class RunningPull : IDisposable
     /// <summary>Gives it up, unless it is about to take its place or has been cancelled.</summary>
     public void Drop(DownloadException why)
     {
-        if (IsCommitted || IsCancelled)
+        if (IsCommitted || IsEnding)
             return;
-        Dropped ??= why;
+        Dropped = why;
         End();
     }
 
@@ -88,7 +91,7 @@ internal sealed class RunningPull : IDisposable
     /// <returns>False: it is not whole, or not wanted any more.</returns>
     public bool TryCommit()
     {
-        if (!Record.IsStaged || IsCancelled || Dropped is not null)
+        if (!Record.IsStaged || IsEnding)
             return false;
         _committed.TrySetResult();
         return true;

@@ -133,6 +133,30 @@ public sealed class HeldPullTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task One_that_is_cancelled_while_it_waits_changes_nothing_for_those_before_and_after_it()
+    {
+        var last = _server.Put("/last", FileServer.Bytes(500, seed: 3));
+        _new.HoldAfter = 1000;
+        var (first, cancelled, third) = (Held(), Pulls.Model("m", Pulls.From(_server.Url("/last"), "w")), Pulls.Model("m", Pulls.From(_server.Url("/last"), "w")));
+        await _node.PullAsync(first, Ct);
+        await Pulls.UntilAsync(_node, first.PullId, pull => pull.DoneBytes == 1000);
+        await _node.PullAsync(cancelled, Ct);
+        await _node.CancelPullAsync(new CancelPullRequest { PullId = cancelled.PullId }, Ct);
+        (await Pulls.EndAsync(_node, cancelled.PullId)).Phase.ShouldBe(PullPhase.Cancelled);
+        await _node.PullAsync(third, Ct);
+        (await Pulls.DoAsync(_node, Pulls.Model("other", Pulls.From(_server.Url("/last"))))).Phase.ShouldBe(PullPhase.Done);
+
+        var waiting = await Pulls.StateAsync(_node, third.PullId);
+        await _node.CancelPullAsync(new CancelPullRequest { PullId = third.PullId }, Ct);
+        await Pulls.EndAsync(_node, third.PullId);
+        _new.Release();
+        var held = await Pulls.UntilAsync(_node, first.PullId, pull => pull.Phase is PullPhase.Staged or PullPhase.Failed);
+
+        waiting!.Phase.ShouldBe(PullPhase.Queued, "two are never at work on one name");
+        (held.Phase, held.Error).ShouldBe((PullPhase.Staged, ""));
+    }
+
+    [Fact]
     public async Task Who_ends_one_waits_for_nothing_that_it_does_then()
     {
         using var running = new RunningPull(new PullRecord { Request = Held(), State = new Pull() }, () => { }, new CancellationTokenSource());
