@@ -112,6 +112,7 @@ internal sealed class GalleryCommand
     {
         // what is installed may be offered by no gallery any more
         var answer = await client.GetAsync(onlyInstalled && !_isModels ? Prefix : $"{Prefix}/available", cancellationToken);
+        var galleries = onlyInstalled ? default : await client.GetAsync($"{Prefix}/galleries", cancellationToken);
         var rows = answer.EnumerateArray().Where(row => !onlyInstalled || !_isModels || IsInstalled(row)).ToArray();
         if (asJson)
         {
@@ -124,6 +125,12 @@ internal sealed class GalleryCommand
         foreach (var (mark, row, text) in lines)
             await Console.Out.WriteLineAsync($"{mark} {Clean(row).PadRight(width)}  {Short(Clean(text))}".TrimEnd());
         await Console.Error.WriteLineAsync(lines.Length == 0 ? $"No {Prefix}{(onlyInstalled ? " are installed." : " are offered.")}" : $"{lines.Length} {(lines.Length == 1 ? One : Prefix)}; * is installed.");
+        // what is missing from the list, and why
+        foreach (var gallery in galleries.ValueKind == JsonValueKind.Array ? galleries.EnumerateArray().ToArray() : [])
+        {
+            if (Text(gallery, "error") is { Length: > 0 } error)
+                await Console.Error.WriteLineAsync($"The gallery {Clean(Text(gallery, "name"))} could not be read the last time: {Clean(error)}");
+        }
         return 0;
     }
 

@@ -145,6 +145,18 @@ public sealed class GalleryCommandTests
     }
 
     [Fact]
+    public async Task A_list_says_which_gallery_is_missing_from_it()
+    {
+        await using var host = await ControlPlane.StartAsync(null, "http://127.0.0.1:0", null, "Galleries:Models:0:Name=away", "Galleries:Models:0:Url=file://galleries/away.yaml");
+        await host.Client.NodeAsync("process");
+
+        var list = await RunAsync(host, "models", "list");
+
+        (list.ExitCode, list.Output).ShouldBe((0, ""), list.Error);
+        list.Error.ShouldStartWith("No models are offered.\nThe gallery away could not be read the last time: file://galleries/away.yaml: there is no such file");
+    }
+
+    [Fact]
     public async Task Models_are_installed_and_removed()
     {
         await using var files = await FileServer.StartAsync();

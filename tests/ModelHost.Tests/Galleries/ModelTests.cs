@@ -27,6 +27,19 @@ public sealed class ModelTests : IAsyncLifetime
     public ValueTask DisposeAsync() => _server.DisposeAsync();
 
     [Fact]
+    public async Task A_model_whose_engine_the_node_cannot_start_now_is_installed_and_says_so()
+    {
+        await using var host = await ControlPlane.StartAsync();
+        await host.Client.NodeAsync("process");
+
+        var vllm = await ApplyAsync(host, """{"id":"qwen3-8b"}""");
+        var simulator = await ApplyAsync(host, """{"name":"phi","config_file":{"backend":"simulator","parameters":{"model":"demo/tiny"}}}""");
+
+        vllm.Message.ShouldMatch("^completed; [^;]+ cannot start it now: it has no docker or podman$");
+        simulator.Message.ShouldBe("completed");
+    }
+
+    [Fact]
     public async Task A_model_is_installed_with_its_files_listed_and_deleted()
     {
         using var node = new TestNode();
@@ -376,7 +389,7 @@ public sealed class ModelTests : IAsyncLifetime
         names.Length.ShouldBe(10);
 
         foreach (var name in names)
-            (await ApplyAsync(host, $$"""{"id":"modelhost@{{name}}"}""")).Message.ShouldBe("completed", name);
+            (await ApplyAsync(host, $$"""{"id":"modelhost@{{name}}"}""")).Message.ShouldMatch("^completed; [^;]+ cannot start it now: it has no docker or podman$", name);
 
         var deployments = (await host.Client.JsonAsync("/api/deployments")).EnumerateArray().ToArray();
         deployments.Select(deployment => deployment.GetProperty("port").GetInt32()).ShouldBeUnique();

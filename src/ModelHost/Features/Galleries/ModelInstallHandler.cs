@@ -116,7 +116,7 @@ internal sealed class ModelInstallHandler(
         }
         if (made.Count == 0)
             return unmade is null ? null : Unrecorded(unmade);
-        job.Note(Unused(made, names));
+        job.Note(Joined(Unused(made, names), NotRunning(engines, names)));
         await models.StoreAsync(new InstalledModel
         {
             Name = model.Name,
@@ -146,6 +146,13 @@ internal sealed class ModelInstallHandler(
     private static string? Unused(List<(InstalledNode Node, ModelWish Wish)> made, IReadOnlyDictionary<int, string> names) =>
         made.Select(one => one.Wish.Unused).Distinct().ToArray() is [var only] ? only
         : string.Join("; ", made.Where(one => one.Wish.Unused is not null).Select(one => $"on {names.GetValueOrDefault(one.Node.NodeId, $"{one.Node.NodeId}")} {one.Wish.Unused}"));
+
+    // an engine that ModelHost brings itself is not installed, and what runs it may be down for the moment: so that is no failure
+    private string? NotRunning(ModelBackend[] engines, IReadOnlyDictionary<int, string> names) => Joined([.. engines
+        .Where(engine => nodes.Find(engine.NodeId)?.LastReport is { } report && !engine.Recipe.Recipe.Runtimes.Any(report.Runtimes.Contains))
+        .Select(engine => $"{names.GetValueOrDefault(engine.NodeId, $"{engine.NodeId}")} cannot start it now: it has no {string.Join(" or ", engine.Recipe.Recipe.Runtimes)}")]);
+
+    private static string? Joined(params string?[] notes) => notes.Where(note => !string.IsNullOrEmpty(note)).ToArray() is { Length: > 0 } said ? string.Join("; ", said) : null;
 
     private static object Metadata((ComposedModel Model, FoundEntry? Entry, GalleryEntry? Fetched) composed, ModelApply request)
     {
