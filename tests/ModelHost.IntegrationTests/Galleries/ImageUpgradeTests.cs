@@ -9,6 +9,9 @@ public sealed class ImageUpgradeTests(RealDockerFixture fixture)
 {
     private const string Old = UpgradeLab.Old, New = UpgradeLab.New;
 
+    // so slow that nothing ends by itself while a test kills and restarts
+    private const long Held = StandInEngine.Slow / 10;
+
     private static CancellationToken Ct => TestContext.Current.CancellationToken;
 
     [Fact]
@@ -91,7 +94,7 @@ public sealed class ImageUpgradeTests(RealDockerFixture fixture)
     {
         await using var lab = await UpgradeLab.StartAsync(fixture);
         var node = await lab.Client.NodeAsync("docker");
-        lab.Registry.Network.BytesPerSecond = StandInEngine.Slow;
+        lab.Registry.Network.BytesPerSecond = Held;
         var job = await lab.UpgradeAsync(New, node);
         await lab.PullingAsync(job);
 
@@ -117,7 +120,7 @@ public sealed class ImageUpgradeTests(RealDockerFixture fixture)
     {
         await using var lab = await UpgradeLab.StartAsync(fixture);
         var node = await lab.Client.NodeAsync("docker");
-        lab.Registry.Network.BytesPerSecond = StandInEngine.Slow;
+        lab.Registry.Network.BytesPerSecond = Held;
         var job = await lab.UpgradeAsync(New, node);
         await lab.PullingAsync(job);
 
@@ -141,7 +144,7 @@ public sealed class ImageUpgradeTests(RealDockerFixture fixture)
     {
         await using var lab = await UpgradeLab.StartApartAsync(fixture);
         var node = await lab.Client.NodeAsync("docker");
-        lab.Registry.Network.BytesPerSecond = StandInEngine.Slow;
+        lab.Registry.Network.BytesPerSecond = Held;
         var job = await lab.UpgradeAsync(New, node);
         await lab.PullingAsync(job);
 
