@@ -81,7 +81,7 @@ internal sealed class BackendInstallHandler(
         void Show(JobNode next) => asked.Job.Node(shown = next);
         var failure = await TryInstallAsync(asked, id, pull =>
         {
-            Show(Progress(shown, pull));
+            Show(NodePulls.Show(shown, pull));
             if (pull is not null)
                 Tell(asked, id, targets, pull);
         }, cancellationToken);
@@ -138,41 +138,14 @@ internal sealed class BackendInstallHandler(
         }
     }
 
-    private static JobNode Progress(JobNode node, Pull? pull)
-    {
-        if (pull is null)
-            return node with { Error = JobNode.Silent };
-        var total = pull.HasTotalBytes ? pull.TotalBytes : 0;
-        return node with
-        {
-            Status = pull.Phase is PullPhase.Queued or PullPhase.Unspecified ? "queued" : "downloading",
-            FileName = pull.Detail.Length > 0 ? pull.Detail : null,
-            Current = JobStatus.Size(pull.DoneBytes),
-            Total = total > 0 ? JobStatus.Size(total) : null,
-            Percentage = Math.Round(Part(pull) * 100, 2),
-            Phase = Word(pull.Phase),
-            Error = null,
-        };
-    }
-
     private static void Tell(Asked asked, int id, int targets, Pull pull)
     {
-        asked.Shares[id] = Part(pull);
+        asked.Shares[id] = NodePulls.Share(pull);
         if (pull.Phase == PullPhase.Downloading)
             asked.Job.File(pull.Detail, pull.DoneBytes, pull.HasTotalBytes ? pull.TotalBytes : 0, asked.Shares.Values.Sum() / targets * asked.Part.Percent);
         else if (pull.Phase is PullPhase.Unpacking or PullPhase.Installing)
             asked.Job.Phase(JobPhases.Committing, $"processing backend: {asked.Part.Element}");
     }
-
-    private static double Part(Pull pull) => pull is { HasTotalBytes: true, TotalBytes: > 0 } ? Math.Min((double)pull.DoneBytes / pull.TotalBytes, 1) : 0;
-
-    private static string Word(PullPhase phase) => phase switch
-    {
-        PullPhase.Resolving => JobPhases.Resolving,
-        PullPhase.Downloading => JobPhases.Downloading,
-        PullPhase.Unpacking or PullPhase.Installing => JobPhases.Committing,
-        _ => JobPhases.Queued,
-    };
 
     /// <summary>The share that an installation has in its job.</summary>
     /// <param name="Element">What is installed, for people.</param>

@@ -32,10 +32,14 @@ internal sealed class ModelFiles(NodePulls pulls, NodeRegistry nodes, NodeServic
 
         void Show(int node, JobNode next) => job.Node(shown[node] = next);
 
-        double Share(int node, double share)
+        void Progress(int node, Pull? pull)
         {
-            shares[node] = share;
-            return from + (shares.Values.Sum() / targets.Length * (Downloaded - from));
+            if (pull is not null)
+            {
+                shares[node] = NodePulls.Share(pull);
+                Tell(job, pull, from + (shares.Values.Sum() / targets.Length * (Downloaded - from)));
+            }
+            Show(node, NodePulls.Show(shown[node], pull));
         }
 
         async Task StageOneAsync(int node)
@@ -45,7 +49,7 @@ internal sealed class ModelFiles(NodePulls pulls, NodeRegistry nodes, NodeServic
             {
                 // when all have it, each is asked once more: that of the quickest may be hours ago
                 var isLast = targets.Length == 1 || all.Task.IsCompleted;
-                var outcome = await pulls.PullAsync(node, Request(job, model, node), pull => Show(node, Progress(job, shown[node], pull, share => Share(node, share))), () => false, enough.Token);
+                var outcome = await pulls.PullAsync(node, Request(job, model, node), pull => Progress(node, pull), () => false, enough.Token);
                 if (outcome.Failure is { } failure)
                 {
                     lock (enough)
@@ -124,33 +128,11 @@ internal sealed class ModelFiles(NodePulls pulls, NodeRegistry nodes, NodeServic
     private Failure Named(IReadOnlyDictionary<int, string> hosts, int node, Failure why) =>
         nodes.All.Skip(1).Any() ? why with { Detail = $"{Name(hosts, node)}: {why.Detail}" } : why;
 
-    private static JobNode Progress(JobContext job, JobNode node, Pull? pull, Func<double, double> share)
+    private static void Tell(JobContext job, Pull pull, double percent)
     {
-        if (pull is null)
-            return node with { Error = JobNode.Silent };
-        var total = pull.HasTotalBytes ? pull.TotalBytes : 0;
-        var part = pull.Phase is PullPhase.Staged or PullPhase.Done ? 1 : total > 0 ? Math.Min((double)pull.DoneBytes / total, 1) : 0;
-        var phase = pull.Phase switch
-        {
-            PullPhase.Resolving => JobPhases.Resolving,
-            PullPhase.Downloading => JobPhases.Downloading,
-            PullPhase.Unpacking or PullPhase.Installing or PullPhase.Staged or PullPhase.Done => JobPhases.Committing,
-            _ => JobPhases.Queued,
-        };
-        var percent = share(part);
-        if (phase == JobPhases.Downloading)
-            job.File(pull.Detail, pull.DoneBytes, total, percent);
+        if (pull.Phase == PullPhase.Downloading)
+            job.File(pull.Detail, pull.DoneBytes, pull.HasTotalBytes ? pull.TotalBytes : 0, percent);
         else if (pull.Phase is PullPhase.Resolving or PullPhase.Unpacking or PullPhase.Installing)
-            job.Phase(phase, $"processing model: {job.Element}");
-        return node with
-        {
-            Status = phase == JobPhases.Queued ? "queued" : "downloading",
-            FileName = pull.Detail.Length > 0 ? pull.Detail : null,
-            Current = JobStatus.Size(pull.DoneBytes),
-            Total = total > 0 ? JobStatus.Size(total) : null,
-            Percentage = Math.Round(part * 100, 2),
-            Phase = phase,
-            Error = null,
-        };
+            job.Phase(pull.Phase == PullPhase.Resolving ? JobPhases.Resolving : JobPhases.Committing, $"processing model: {job.Element}");
     }
 }

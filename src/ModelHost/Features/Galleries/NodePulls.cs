@@ -28,6 +28,36 @@ internal sealed partial class NodePulls(NodeRegistry nodes, TimeProvider time, I
         return request;
     }
 
+    /// <summary>The part of a pull that is there, 0 to 1.</summary>
+    public static double Share(Pull pull) => pull.Phase is PullPhase.Staged or PullPhase.Done ? 1
+        : pull is { HasTotalBytes: true, TotalBytes: > 0 } ? Math.Min((double)pull.DoneBytes / pull.TotalBytes, 1) : 0;
+
+    /// <summary>How a job shows a node that is at a pull.</summary>
+    /// <param name="node">How it was shown before.</param>
+    /// <param name="pull">The pull as the node tells it; null: it does not answer.</param>
+    public static JobNode Show(JobNode node, Pull? pull)
+    {
+        if (pull is null)
+            return node with { Error = JobNode.Silent };
+        var phase = pull.Phase switch
+        {
+            PullPhase.Resolving => JobPhases.Resolving,
+            PullPhase.Downloading => JobPhases.Downloading,
+            PullPhase.Unpacking or PullPhase.Installing or PullPhase.Staged or PullPhase.Done => JobPhases.Committing,
+            _ => JobPhases.Queued,
+        };
+        return node with
+        {
+            Status = phase == JobPhases.Queued ? "queued" : "downloading",
+            FileName = pull.Detail.Length > 0 ? pull.Detail : null,
+            Current = JobStatus.Size(pull.DoneBytes),
+            Total = pull is { HasTotalBytes: true, TotalBytes: > 0 } ? JobStatus.Size(pull.TotalBytes) : null,
+            Percentage = Math.Round(Share(pull) * 100, 2),
+            Phase = phase,
+            Error = null,
+        };
+    }
+
     /// <summary>Pulls. The same id again goes on with what is under way. One that is to be held has ended well when it is whole.</summary>
     /// <param name="nodeId">The node.</param>
     /// <param name="request">What.</param>
