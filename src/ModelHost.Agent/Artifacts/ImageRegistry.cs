@@ -1,13 +1,14 @@
 using System.Text.Json;
 using ModelHost.Agent.Downloads;
 using ModelHost.Core.Artifacts;
+using ModelHost.Core.Engines;
 
 namespace ModelHost.Agent.Artifacts;
 
 /// <summary>Asks registries what an image or a model consists of (OCI distribution and image specifications 1.1, and Docker's of the same).</summary>
 internal sealed class ImageRegistry(GuardedHttp http, DownloadOptions options, RegistryLogins logins)
 {
-    private const string DockerHub = "docker.io", DockerHubHost = "registry-1.docker.io";
+    private const string DockerHubHost = "registry-1.docker.io";
     private const string OllamaModel = "application/vnd.ollama.image.model";
 
     private static readonly string s_accept = string.Join(", ",
@@ -60,7 +61,7 @@ internal sealed class ImageRegistry(GuardedHttp http, DownloadOptions options, R
 
     private Place PlaceOf(ArtifactUri.Image image)
     {
-        var host = image.Registry == DockerHub ? DockerHubHost : image.Registry;
+        var host = image.Registry == EngineImage.DockerHub ? DockerHubHost : image.Registry;
         return new Place(new Uri($"{(options.IsInsecure(image.Registry) ? "http" : "https")}://{host}/v2/{image.Repository}/"), new RegistryLogin(image.Repository, logins.Of(image.Registry)));
     }
 

@@ -1,4 +1,5 @@
 using System.Text;
+using ModelHost.Core.Engines;
 
 namespace ModelHost.Agent.Downloads;
 
@@ -19,7 +20,6 @@ internal sealed class RegistryAccount(string username, string password)
 internal sealed class RegistryLogins(IEnumerable<NodeRegistry> registries)
 {
     private const int MaxPasswordBytes = 64 * 1024; // cloud providers give out tokens of some KiB
-    private const string DockerHub = "docker.io";
     private readonly Dictionary<string, NodeRegistry> _registries = registries.ToDictionary(registry => Key(registry.Host), StringComparer.OrdinalIgnoreCase);
 
     /// <summary>The login for a registry; null: there is none.</summary>
@@ -29,7 +29,7 @@ internal sealed class RegistryLogins(IEnumerable<NodeRegistry> registries)
         _registries.TryGetValue(Key(registry), out var known) ? new RegistryAccount(known.Username, PasswordOf(known)) : null;
 
     /// <summary>The one name of a registry that has several.</summary>
-    public static string Key(string registry) => registry.ToLowerInvariant() is "index.docker.io" or "registry-1.docker.io" ? DockerHub : registry;
+    public static string Key(string registry) => registry.ToLowerInvariant() is "index.docker.io" or "registry-1.docker.io" ? EngineImage.DockerHub : registry;
 
     /// <summary>The password as it is now.</summary>
     /// <exception cref="DownloadException">Its file cannot be read, or holds none.</exception>

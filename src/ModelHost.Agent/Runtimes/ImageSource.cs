@@ -9,7 +9,7 @@ namespace ModelHost.Agent.Runtimes;
 /// <summary>Finds the image of a launch on the node, or has the container engine pull it.</summary>
 internal sealed class ImageSource(DockerClient docker, NodeOptions options, TimeProvider time)
 {
-    private const string DockerHub = "docker.io", DockerHubAddress = "https://index.docker.io/v1/";
+    private const string DockerHubAddress = "https://index.docker.io/v1/";
 
     private readonly RegistryLogins _logins = new(options.Registries);
 
@@ -113,7 +113,7 @@ internal sealed class ImageSource(DockerClient docker, NodeOptions options, Time
         var registry = EngineImage.RegistryOf(image);
         try
         {
-            return _logins.Of(registry) is { } account ? new RegistryCredential(account.Username, account.Password, registry == DockerHub ? DockerHubAddress : registry) : null;
+            return _logins.Of(registry) is { } account ? new RegistryCredential(account.Username, account.Password, registry == EngineImage.DockerHub ? DockerHubAddress : registry) : null;
         }
         catch (DownloadException e)
         {

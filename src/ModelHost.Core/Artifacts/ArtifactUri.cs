@@ -1,4 +1,5 @@
 using System.Text.RegularExpressions;
+using ModelHost.Core.Engines;
 
 namespace ModelHost.Core.Artifacts;
 
@@ -137,7 +138,7 @@ public abstract partial record ArtifactUri
         if (!match.Success)
             return Invalid("an image is oci://[HOST[:PORT]/]PATH[:TAG][@sha256:DIGEST]");
         var path = match.Groups["path"].Value;
-        var registry = "docker.io";
+        var registry = EngineImage.DockerHub;
         var slash = path.IndexOf('/', StringComparison.Ordinal);
         if (match.Groups["host"].Success)
             registry = match.Groups["host"].Value.ToLowerInvariant();

@@ -6,6 +6,9 @@ namespace ModelHost.Core.Engines;
 /// <summary>Which image serves a version of an engine.</summary>
 public static partial class EngineImage
 {
+    /// <summary>The registry of images that name none.</summary>
+    public const string DockerHub = "docker.io";
+
     /// <summary>
     /// The tag for a version: <c>nightly</c> and <c>latest</c> as they are, a full commit hash as <c>nightly-HASH</c>, a version number
     /// with <c>v</c> before it, anything else literally.
@@ -49,7 +52,7 @@ public static partial class EngineImage
     {
         ArgumentNullException.ThrowIfNull(image);
         var first = image.Split('/')[0];
-        return first.Length < image.Length && (first.AsSpan().ContainsAny('.', ':') || first == "localhost") ? first : "docker.io";
+        return first.Length < image.Length && (first.AsSpan().ContainsAny('.', ':') || first == "localhost") ? first : DockerHub;
     }
 
     /// <summary>The tag with the highest release version among local images; null when there is none.</summary>

@@ -6,7 +6,7 @@ namespace ModelHost.Features.Backends;
 /// <summary>Names of images as container engines write them.</summary>
 internal static class ImageName
 {
-    private const string DockerHub = "docker.io", Library = "library/", Latest = "latest";
+    private const string DockerHub = EngineImage.DockerHub, Library = "library/", Latest = "latest";
 
     /// <summary>The address of a registry as an engine names it: <c>repository:tag</c> or <c>repository@digest</c>; null: it is none.</summary>
     public static string? Of(string uri)
