@@ -93,10 +93,7 @@ public sealed class ImageUpgradeTests(RealDockerFixture fixture)
     public async Task Cancelled_upgrade_stays_cancelled_leaves_no_image_and_can_be_asked_for_again()
     {
         await using var lab = await UpgradeLab.StartAsync(fixture);
-        var node = await lab.Client.NodeAsync("docker");
-        lab.Registry.Network.BytesPerSecond = Held;
-        var job = await lab.UpgradeAsync(New, node);
-        await lab.PullingAsync(job);
+        var (node, job) = await BeginAsync(lab);
 
         using (var cancel = await lab.Client.PostAsync(new Uri($"/backends/jobs/{job}/cancel", UriKind.Relative), null, Ct))
             cancel.EnsureSuccessStatusCode();
@@ -119,10 +116,7 @@ public sealed class ImageUpgradeTests(RealDockerFixture fixture)
     public async Task Upgrade_goes_on_when_the_control_plane_was_killed_with_its_own_node()
     {
         await using var lab = await UpgradeLab.StartAsync(fixture);
-        var node = await lab.Client.NodeAsync("docker");
-        lab.Registry.Network.BytesPerSecond = Held;
-        var job = await lab.UpgradeAsync(New, node);
-        await lab.PullingAsync(job);
+        var (node, job) = await BeginAsync(lab);
 
         await lab.Host.KillAsync();
         // the engine gives up what nobody waits for any more
@@ -143,10 +137,7 @@ public sealed class ImageUpgradeTests(RealDockerFixture fixture)
     public async Task Upgrade_goes_on_when_the_agent_and_then_the_control_plane_were_killed()
     {
         await using var lab = await UpgradeLab.StartApartAsync(fixture);
-        var node = await lab.Client.NodeAsync("docker");
-        lab.Registry.Network.BytesPerSecond = Held;
-        var job = await lab.UpgradeAsync(New, node);
-        await lab.PullingAsync(job);
+        var (node, job) = await BeginAsync(lab);
 
         await lab.Agents[^1].KillAsync();
         await Deadline.UntilAsync(() => lab.Registry.Network.Open == 0, what: "the engine to hang up");
@@ -166,6 +157,16 @@ public sealed class ImageUpgradeTests(RealDockerFixture fixture)
         done.Text("message").ShouldBe("completed", string.Join('\n', lab.Host.Output));
         (await lab.TagsAsync()).ShouldBe([$"v{Old}", $"v{New}"]);
         Versions(await lab.BackendAsync(node)).ShouldBe([Old, New]);
+    }
+
+    /// <summary>Asks for an upgrade, and waits until some of the image has come.</summary>
+    private static async Task<(int Node, string Job)> BeginAsync(UpgradeLab lab)
+    {
+        var node = await lab.Client.NodeAsync("docker");
+        lab.Registry.Network.BytesPerSecond = Held;
+        var job = await lab.UpgradeAsync(New, node);
+        await lab.PullingAsync(job);
+        return (node, job);
     }
 
     private static string[] Versions(JsonElement backend) => [.. backend.GetProperty("versions").EnumerateArray().Select(version => version.GetString()!)];
