@@ -23,10 +23,10 @@ public sealed class ConnectionTests
         await client.ConnectAsync(simulator.Http.BaseAddress!.Host, simulator.Http.BaseAddress.Port, Ct);
         var stream = client.GetStream();
         var buffer = new byte[4096];
+        var idle = Stopwatch.StartNew();
         await stream.WriteAsync("GET /version HTTP/1.1\r\nHost: x\r\n\r\n"u8.ToArray(), Ct);
         while (!Encoding.ASCII.GetString(buffer, 0, await stream.ReadAsync(buffer, Ct)).EndsWith("\"0.28.0\"}", StringComparison.Ordinal))
             continue;
-        var idle = Stopwatch.StartNew();
 
         (await stream.ReadAsync(buffer, Ct)).ShouldBe(0);
 

