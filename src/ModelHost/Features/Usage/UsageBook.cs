@@ -1,5 +1,6 @@
 using System.Collections.Concurrent;
 using ModelHost.Access;
+using ModelHost.Agent.Metering;
 using ModelHost.Core.Routing;
 
 namespace ModelHost.Features.Usage;
@@ -18,18 +19,6 @@ internal readonly record struct UsageCaller(int KeyId, string KeyLabel)
 
 /// <summary>What is counted apart: a key, a deployment, a day (UTC).</summary>
 internal readonly record struct UsageSlot(int KeyId, string DeploymentUid, DateOnly Day);
-
-/// <summary>Some use.</summary>
-/// <param name="Requests">Requests that were passed on to an engine, whether it answered or not.</param>
-/// <param name="Aborted">Those of them whose answer was not passed on to its end: the client left, or the engine broke off.</param>
-/// <param name="Failed">Those of them that the engine refused or failed.</param>
-/// <param name="PromptTokens">Tokens read.</param>
-/// <param name="CompletionTokens">Tokens written; of aborted streams those that were passed on.</param>
-internal readonly record struct UsageCount(long Requests, long Aborted, long Failed, long PromptTokens, long CompletionTokens)
-{
-    public static UsageCount operator +(UsageCount a, UsageCount b) => new(
-        a.Requests + b.Requests, a.Aborted + b.Aborted, a.Failed + b.Failed, a.PromptTokens + b.PromptTokens, a.CompletionTokens + b.CompletionTokens);
-}
 
 /// <summary>Use that is not stored yet.</summary>
 /// <param name="Slot">Whose.</param>

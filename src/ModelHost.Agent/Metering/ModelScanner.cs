@@ -1,9 +1,9 @@
 using System.Text.Json;
 
-namespace ModelHost.Gateway;
+namespace ModelHost.Agent.Metering;
 
 /// <summary>What a scan has found so far.</summary>
-internal enum ScanState
+public enum ScanState
 {
     /// <summary>More of the body is needed.</summary>
     Reading,
@@ -26,7 +26,7 @@ internal enum ScanState
 /// kept but the reader's state; the caller keeps the bytes that were not consumed.
 /// </summary>
 /// <param name="countsOnRequest">Whether streams have to be asked for their count, so that it matters what an engine takes for a stream.</param>
-internal sealed class ModelScanner(bool countsOnRequest = false) : BodyScanner
+public sealed class ModelScanner(bool countsOnRequest = false) : BodyScanner
 {
     private const int MaxDepth = 64;
     private JsonReaderState _state = new(new JsonReaderOptions { MaxDepth = MaxDepth });
@@ -40,9 +40,10 @@ internal sealed class ModelScanner(bool countsOnRequest = false) : BodyScanner
     private JsonTokenType _lastToken;
 
     /// <summary>Goes on from the last consumed byte with nothing but a guard against a second <c>model</c>.</summary>
-    public SecondModelGuard Guard() =>
+    internal SecondModelGuard Guard() =>
         new(_depth, expectsKey: _depth == 1 && _lastToken == JsonTokenType.StartObject, _options.IsInside ? StreamOptions.Unclear : _options, Streams, valueIsStream: _valueIsStream);
 
+    /// <inheritdoc/>
     public override ScanState Watch(ReadOnlySpan<byte> bytes)
     {
         var guard = _guard ??= Guard();
@@ -52,14 +53,19 @@ internal sealed class ModelScanner(bool countsOnRequest = false) : BodyScanner
             : ScanState.Reading;
     }
 
+    /// <inheritdoc/>
     public override bool IsInside => _options.IsInside;
 
+    /// <inheritdoc/>
     public override bool HasEnded => _options.HasEnded;
 
+    /// <inheritdoc/>
     public override BodyEdit? AskForUsage() => Streams ? _options.AskForUsage() : null;
 
+    /// <inheritdoc/>
     public override int AsksForUsageAt => _guard is { EndsAt: >= 0, AsksForNoUsage: true } guard ? guard.EndsAt : -1;
 
+    /// <inheritdoc/>
     public override ScanState Scan(ReadOnlySpan<byte> bytes, bool isFinal, out int consumed)
     {
         var reader = new Utf8JsonReader(bytes, isFinal, _state);

@@ -1,11 +1,11 @@
 using ModelHost.Agent.Http;
 
-namespace ModelHost.Gateway;
+namespace ModelHost.Agent.Metering;
 
 /// <summary>
 /// Finds the model in a request's body in pieces as they arrive. The caller keeps the bytes that were not consumed.
 /// </summary>
-internal abstract class BodyScanner
+public abstract class BodyScanner
 {
     /// <summary>Longest name of a model in bytes.</summary>
     protected const int LongestModel = 512;
@@ -49,7 +49,7 @@ internal abstract class BodyScanner
 /// <param name="At">Where.</param>
 /// <param name="Removes">How many bytes go.</param>
 /// <param name="Text">What comes in their place.</param>
-internal readonly record struct BodyEdit(int At, int Removes, byte[] Text)
+public readonly record struct BodyEdit(int At, int Removes, byte[] Text)
 {
     /// <summary>Asks for the count of tokens as the last field of an object that has others.</summary>
     public static byte[] Last { get; } = ",\"stream_options\":{\"include_usage\":true}"u8.ToArray();

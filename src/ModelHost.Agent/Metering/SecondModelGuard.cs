@@ -1,6 +1,6 @@
 using System.Text.Json;
 
-namespace ModelHost.Gateway;
+namespace ModelHost.Agent.Metering;
 
 /// <summary>
 /// Watches the rest of a large JSON object pass by for a second field <c>model</c>, which an engine may obey instead of the first, and for
