@@ -13,6 +13,9 @@ public abstract class BodyScanner
     /// <summary>The model asked for; null: not found yet.</summary>
     public string? Model { get; protected set; }
 
+    /// <summary>Whether the model was found, or is not needed.</summary>
+    public virtual bool IsFound => Model is not null;
+
     /// <summary>Whether the body asks for a stream, as far as it has been scanned; of several such fields an engine takes the last.</summary>
     public bool Streams { get; protected set; }
 

@@ -26,7 +26,8 @@ public enum ScanState
 /// kept but the reader's state; the caller keeps the bytes that were not consumed.
 /// </summary>
 /// <param name="countsOnRequest">Whether streams have to be asked for their count, so that it matters what an engine takes for a stream.</param>
-public sealed class ModelScanner(bool countsOnRequest = false) : BodyScanner
+/// <param name="needsModel">Whether the model decides where the request goes; without that the field is as any other.</param>
+public sealed class ModelScanner(bool countsOnRequest = false, bool needsModel = true) : BodyScanner
 {
     private const int MaxDepth = 64;
     private JsonReaderState _state = new(new JsonReaderOptions { MaxDepth = MaxDepth });
@@ -41,7 +42,7 @@ public sealed class ModelScanner(bool countsOnRequest = false) : BodyScanner
 
     /// <summary>Goes on from the last consumed byte with nothing but a guard against a second <c>model</c>.</summary>
     internal SecondModelGuard Guard() =>
-        new(_depth, expectsKey: _depth == 1 && _lastToken == JsonTokenType.StartObject, _options.IsInside ? StreamOptions.Unclear : _options, Streams, valueIsStream: _valueIsStream);
+        new(_depth, expectsKey: _depth == 1 && _lastToken == JsonTokenType.StartObject, _options.IsInside ? StreamOptions.Unclear : _options, Streams, valueIsStream: _valueIsStream, looksForModel: needsModel);
 
     /// <inheritdoc/>
     public override ScanState Watch(ReadOnlySpan<byte> bytes)
@@ -52,6 +53,9 @@ public sealed class ModelScanner(bool countsOnRequest = false) : BodyScanner
             : countsOnRequest && guard is { EndsAt: >= 0, IsUnclearOptions: true } ? ScanState.UnclearStreamOptions
             : ScanState.Reading;
     }
+
+    /// <inheritdoc/>
+    public override bool IsFound => !needsModel || Model is not null;
 
     /// <inheritdoc/>
     public override bool IsInside => _options.IsInside;
@@ -78,7 +82,10 @@ public sealed class ModelScanner(bool countsOnRequest = false) : BodyScanner
                 {
                     _started = true;
                     if (reader.TokenType != JsonTokenType.StartObject)
-                        return ScanState.MissingModel;
+                    {
+                        Error = "it is no object";
+                        return needsModel ? ScanState.MissingModel : ScanState.InvalidJson;
+                    }
                 }
                 else if (_valueIsModel)
                 {
@@ -95,7 +102,7 @@ public sealed class ModelScanner(bool countsOnRequest = false) : BodyScanner
                 }
                 else if (reader is { CurrentDepth: 1, TokenType: JsonTokenType.PropertyName })
                 {
-                    _valueIsModel = reader.ValueTextEquals("model"u8);
+                    _valueIsModel = needsModel && reader.ValueTextEquals("model"u8);
                     _valueIsStream = !_valueIsModel && reader.ValueTextEquals("stream"u8);
                     if (_valueIsModel && Model is not null)
                         return ScanState.TwoModels;
@@ -118,8 +125,8 @@ public sealed class ModelScanner(bool countsOnRequest = false) : BodyScanner
         _state = reader.CurrentState;
         _lastToken = reader.TokenType;
         _depth = reader.CurrentDepth + (reader.TokenType is JsonTokenType.StartObject or JsonTokenType.StartArray ? 1 : 0);
-        if (countsOnRequest && _options.HasEnded && Model is not null && Streams && _options.IsUnclear)
+        if (countsOnRequest && _options.HasEnded && IsFound && Streams && _options.IsUnclear)
             return ScanState.UnclearStreamOptions;
-        return !isFinal ? ScanState.Reading : Model is null ? ScanState.MissingModel : ScanState.Complete;
+        return !isFinal ? ScanState.Reading : !IsFound ? ScanState.MissingModel : ScanState.Complete;
     }
 }

@@ -89,18 +89,18 @@ public sealed class RequestBody : ReadOnlyStream
             _filled += read;
             _ended = read == 0;
             // a long token is scanned from its beginning each time: not before twice as much of it is there
-            var overdue = _scanner.Model is null && _filled > maxModelOffset;
+            var overdue = !_scanner.IsFound && _filled > maxModelOffset;
             if (!_ended && !overdue && _filled - _scanned < nextScan)
                 continue;
             var state = _scanner.Scan(_buffer.AsSpan(_scanned, _filled - _scanned), _ended, out var consumed);
             _scanned += consumed;
             nextScan = Math.Max(1, 2 * (_filled - _scanned));
             _isWhole = state == ScanState.Complete;
-            if (state == ScanState.Complete || (state == ScanState.Reading && _scanner.Model is not null && _filled > WholeUpTo && (!_scanner.IsInside || _filled > maxModelOffset)))
+            if (state == ScanState.Complete || (state == ScanState.Reading && _scanner.IsFound && _filled > WholeUpTo && (!_scanner.IsInside || _filled > maxModelOffset)))
                 return default;
             if (state != ScanState.Reading)
                 return (StatusCodes.Status400BadRequest, ToError(state));
-            if (overdue && _scanner.Model is null)
+            if (overdue && !_scanner.IsFound)
                 return (StatusCodes.Status413PayloadTooLarge, OpenAiErrors.TooLarge());
         }
     }
