@@ -33,7 +33,8 @@ internal sealed record UsageNames(string KeyLabel, int DeploymentId, string Mode
 internal sealed class UsageBook(TimeProvider time)
 {
     private readonly ConcurrentDictionary<UsageSlot, Counter> _counters = new();
-    private readonly ConcurrentDictionary<string, Totals> _totals = new();
+    private readonly ConcurrentDictionary<string, Sum> _gateway = new();
+    private readonly ConcurrentDictionary<string, Sum> _direct = new();
 
     /// <summary>Adds what a request used.</summary>
     public void Add(UsageCaller caller, ModelRoute route, UsageCount count)
@@ -41,12 +42,22 @@ internal sealed class UsageBook(TimeProvider time)
         var slot = new UsageSlot(caller.KeyId, route.DeploymentUid, DateOnly.FromDateTime(time.GetUtcNow().UtcDateTime));
         var counter = _counters.GetOrAdd(slot, static _ => new Counter());
         counter.Add(count, caller, route);
-        _totals.GetOrAdd(route.DeploymentUid, static _ => new Totals()).Add(count);
+        _gateway.GetOrAdd(route.DeploymentUid, static _ => new Sum()).Add(count);
     }
 
-    /// <summary>What a deployment used by way of the gateway since this process began.</summary>
-    public (long PromptTokens, long CompletionTokens) Total(string deploymentUid) =>
-        _totals.TryGetValue(deploymentUid, out var totals) ? totals.Read() : default;
+    /// <summary>Takes note of what direct requests used, which <see cref="NodeUsage"/> has stored.</summary>
+    public void AddDirect(string deploymentUid, UsageCount count) => _direct.GetOrAdd(deploymentUid, static _ => new Sum()).Add(count);
+
+    /// <summary>What was counted of a deployment since this process began, whichever way the requests took.</summary>
+    public (long PromptTokens, long CompletionTokens) Total(string deploymentUid)
+    {
+        var sum = (_gateway.GetValueOrDefault(deploymentUid)?.Read() ?? default) + (_direct.GetValueOrDefault(deploymentUid)?.Read() ?? default);
+        return (sum.PromptTokens, sum.CompletionTokens);
+    }
+
+    /// <summary>What was counted since this process began, by deployment and by the way that the requests took.</summary>
+    public IEnumerable<(string DeploymentUid, string Via, UsageCount Count)> Totals =>
+        _gateway.Select(pair => (pair.Key, "gateway", pair.Value.Read())).Concat(_direct.Select(pair => (pair.Key, "direct", pair.Value.Read())));
 
     /// <summary>Takes out what is not stored; for the one who stores it.</summary>
     public IReadOnlyList<UsageEntry> Take()
@@ -109,17 +120,19 @@ internal sealed class UsageBook(TimeProvider time)
         }
     }
 
-    private sealed class Totals
+    private sealed class Sum
     {
+        private long _requests;
         private long _prompt;
         private long _completion;
 
         public void Add(UsageCount count)
         {
+            Interlocked.Add(ref _requests, count.Requests);
             Interlocked.Add(ref _prompt, count.PromptTokens);
             Interlocked.Add(ref _completion, count.CompletionTokens);
         }
 
-        public (long, long) Read() => (Interlocked.Read(ref _prompt), Interlocked.Read(ref _completion));
+        public UsageCount Read() => new(Interlocked.Read(ref _requests), 0, 0, Interlocked.Read(ref _prompt), Interlocked.Read(ref _completion));
     }
 }
