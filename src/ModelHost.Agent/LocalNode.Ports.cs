@@ -27,6 +27,13 @@ public sealed partial class LocalNode
         return Task.FromResult(new AccessReply());
     }
 
+    /// <inheritdoc/>
+    public Task<UsageReply> UsageAsync(UsageRequest request, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        return Task.FromResult(_proxy?.Usage.Next(request) ?? new UsageReply());
+    }
+
     private async Task KeepPortsAsync()
     {
         if (_proxy is not { IsOn: true })
@@ -56,6 +63,8 @@ public sealed partial class LocalNode
 
     private void ReportPorts(NodeReport report)
     {
+        if (_proxy is not null)
+            report.UsageWaiting = _proxy.Usage.IsWaiting; // also where there are no ports any more
         if (_proxy is not { IsOn: true })
             return;
         report.AccessVersion = _proxy.Access.Version;

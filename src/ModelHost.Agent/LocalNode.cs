@@ -94,7 +94,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         _pulls.Open();
         var scans = _runtimes.Select(runtime => ScanAsync(runtime, _shutdown.Token)).ToArray();
         _loops = Task.WhenAll(
-            [_gpus.RunAsync(SignalChange, _shutdown.Token), _disk.RunAsync(_shutdown.Token), _system.RunAsync(_shutdown.Token), _processes.RunAsync(_shutdown.Token), EnforceLeasesAsync(), KeepPortsAsync(), .. _runtimes.Select((runtime, i) => ScanForeverAsync(runtime, scans[i]))]);
+            [_gpus.RunAsync(SignalChange, _shutdown.Token), _disk.RunAsync(_shutdown.Token), _system.RunAsync(_shutdown.Token), _processes.RunAsync(_shutdown.Token), EnforceLeasesAsync(), KeepPortsAsync(), _proxy?.Usage.RunAsync(_shutdown.Token) ?? Task.CompletedTask, .. _runtimes.Select((runtime, i) => ScanForeverAsync(runtime, scans[i]))]);
         // a first request to start something should find the GPUs; a card that wakes slowly must not hold up everything else
         await Task.WhenAll(
             Task.WhenAny(Task.WhenAll(scans), Task.Delay(OpenDeadline, _time, cancellationToken)),

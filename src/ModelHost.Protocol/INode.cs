@@ -41,6 +41,12 @@ public interface INode
     /// <summary>Replaces what the node knows of who may ask its engines directly. It keeps this on its disk, so that it goes on alone.</summary>
     Task<AccessReply> AccessAsync(AccessRequest request, CancellationToken cancellationToken);
 
+    /// <summary>
+    /// What direct requests used since the batch that is named as booked, which is forgotten with those before it; the same batch until it is named. What the node
+    /// answers is on its disk.
+    /// </summary>
+    Task<UsageReply> UsageAsync(UsageRequest request, CancellationToken cancellationToken);
+
     /// <summary>Begins to download and install something. How it goes is in the report; asking again with the same id changes nothing.</summary>
     Task<PullReply> PullAsync(PullRequest request, CancellationToken cancellationToken);
 

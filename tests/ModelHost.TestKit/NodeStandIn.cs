@@ -36,6 +36,9 @@ public abstract class NodeStandIn : INode
     public virtual Task<AccessReply> AccessAsync(AccessRequest request, CancellationToken cancellationToken) => Task.FromResult(new AccessReply());
 
     /// <inheritdoc/>
+    public virtual Task<UsageReply> UsageAsync(UsageRequest request, CancellationToken cancellationToken) => Task.FromResult(new UsageReply());
+
+    /// <inheritdoc/>
     public virtual Task<PullReply> PullAsync(PullRequest request, CancellationToken cancellationToken) => Task.FromResult(new PullReply());
 
     /// <inheritdoc/>

@@ -92,8 +92,24 @@ public sealed class TestNode : IDisposable
         }
         foreach (var folder in (string?[])[Data, GpuFolder, _gpuTools])
         {
-            if (folder is { Length: > 0 } && Directory.Exists(folder))
+            if (folder is { Length: > 0 })
+                Delete(folder);
+        }
+    }
+
+    // a node that has ended may still be removing an artifact that was deleted: both go on until nothing is left
+    private static void Delete(string folder)
+    {
+        for (var attempts = 1; Directory.Exists(folder); attempts++)
+        {
+            try
+            {
                 Directory.Delete(folder, recursive: true);
+            }
+            catch (IOException) when (attempts < 1000)
+            {
+                // what was to be deleted has gone already
+            }
         }
     }
 }

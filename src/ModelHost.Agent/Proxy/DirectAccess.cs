@@ -58,20 +58,27 @@ internal sealed partial class DirectAccess(string dataFolder, TimeProvider time,
     /// <param name="context">The request.</param>
     /// <param name="route">The deployment.</param>
     /// <param name="isLoopback">Whether the port is reached from this machine only.</param>
-    public (int Status, OpenAiError Error)? Refusal(HttpContext context, ModelRoute route, bool isLoopback)
+    /// <param name="caller">Who sends it.</param>
+    public (int Status, OpenAiError Error)? Refusal(HttpContext context, ModelRoute route, bool isLoopback, out DirectCaller caller)
     {
         var known = _known;
+        caller = default;
         var given = Credential.Read(context.Request.Headers, takesAnthropicKey: true, out var isGiven, out _);
-        if (known.Keys.Find(given) is { } key && !key.HasEnded(time.GetUtcNow()))
+        if (known.Keys.Find(given) is { } key && !key.Grant.HasEnded(time.GetUtcNow()))
         {
-            if (!key.Roles.HasFlag(KeyRoles.Inference))
+            caller = key.Caller;
+            if (!key.Grant.Roles.HasFlag(KeyRoles.Inference))
                 return (StatusCodes.Status403Forbidden, OpenAiErrors.RoleForbidden());
-            return Covers(key.Scope, route) ? null : (StatusCodes.Status403Forbidden, OpenAiErrors.ModelForbidden(route.PublicName));
+            return Covers(key.Grant.Scope, route) ? null : (StatusCodes.Status403Forbidden, OpenAiErrors.ModelForbidden(route.PublicName));
         }
         if (!known.IsClosed && (known.TrustedLan || (isLoopback && LocalRequest.IsLocal(context)) || known.IsAdminKey(given)))
             return null;
         return (StatusCodes.Status401Unauthorized, OpenAiErrors.InvalidApiKey(hasKey: isGiven, keysExist: known.IsClosed));
     }
+
+    /// <summary>Who sends a request that nobody asks for a key.</summary>
+    public DirectCaller Caller(HttpContext context) =>
+        _known.Keys.Find(Credential.Read(context.Request.Headers, takesAnthropicKey: true, out _, out _)) is { } key && !key.Grant.HasEnded(time.GetUtcNow()) ? key.Caller : default;
 
     /// <summary>Whether a scope has all that a deployment serves: nobody looks here which of its names a request asks for.</summary>
     private static bool Covers(RouteScope scope, ModelRoute route) =>
@@ -83,7 +90,9 @@ internal sealed partial class DirectAccess(string dataFolder, TimeProvider time,
     [LoggerMessage(2402, LogLevel.Warning, "Who may use public ports could not be written down, and would be as before after a restart: {Reason}")]
     private partial void LogNotKept(string reason);
 
-    private sealed record Known(string Version, HashedKeys<KeyGrant> Keys, bool IsClosed, byte[] AdminKeyHash, bool TrustedLan, long MaxRequestBytes)
+    private sealed record Key(DirectCaller Caller, KeyGrant Grant);
+
+    private sealed record Known(string Version, HashedKeys<Key> Keys, bool IsClosed, byte[] AdminKeyHash, bool TrustedLan, long MaxRequestBytes)
     {
         public static Known Nothing { get; } = new("", new([], []), IsClosed: true, [], TrustedLan: false, GatewayRoutes.DefaultMaxRequestBytes);
 
@@ -91,7 +100,7 @@ internal sealed partial class DirectAccess(string dataFolder, TimeProvider time,
         {
             if (request.Pepper.IsEmpty || request.Keys.Any(key => key.Hash.Length != KeyHash.Length) || request.Version.Length == 0 || request.MaxRequestBytes <= 0)
                 throw new ArgumentException("this does not say who may use public ports", nameof(request));
-            return new Known(request.Version, new HashedKeys<KeyGrant>(request.Pepper.ToByteArray(), request.Keys.Select(key => (key.Hash.ToByteArray(), Grant(key)))),
+            return new Known(request.Version, new HashedKeys<Key>(request.Pepper.ToByteArray(), request.Keys.Select(key => (key.Hash.ToByteArray(), new Key(new DirectCaller(key.Id, KeyHash.Mark(key.Hash.Span)), Grant(key))))),
                 request.IsClosed, request.AdminKeyHash.ToByteArray(), request.TrustedLan, request.MaxRequestBytes);
         }
 

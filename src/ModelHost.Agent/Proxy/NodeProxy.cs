@@ -34,11 +34,15 @@ public sealed partial class NodeProxy : IAsyncDisposable
         ArgumentNullException.ThrowIfNull(options);
         (_options, _time, _loggers, _logger) = (options, time, loggers, loggers.CreateLogger<NodeProxy>());
         Access = new DirectAccess(identity.DataFolder, time, _logger);
-        _requests = new DirectRequests(Access, options, forwarder, new DirectMeters(meters), time, _logger);
+        Usage = new DirectJournal(identity.DataFolder, time, _logger);
+        _requests = new DirectRequests(Access, Usage, options, forwarder, new DirectMeters(meters), time, _logger);
     }
 
     /// <summary>Who may use the ports.</summary>
     internal DirectAccess Access { get; }
+
+    /// <summary>What they were used for.</summary>
+    internal DirectJournal Usage { get; }
 
     /// <summary>Whether there are public ports at all.</summary>
     internal bool IsOn => _options.DirectListen.Length > 0;
@@ -103,6 +107,7 @@ public sealed partial class NodeProxy : IAsyncDisposable
         if (_requests.UnderWay.Total is > 0 and var left)
             LogGivenUp(left);
         await CloseAllAsync();
+        Usage.Flush();
     }
 
     /// <summary>Closes all ports.</summary>
@@ -110,6 +115,7 @@ public sealed partial class NodeProxy : IAsyncDisposable
     {
         _requests.IsStopping = true;
         await CloseAllAsync();
+        Usage.Flush();
         _requests.Dispose();
         _one.Dispose();
     }

@@ -20,6 +20,8 @@ public sealed class ReportParts
         ArgumentNullException.ThrowIfNull(report);
         _head = report.Clone();
         _machine = new MachineLoad { Disk = _head.Disk, Cpu = _head.Cpu, Memory = _head.Memory };
+        if (_head.HasUsageWaiting)
+            _machine.UsageWaiting = _head.UsageWaiting;
         foreach (var gpu in _head.Gpus)
             _gpus[gpu.Index] = (gpu, Take(gpu));
         foreach (var engine in _head.Engines)
@@ -27,6 +29,7 @@ public sealed class ReportParts
         _head.Gpus.Clear();
         _head.Engines.Clear();
         (_head.Disk, _head.Cpu, _head.Memory) = (null, null, null);
+        _head.ClearUsageWaiting();
     }
 
     /// <summary>What is other than before; an update without anything where all is the same.</summary>
@@ -74,6 +77,8 @@ public sealed class ReportParts
     {
         var report = _head.Clone();
         (report.Disk, report.Cpu, report.Memory) = (_machine.Disk, _machine.Cpu, _machine.Memory);
+        if (_machine.HasUsageWaiting)
+            report.UsageWaiting = _machine.UsageWaiting;
         report.Gpus.AddRange(_gpus.Values.OrderBy(gpu => gpu.Fixed.Index).Select(gpu => Join(gpu.Fixed, gpu.Load)));
         report.Engines.AddRange(_engines.Values.Select(engine => Join(engine.Fixed, engine.Load)));
         return report;

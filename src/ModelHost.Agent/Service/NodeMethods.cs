@@ -12,6 +12,9 @@ public static class NodeMethods
     /// <summary>The longest message of either side in bytes: a report of many engines, with the spec of each.</summary>
     public const int MaxMessageBytes = 64 * 1024 * 1024;
 
+    /// <summary>The most entries of a <see cref="UsageBatch"/>: more of them would hold up everybody who writes.</summary>
+    public const int MaxUsageEntries = 1000;
+
     /// <summary><see cref="INode.StartAsync"/>.</summary>
     public static RpcMethod<StartRequest, StartReply> Start { get; } = Method("Start", StartRequest.Parser, StartReply.Parser);
 
@@ -44,6 +47,9 @@ public static class NodeMethods
 
     /// <summary><see cref="INode.AccessAsync"/>.</summary>
     public static RpcMethod<AccessRequest, AccessReply> Access { get; } = Method("Access", AccessRequest.Parser, AccessReply.Parser);
+
+    /// <summary><see cref="INode.UsageAsync"/>.</summary>
+    public static RpcMethod<UsageRequest, UsageReply> Usage { get; } = Method("Usage", UsageRequest.Parser, UsageReply.Parser);
 
     /// <summary><see cref="INode.PullAsync"/>.</summary>
     public static RpcMethod<PullRequest, PullReply> Pull { get; } = Method("Pull", PullRequest.Parser, PullReply.Parser);

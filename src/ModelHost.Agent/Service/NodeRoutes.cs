@@ -29,6 +29,7 @@ public static class NodeRoutes
         Map(group, NodeMethods.Logs, node.LogsAsync);
         Map(group, NodeMethods.CheckPort, node.CheckPortAsync);
         Map(group, NodeMethods.Access, node.AccessAsync);
+        Map(group, NodeMethods.Usage, node.UsageAsync);
         Map(group, NodeMethods.Pull, node.PullAsync);
         Map(group, NodeMethods.CancelPull, node.CancelPullAsync);
         Map(group, NodeMethods.CommitPull, node.CommitPullAsync);

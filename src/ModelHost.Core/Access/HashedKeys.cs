@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using System.Collections.Frozen;
 using System.Runtime.InteropServices;
 using System.Security.Cryptography;
@@ -47,6 +48,9 @@ public static class KeyHash
 {
     /// <summary>Length of a hash in bytes.</summary>
     public const int Length = HMACSHA256.HashSizeInBytes;
+
+    /// <summary>The beginning of a hash: enough to tell a key from another that has its id, and of no use to find the key.</summary>
+    public static ulong Mark(ReadOnlySpan<byte> hash) => BinaryPrimitives.ReadUInt64LittleEndian(hash);
 
     /// <summary>Hashes a key.</summary>
     /// <param name="pepper">The secret.</param>

@@ -17,6 +17,8 @@ internal sealed class RefusedNode(string reason) : INode
 
     public Task<AccessReply> AccessAsync(AccessRequest request, CancellationToken cancellationToken) => RefuseAsync<AccessReply>();
 
+    public Task<UsageReply> UsageAsync(UsageRequest request, CancellationToken cancellationToken) => RefuseAsync<UsageReply>();
+
     public Task<NodeReport> ReportAsync(ReportRequest request, CancellationToken cancellationToken) => RefuseAsync<NodeReport>();
 
     public Task<LogsReply> LogsAsync(LogsRequest request, CancellationToken cancellationToken) => RefuseAsync<LogsReply>();

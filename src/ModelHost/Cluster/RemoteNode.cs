@@ -64,6 +64,8 @@ internal sealed class RemoteNode(RpcClient client, Func<string, string> engineUr
 
     public Task<AccessReply> AccessAsync(AccessRequest request, CancellationToken cancellationToken) => AskAsync(NodeMethods.Access, request, cancellationToken);
 
+    public Task<UsageReply> UsageAsync(UsageRequest request, CancellationToken cancellationToken) => AskAsync(NodeMethods.Usage, request, cancellationToken);
+
     public Task<PullReply> PullAsync(PullRequest request, CancellationToken cancellationToken) =>
         AskAsync(NodeMethods.Pull, request, cancellationToken);
 

@@ -34,7 +34,11 @@ internal abstract class ModelHostDbContext(DbContextOptions options) : DbContext
 
     public DbSet<Run> Runs => Set<Run>();
 
+    public DbSet<FormerKey> FormerKeys => Set<FormerKey>();
+
     public DbSet<UsageRow> Usage => Set<UsageRow>();
+
+    public DbSet<UsageMark> UsageMarks => Set<UsageMark>();
 
     public DbSet<Tombstone> Tombstones => Set<Tombstone>();
 
@@ -91,6 +95,8 @@ internal abstract class ModelHostDbContext(DbContextOptions options) : DbContext
             usage.HasIndex(u => new { u.KeyId, u.Day });
             usage.HasIndex(u => new { u.DeploymentUid, u.Day });
         });
+        modelBuilder.Entity<UsageMark>().HasKey(mark => mark.NodeUid);
+        modelBuilder.Entity<FormerKey>().Property(key => key.Id).ValueGeneratedNever();
         modelBuilder.Entity<Tombstone>().HasKey(tombstone => tombstone.Uid);
         modelBuilder.Entity<PublicName>(name =>
         {

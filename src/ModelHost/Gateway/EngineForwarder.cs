@@ -2,18 +2,17 @@ using System.Collections.Concurrent;
 using System.Globalization;
 using System.Net;
 using System.Runtime.CompilerServices;
-using Microsoft.Extensions.ObjectPool;
 using Microsoft.Extensions.Options;
 using Microsoft.Net.Http.Headers;
 using ModelHost.Access;
 using ModelHost.Agent.Http;
+using ModelHost.Agent.Metering;
 using ModelHost.Cluster;
 using ModelHost.Core.Backends;
 using ModelHost.Core.Routing;
 using ModelHost.Features.Settings;
 using ModelHost.Features.Usage;
 using ModelHost.Gateway.Grpc;
-using ModelHost.Gateway.Metering;
 using Yarp.ReverseProxy.Forwarder;
 
 namespace ModelHost.Gateway;
@@ -37,7 +36,7 @@ internal sealed partial class EngineForwarder : IDisposable
     private readonly ILogger<EngineForwarder> _logger;
     private readonly HttpMessageInvoker _engines;
     private readonly HttpMessageInvoker _agents;
-    private readonly ObjectPool<CancellationTokenSource> _deadlines = new DefaultObjectPoolProvider { MaximumRetained = 1024 }.Create(new DeadlinePolicy());
+    private readonly CallDeadlines _deadlines = new();
     // the deadlines of a call are its own: YARP's one knows no first byte, and cannot end a stream in an event
     private static readonly ForwarderRequestConfig s_toEngine = new()
     {
@@ -129,7 +128,7 @@ internal sealed partial class EngineForwarder : IDisposable
                 else if (kind.TakesContent)
                     body.Rename("content"u8, "prompt", "messages"u8);
                 context.Request.Body = body;
-                await SendAsync(context, new GatewayCall(kind, answer.Route!, body), toEngine);
+                await SendAsync(context, new MeteredCall(kind, answer.Route!, body, _deadlines), body, toEngine);
                 return answer.Route!.PublicName;
             }
             finally
@@ -165,17 +164,17 @@ internal sealed partial class EngineForwarder : IDisposable
             ? new MultipartScanner(boundary.ToString()) : null;
     }
 
-    private async Task SendAsync(HttpContext context, GatewayCall call, ToEngine toEngine)
+    private async Task SendAsync(HttpContext context, MeteredCall call, RequestBody body, ToEngine toEngine)
     {
-        call.Body.Call = call; // found by way of the body, which costs less than by a feature
+        body.Call = call; // found by way of the body, which costs less than by a feature
         call.Deadline = _deadlines.Get();
         using var over = _drain.Over.UnsafeRegister(static late => ((HttpContext)late!).Abort(), context);
-        var isWhole = false;
+        var isPassed = false;
         try
         {
-            call.Deadline.CancelAfter(call.Body.Streams ? _options.FirstByteTimeout : TimeSpan.FromSeconds(_settings.Current.GatewayTimeoutSeconds));
+            call.Deadline.CancelAfter(body.Streams ? _options.FirstByteTimeout : TimeSpan.FromSeconds(_settings.Current.GatewayTimeoutSeconds));
             var failure = await _forwarder.SendAsync(context, toEngine.Url, toEngine.Http, toEngine.Config, toEngine, call.Deadline.Token);
-            isWhole = failure == ForwarderError.None && !call.IsBroken;
+            isPassed = failure == ForwarderError.None;
             if (failure != ForwarderError.None)
                 await FailedAsync(context, call.Route, failure, isLate: failure == ForwarderError.RequestTimedOut || call.Deadline.IsCancellationRequested);
             else if (call.IsBroken)
@@ -183,12 +182,7 @@ internal sealed partial class EngineForwarder : IDisposable
         }
         finally
         {
-            _deadlines.Return(call.Deadline);
-            if (call.Silence is { } silence)
-                _deadlines.Return(silence);
-            var (prompt, completion) = call.Used(isWhole);
-            _usage.Add(UsageCaller.Of(context), call.Route, new UsageCount(
-                1, isWhole ? 0 : 1, isWhole && context.Response.StatusCode >= StatusCodes.Status400BadRequest ? 1 : 0, prompt, completion));
+            _usage.Add(UsageCaller.Of(context), call.Route, call.End(isPassed, context.Response.StatusCode));
         }
     }
 
@@ -289,14 +283,6 @@ internal sealed partial class EngineForwarder : IDisposable
     [LoggerMessage(1301, LogLevel.Warning, "The engine of deployment {DeploymentId} failed a request: {Failure} ({Reason}).")]
     private partial void LogFailed(int deploymentId, ForwarderError failure, string? reason);
 
-    /// <summary>Keeps deadlines that did not come for the next calls: each costs an object, a timer and its registrations.</summary>
-    private sealed class DeadlinePolicy : PooledObjectPolicy<CancellationTokenSource>
-    {
-        public override CancellationTokenSource Create() => new();
-
-        public override bool Return(CancellationTokenSource obj) => obj.TryReset();
-    }
-
     /// <summary>What goes to the engine and what comes back: only headers that either side has a use for.</summary>
     private sealed class ToEngine(ModelRoute route, EngineForwarder forwarder) : HttpTransformer
     {
@@ -319,11 +305,11 @@ internal sealed partial class EngineForwarder : IDisposable
         public override ValueTask TransformRequestAsync(
             HttpContext httpContext, HttpRequestMessage proxyRequest, string destinationPrefix, CancellationToken cancellationToken)
         {
-            var call = ((RequestBody)httpContext.Request.Body).Call!;
+            var body = (RequestBody)httpContext.Request.Body;
             EngineHttp.CopyRequest(httpContext.Request.Headers, proxyRequest, _authorization);
             if (proxyRequest.Content is { } content)
-                content.Headers.ContentLength = call.Body.KnownLength ?? (call.Body.MayGrow ? null : httpContext.Request.ContentLength);
-            proxyRequest.RequestUri = _urls.GetOrAdd(call.Kind.EnginePath, static (path, url) => new Uri(url + path), Url);
+                content.Headers.ContentLength = body.KnownLength ?? (body.MayGrow ? null : httpContext.Request.ContentLength);
+            proxyRequest.RequestUri = _urls.GetOrAdd(body.Call!.Kind.EnginePath, static (path, url) => new Uri(url + path), Url);
             return ValueTask.CompletedTask;
         }
 
@@ -334,16 +320,10 @@ internal sealed partial class EngineForwarder : IDisposable
                 return ValueTask.FromResult(true);
             if (Unsaid(proxyResponse))
                 return new(forwarder.WordAsync(httpContext, route, proxyResponse.StatusCode));
-            var call = ((RequestBody)httpContext.Request.Body).Call!;
-            call.IsStream = EngineHttp.CopyAnswer(proxyResponse, httpContext);
-            if (call.IsStream)
-            {
-                call.Silence = forwarder._deadlines.Get();
-                if (!call.Body.Streams)
-                    call.Deadline!.CancelAfter(forwarder._options.FirstByteTimeout); // a stream after all: it may go on
-            }
-            if (call.IsStream || "application/json".Equals(proxyResponse.Content.Headers.ContentType?.MediaType, StringComparison.OrdinalIgnoreCase))
-                proxyResponse.Content = new MeteredContent(proxyResponse.Content, call, forwarder._options.ActivityTimeout);
+            var body = (RequestBody)httpContext.Request.Body;
+            body.Call!.Pass(proxyResponse, httpContext, forwarder._options.ActivityTimeout);
+            if (body.Call is { IsStream: true, Deadline: { } deadline } && !body.Streams)
+                deadline.CancelAfter(forwarder._options.FirstByteTimeout); // a stream after all: it may go on
             return ValueTask.FromResult(true);
         }
     }

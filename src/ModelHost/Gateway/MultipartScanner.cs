@@ -2,6 +2,7 @@ using System.Runtime.InteropServices;
 using System.Text;
 using Microsoft.Net.Http.Headers;
 using ModelHost.Agent.Http;
+using ModelHost.Agent.Metering;
 
 namespace ModelHost.Gateway;
 

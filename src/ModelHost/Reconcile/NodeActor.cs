@@ -7,6 +7,7 @@ using ModelHost.Features.Deployments;
 using ModelHost.Features.Events;
 using ModelHost.Features.Nodes;
 using ModelHost.Features.Settings;
+using ModelHost.Features.Usage;
 using ModelHost.Gateway;
 using ModelHost.Protocol;
 
@@ -18,7 +19,7 @@ namespace ModelHost.Reconcile;
 /// </summary>
 internal sealed partial class NodeActor(
     NodeHandle node, Database database, EnvironmentVault vault, LifecyclePolicySource policies, RouteSource routes, ChangeFeed feed, LiveSettings settings, NodeAccess access,
-    TimeProvider time, Random random, ILogger<NodeActor> logger)
+    NodeUsage usage, TimeProvider time, Random random, ILogger<NodeActor> logger)
 {
     private readonly Adoption _adoption = new(node, database, vault, time, logger);
 
@@ -136,6 +137,9 @@ internal sealed partial class NodeActor(
             await ActAsync(step, cancellationToken);
         foreach (var run in superseded)
             await AskAsync(NodeAction.Stop, null, token => node.Link.StopAsync(new StopRequest { RunId = run }, token), cancellationToken);
+        // when what the node runs has its deployments
+        if (node is { Failures: 0, Report.UsageWaiting: true })
+            await AskAsync(NodeAction.None, null, token => usage.CollectAsync(node, token), cancellationToken);
     }
 
     /// <summary>A deployment as it is stored now, and what to ask about the run that was observed.</summary>

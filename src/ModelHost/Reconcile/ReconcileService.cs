@@ -8,6 +8,7 @@ using ModelHost.Features.Deployments;
 using ModelHost.Features.Events;
 using ModelHost.Features.Nodes;
 using ModelHost.Features.Settings;
+using ModelHost.Features.Usage;
 using ModelHost.Gateway;
 using ModelHost.Hosting;
 
@@ -16,7 +17,7 @@ namespace ModelHost.Reconcile;
 /// <summary>Opens the database, links the nodes, and runs an actor for each.</summary>
 internal sealed class ReconcileService(
     Database database, NodeService nodeService, NodeRegistry registry, DataFolder folder, EnvironmentVault vault, LifecyclePolicySource policies,
-    RouteSource routes, ChangeFeed feed, LiveSettings settings, ApiKeyService keys, NodeAccess access, TimeProvider time, ILoggerFactory loggers, LocalNode? localNode = null) : BackgroundService
+    RouteSource routes, ChangeFeed feed, LiveSettings settings, ApiKeyService keys, NodeAccess access, NodeUsage usage, TimeProvider time, ILoggerFactory loggers, LocalNode? localNode = null) : BackgroundService
 {
     private readonly ConcurrentDictionary<NodeHandle, (Task Task, CancellationTokenSource Ended)> _actors = new();
     private readonly CancellationTokenSource _stopping = new();
@@ -45,7 +46,7 @@ internal sealed class ReconcileService(
     public void Link(NodeHandle node)
     {
         registry.Add(node);
-        var actor = new NodeActor(node, database, vault, policies, routes, feed, settings, access, time, Random.Shared, loggers.CreateLogger<NodeActor>());
+        var actor = new NodeActor(node, database, vault, policies, routes, feed, settings, access, usage, time, Random.Shared, loggers.CreateLogger<NodeActor>());
         var ended = CancellationTokenSource.CreateLinkedTokenSource(_stopping.Token);
         _actors[node] = (Task.Run(() => actor.RunAsync(ended.Token), CancellationToken.None), ended);
     }

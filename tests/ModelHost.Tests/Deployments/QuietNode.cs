@@ -38,6 +38,12 @@ internal sealed class QuietNode : NodeStandIn
     /// <summary>The models, backends and images that it has.</summary>
     public ArtifactsReply Has { get; } = new();
 
+    /// <summary>What it says of the use of its public ports.</summary>
+    public Func<UsageRequest, UsageReply> Usage { get; set; } = _ => new UsageReply();
+
+    /// <summary>The link to it.</summary>
+    public NodeHandle Handle => _handle;
+
     /// <summary>What it was asked to get.</summary>
     public List<PullRequest> Pulled { get; } = [];
 
@@ -112,6 +118,8 @@ internal sealed class QuietNode : NodeStandIn
         Stopped.Add(request.RunId);
         return Task.FromResult(new StopReply());
     }
+
+    public override Task<UsageReply> UsageAsync(UsageRequest request, CancellationToken cancellationToken) => Task.FromResult(Usage(request));
 
     public override Task<NodeReport> ReportAsync(ReportRequest request, CancellationToken cancellationToken) => Task.FromResult(_handle.LastReport!);
 

@@ -1,4 +1,5 @@
 using System.Text;
+using ModelHost.Agent.Metering;
 using ModelHost.Gateway;
 
 namespace ModelHost.Tests.Gateway;

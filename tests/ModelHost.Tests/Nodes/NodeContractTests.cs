@@ -2,6 +2,8 @@ using System.Net;
 using System.Net.Sockets;
 using System.Text;
 using Microsoft.AspNetCore.Builder;
+using ModelHost.Agent.Metering;
+using ModelHost.Agent.Proxy;
 using ModelHost.Agent.Reports;
 using ModelHost.Agent.Service;
 using ModelHost.Cluster;
@@ -10,6 +12,7 @@ using ModelHost.Protocol;
 using ModelHost.Rpc;
 using ModelHost.TestKit;
 using ModelHost.Tests.Artifacts;
+using ModelHost.Tests.Proxy;
 using static ModelHost.Tests.Nodes.NodeRuns;
 
 namespace ModelHost.Tests.Nodes;
@@ -247,6 +250,30 @@ public abstract partial class NodeContractTests
         await EndAsync(node.Link, request.RunId);
     }
 
+    [Fact]
+    public async Task Usage_is_handed_out_until_it_is_booked()
+    {
+        await using var node = await StartAsync();
+        (await ReportAsync(node.Link)).UsageWaiting.ShouldBeFalse();
+        (await node.Link.UsageAsync(new UsageRequest(), Ct)).Batch.ShouldBeNull();
+        node.Usage.Add("uid", new DirectCaller(7, ulong.MaxValue), new UsageCount(1, 1, 0, 10, 5));
+
+        (await ReportAsync(node.Link)).UsageWaiting.ShouldBeTrue();
+        var first = await node.Link.UsageAsync(new UsageRequest(), Ct);
+        node.Usage.Add("uid", default, new UsageCount(1, 0, 1, 0, 0));
+        var again = await node.Link.UsageAsync(new UsageRequest { Journal = "another", Booked = 5 }, Ct);
+        var second = await node.Link.UsageAsync(new UsageRequest { Journal = first.Journal, Booked = 1 }, Ct);
+        var last = await node.Link.UsageAsync(new UsageRequest { Journal = first.Journal, Booked = 2 }, Ct);
+
+        var entry = first.Batch.Entries.Single();
+        (entry.DeploymentUid, entry.KeyId, entry.KeyMark, entry.Requests, entry.Aborted, entry.Failed, entry.PromptTokens, entry.CompletionTokens).ShouldBe(("uid", 7, ulong.MaxValue, 1, 1, 0, 10, 5));
+        (again.Journal, again.Batch, again.More).ShouldBe((first.Journal, first.Batch, true));
+        (second.Journal, second.Batch.Sequence, second.Batch.Entries.Single().Failed).ShouldBe((first.Journal, 2, 1));
+        last.Batch.ShouldBeNull();
+        (await ReportAsync(node.Link)).UsageWaiting.ShouldBeFalse();
+        await Should.ThrowAsync<ArgumentException>(() => node.Link.UsageAsync(new UsageRequest { Booked = -1 }, Ct));
+    }
+
     private static async Task<ReportUpdate> NextAsync(IAsyncEnumerator<ReportUpdate> updates)
     {
         (await updates.MoveNextAsync().AsTask().WaitAsync(TimeSpan.FromSeconds(30), Ct)).ShouldBeTrue();
@@ -256,9 +283,12 @@ public abstract partial class NodeContractTests
     private async Task<Asked> StartAsync()
     {
         var surroundings = new TestNode();
-        var local = await OpenAsync(surroundings, Pulls.Options());
+        var ports = new ProxyAlone(surroundings);
+        var local = await OpenAsync(surroundings, Pulls.Options(), ports.Proxy);
         var asked = await AskedAsync(local);
         asked.Ends.Add(local);
+        asked.Ends.Add(ports);
+        asked.Usage = ports.Proxy.Usage;
         asked.Ends.Add(new Surroundings(surroundings));
         asked.Data = surroundings.Data;
         return asked;
@@ -300,6 +330,9 @@ public abstract partial class NodeContractTests
     private protected sealed record Asked(INode Link) : IAsyncDisposable
     {
         public List<IAsyncDisposable> Ends { get; } = [];
+
+        /// <summary>What its public ports were used for.</summary>
+        public DirectJournal Usage { get; set; } = null!;
 
         /// <summary>The node's data folder.</summary>
         public string Data { get; set; } = "";

@@ -1,6 +1,7 @@
 using Microsoft.Extensions.Logging.Abstractions;
 using ModelHost.Agent;
 using ModelHost.Agent.Downloads;
+using ModelHost.Agent.Proxy;
 using ModelHost.Core.Deployments;
 using ModelHost.Protocol;
 using ModelHost.TestKit;
@@ -13,7 +14,7 @@ internal static class NodeRuns
     private static CancellationToken Ct => TestContext.Current.CancellationToken;
 
     /// <summary>Opens one.</summary>
-    public static async Task<LocalNode> OpenAsync(TestNode surroundings, DownloadOptions? downloads = null)
+    public static async Task<LocalNode> OpenAsync(TestNode surroundings, DownloadOptions? downloads = null, NodeProxy? proxy = null)
     {
         var options = new NodeOptions
         {
@@ -24,7 +25,7 @@ internal static class NodeRuns
             EnginePortLast = surroundings.Ports.Last,
             StopGrace = TimeSpan.FromSeconds(10),
         };
-        var node = new LocalNode(new NodeIdentity("cluster", "node", surroundings.Data), options, downloads ?? new DownloadOptions(), TimeProvider.System, NullLoggerFactory.Instance);
+        var node = new LocalNode(new NodeIdentity("cluster", "node", surroundings.Data), options, downloads ?? new DownloadOptions(), TimeProvider.System, NullLoggerFactory.Instance, proxy);
         await node.OpenAsync(Ct);
         return node;
     }

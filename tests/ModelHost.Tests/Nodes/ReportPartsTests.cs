@@ -114,7 +114,7 @@ public sealed class ReportPartsTests
         for (var i = random.Next(4); i > 0; i--)
         {
             var (gpu, engine) = (Any(report.Gpus, random), Any(report.Engines, random));
-            switch (random.Next(12))
+            switch (random.Next(13))
             {
                 case 0:
                     report.Gpus.Add(new Gpu { Index = report.Gpus.Select(known => known.Index).DefaultIfEmpty(-1).Max() + 1, Name = "H100", ReadAt = random.Next() });
@@ -150,6 +150,9 @@ public sealed class ReportPartsTests
                     break;
                 case 10:
                     (report.GpuError, report.Disk) = ($"{random.Next(2)}", random.Next(3) == 0 ? null : new Disk { FreeBytes = random.Next(2) });
+                    break;
+                case 11:
+                    report.UsageWaiting = random.Next(2) == 0;
                     break;
                 default:
                     report.Runtimes.Add("docker");

@@ -6,6 +6,7 @@ using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 using ModelHost.Agent;
+using ModelHost.Agent.Metering;
 using ModelHost.Agent.Proxy;
 using ModelHost.Core.Deployments;
 using ModelHost.Core.Routing;
@@ -24,6 +25,8 @@ internal sealed class ProxyAlone : IAsyncDisposable
     private readonly ServiceProvider _services;
     private readonly WebApplication _engine;
     private int _asked;
+    private UsageRequest _booked = new();
+    private UsageCount _used;
 
     public ProxyAlone(TestNode surroundings, DirectAccessMode access = DirectAccessMode.Open, TimeSpan? drain = null)
     {
@@ -67,6 +70,18 @@ internal sealed class ProxyAlone : IAsyncDisposable
 
     /// <summary>Where the engine is in place of the one that answers; null: there.</summary>
     public Uri? Engine { get; set; }
+
+    /// <summary>What was counted so far, all together.</summary>
+    public UsageCount Used()
+    {
+        while (Proxy.Usage.Next(_booked) is { Batch: { } batch } reply)
+        {
+            _booked = new UsageRequest { Journal = reply.Journal, Booked = batch.Sequence };
+            foreach (var entry in batch.Entries)
+                _used += new UsageCount(entry.Requests, entry.Aborted, entry.Failed, entry.PromptTokens, entry.CompletionTokens);
+        }
+        return _used;
+    }
 
     /// <summary>Lets the port lead to the engine.</summary>
     public async Task ServeAsync(DirectState state)

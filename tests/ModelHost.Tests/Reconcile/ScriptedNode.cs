@@ -10,6 +10,7 @@ using ModelHost.Features.Deployments;
 using ModelHost.Features.Events;
 using ModelHost.Features.Nodes;
 using ModelHost.Features.Settings;
+using ModelHost.Features.Usage;
 using ModelHost.Gateway;
 using ModelHost.Protocol;
 using ModelHost.Reconcile;
@@ -63,7 +64,7 @@ internal sealed class ScriptedNode : NodeStandIn, IAsyncDisposable
         node._actor = new NodeActor(
             handle, services.GetRequiredService<Database>(), services.GetRequiredService<EnvironmentVault>(), services.GetRequiredService<LifecyclePolicySource>(),
             services.GetRequiredService<RouteSource>(), services.GetRequiredService<ChangeFeed>(), services.GetRequiredService<LiveSettings>(),
-            services.GetRequiredService<NodeAccess>(), TimeProvider.System, Random.Shared, services.GetRequiredService<ILogger<NodeActor>>()).RunAsync(node._ended.Token);
+            services.GetRequiredService<NodeAccess>(), services.GetRequiredService<NodeUsage>(), TimeProvider.System, Random.Shared, services.GetRequiredService<ILogger<NodeActor>>()).RunAsync(node._ended.Token);
         return node;
     }
 
@@ -104,6 +105,12 @@ internal sealed class ScriptedNode : NodeStandIn, IAsyncDisposable
             };
         }
         return Task.FromResult(new StartReply());
+    }
+
+    public override Task<UsageReply> UsageAsync(UsageRequest request, CancellationToken cancellationToken)
+    {
+        Hear($"usage {request.Journal} {request.Booked}");
+        return Task.FromResult(new UsageReply());
     }
 
     public override Task<StopReply> StopAsync(StopRequest request, CancellationToken cancellationToken)

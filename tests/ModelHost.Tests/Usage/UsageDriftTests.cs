@@ -1,6 +1,7 @@
 using System.Net.Http.Headers;
 using System.Net.Http.Json;
 using Microsoft.Extensions.DependencyInjection;
+using ModelHost.Agent.Metering;
 using ModelHost.Core.Deployments;
 using ModelHost.Core.Routing;
 using ModelHost.Features.Nodes;

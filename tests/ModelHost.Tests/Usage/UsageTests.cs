@@ -5,6 +5,8 @@ using System.Text.Json;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Routing;
 using Microsoft.Extensions.DependencyInjection;
+using ModelHost.Agent.Metering;
+using ModelHost.Agent.Proxy;
 using ModelHost.Core.Routing;
 using ModelHost.Features.Usage;
 using ModelHost.Gateway;
@@ -14,6 +16,7 @@ using ModelHost.Tests.ApiKeys;
 using ModelHost.Tests.Deployments;
 using ModelHost.Tests.Gateway;
 using ModelHost.Tests.Gateway.Grpc;
+using ModelHost.Tests.Proxy;
 using ModelHost.Tests.Reconcile;
 
 namespace ModelHost.Tests.Usage;
@@ -50,6 +53,28 @@ public sealed class UsageTests
         before.ShouldBeGreaterThan(15);
         var total = (await UsageAsync(host)).GetProperty("total");
         (total.GetProperty("prompt_tokens").GetInt64(), total.GetProperty("completion_tokens").GetInt64()).ShouldBe((7 * before, 5 * before));
+        await EveryDirectRouteAsync([.. host.Services.GetRequiredService<EndpointDataSource>().Endpoints.OfType<RouteEndpoint>().Select(route => route.RoutePattern.RawText!)]);
+    }
+
+    /// <summary>Whatever path of the control plane or of an engine is asked for at a public port: what reaches the engine is counted.</summary>
+    private static async Task EveryDirectRouteAsync(string[] others)
+    {
+        using var surroundings = new TestNode();
+        await using var proxy = new ProxyAlone(surroundings) { Answer = context => AnswerAsync(context, "application/json", Whole) };
+        await proxy.ServeAsync(DirectState.Ready);
+        var kinds = GatewayRoutes.All.SelectMany(route => ((string[])[route.PublicPath, route.EnginePath]).Select(path => (path, route.Body))).DistinctBy(pair => pair.path)
+            .ToDictionary(pair => pair.path, pair => (BodyKind?)pair.Body);
+
+        foreach (var path in kinds.Keys.Concat(others.Where(path => path.StartsWith('/') && !path.Contains('{', StringComparison.Ordinal))).Distinct())
+        {
+            var before = (Reached: proxy.Asked, proxy.Used().Requests);
+            using var answer = await proxy.Client.PostAsync(new Uri(path, UriKind.Relative), Body(kinds.GetValueOrDefault(path)), Ct);
+            (proxy.Used().Requests - before.Requests).ShouldBe(proxy.Asked - before.Reached, path);
+            (proxy.Asked - before.Reached).ShouldBe(kinds.ContainsKey(path) ? 1 : 0, path);
+        }
+
+        kinds.Count.ShouldBeGreaterThan(20);
+        proxy.Used().ShouldBe(new UsageCount(kinds.Count, 0, 0, 7 * kinds.Count, 5 * kinds.Count));
     }
 
     /// <summary>What a backend that speaks gRPC cannot be asked is refused and not counted; everything else is.</summary>

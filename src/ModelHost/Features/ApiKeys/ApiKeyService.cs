@@ -162,7 +162,12 @@ internal sealed partial class ApiKeyService(
             if (!mayOpen && !key.Row.IsTemporary && ring.Keys.Values.Count(other => !other.Row.IsTemporary) == 1)
                 return ApiKeyFailures.LastPermanent(id);
             await using var db = await database.OpenAsync(CancellationToken.None);
-            await db.ApiKeys.Where(row => row.Id == id).ExecuteDeleteAsync(CancellationToken.None);
+            await using (var transaction = await database.BeginAsync(db, CancellationToken.None))
+            {
+                await FormerKey.NoteAsync(db, [id], Rows(), time.GetUtcNow(), CancellationToken.None);
+                await db.ApiKeys.Where(row => row.Id == id).ExecuteDeleteAsync(CancellationToken.None);
+                await transaction.CommitAsync(CancellationToken.None);
+            }
             Changed(Rows().Where(row => row.Id != id));
             LogRevoked(id);
             if (!ring.IsClosed)
@@ -190,6 +195,7 @@ internal sealed partial class ApiKeyService(
             await using var transaction = await database.BeginAsync(db, cancellationToken);
             foreach (var (id, _, at) in used)
                 await db.ApiKeys.Where(row => row.Id == id).ExecuteUpdateAsync(update => update.SetProperty(row => row.LastUsedAt, at), cancellationToken);
+            await FormerKey.NoteAsync(db, over, Rows(), now, cancellationToken);
             foreach (var id in over)
                 await db.ApiKeys.Where(row => row.Id == id).ExecuteDeleteAsync(cancellationToken);
             await transaction.CommitAsync(CancellationToken.None);

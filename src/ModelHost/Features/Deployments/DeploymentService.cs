@@ -90,7 +90,8 @@ internal sealed partial class DeploymentService(
         if (await db.Deployments.AsNoTracking().FirstOrDefaultAsync(d => d.Id == id, cancellationToken) is not { } row)
             return DeploymentFailures.NotFound(id);
         // what still runs of it is not taken for something new
-        db.Tombstones.Add(new Tombstone { Uid = row.Uid, NodeId = row.NodeId, DeletedAt = time.GetUtcNow() });
+        var spec = row.ReadSpec();
+        db.Tombstones.Add(new Tombstone { Uid = row.Uid, NodeId = row.NodeId, DeletedAt = time.GetUtcNow(), DeploymentId = row.Id, Model = spec.PublicName, Owner = spec.Owner });
         await db.SaveChangesAsync(cancellationToken);
         await db.Deployments.Where(d => d.Id == id).ExecuteDeleteAsync(cancellationToken);
         await transaction.CommitAsync(cancellationToken);

@@ -69,6 +69,14 @@ internal sealed class Tombstone
     public int NodeId { get; set; }
 
     public DateTimeOffset DeletedAt { get; set; }
+
+    // as it was called, for use that nodes tell of later
+
+    public int DeploymentId { get; set; }
+
+    public string Model { get; set; } = "";
+
+    public string Owner { get; set; } = "";
 }
 
 /// <summary>One launch of a deployment.</summary>

@@ -2,6 +2,7 @@ using Google.Protobuf;
 using Google.Protobuf.Collections;
 using ModelHost.Access;
 using ModelHost.Agent.Backends;
+using ModelHost.Agent.Metering;
 using ModelHost.Core;
 using ModelHost.Core.Backends;
 using ModelHost.Core.Routing;

@@ -1,5 +1,6 @@
 using System.Collections.Concurrent;
 using ModelHost.Access;
+using ModelHost.Agent.Metering;
 using ModelHost.Core.Routing;
 
 namespace ModelHost.Features.Usage;
@@ -19,18 +20,6 @@ internal readonly record struct UsageCaller(int KeyId, string KeyLabel)
 /// <summary>What is counted apart: a key, a deployment, a day (UTC).</summary>
 internal readonly record struct UsageSlot(int KeyId, string DeploymentUid, DateOnly Day);
 
-/// <summary>Some use.</summary>
-/// <param name="Requests">Requests that were passed on to an engine, whether it answered or not.</param>
-/// <param name="Aborted">Those of them whose answer was not passed on to its end: the client left, or the engine broke off.</param>
-/// <param name="Failed">Those of them that the engine refused or failed.</param>
-/// <param name="PromptTokens">Tokens read.</param>
-/// <param name="CompletionTokens">Tokens written; of aborted streams those that were passed on.</param>
-internal readonly record struct UsageCount(long Requests, long Aborted, long Failed, long PromptTokens, long CompletionTokens)
-{
-    public static UsageCount operator +(UsageCount a, UsageCount b) => new(
-        a.Requests + b.Requests, a.Aborted + b.Aborted, a.Failed + b.Failed, a.PromptTokens + b.PromptTokens, a.CompletionTokens + b.CompletionTokens);
-}
-
 /// <summary>Use that is not stored yet.</summary>
 /// <param name="Slot">Whose.</param>
 /// <param name="Names">What it is called.</param>
@@ -44,7 +33,8 @@ internal sealed record UsageNames(string KeyLabel, int DeploymentId, string Mode
 internal sealed class UsageBook(TimeProvider time)
 {
     private readonly ConcurrentDictionary<UsageSlot, Counter> _counters = new();
-    private readonly ConcurrentDictionary<string, Totals> _totals = new();
+    private readonly ConcurrentDictionary<string, Sum> _gateway = new();
+    private readonly ConcurrentDictionary<string, Sum> _direct = new();
 
     /// <summary>Adds what a request used.</summary>
     public void Add(UsageCaller caller, ModelRoute route, UsageCount count)
@@ -52,12 +42,22 @@ internal sealed class UsageBook(TimeProvider time)
         var slot = new UsageSlot(caller.KeyId, route.DeploymentUid, DateOnly.FromDateTime(time.GetUtcNow().UtcDateTime));
         var counter = _counters.GetOrAdd(slot, static _ => new Counter());
         counter.Add(count, caller, route);
-        _totals.GetOrAdd(route.DeploymentUid, static _ => new Totals()).Add(count);
+        _gateway.GetOrAdd(route.DeploymentUid, static _ => new Sum()).Add(count);
     }
 
-    /// <summary>What a deployment used by way of the gateway since this process began.</summary>
-    public (long PromptTokens, long CompletionTokens) Total(string deploymentUid) =>
-        _totals.TryGetValue(deploymentUid, out var totals) ? totals.Read() : default;
+    /// <summary>Takes note of what direct requests used, which <see cref="NodeUsage"/> has stored.</summary>
+    public void AddDirect(string deploymentUid, UsageCount count) => _direct.GetOrAdd(deploymentUid, static _ => new Sum()).Add(count);
+
+    /// <summary>What was counted of a deployment since this process began, whichever way the requests took.</summary>
+    public (long PromptTokens, long CompletionTokens) Total(string deploymentUid)
+    {
+        var sum = (_gateway.GetValueOrDefault(deploymentUid)?.Read() ?? default) + (_direct.GetValueOrDefault(deploymentUid)?.Read() ?? default);
+        return (sum.PromptTokens, sum.CompletionTokens);
+    }
+
+    /// <summary>What was counted since this process began, by deployment and by the way that the requests took.</summary>
+    public IEnumerable<(string DeploymentUid, string Via, UsageCount Count)> Totals =>
+        _gateway.Select(pair => (pair.Key, "gateway", pair.Value.Read())).Concat(_direct.Select(pair => (pair.Key, "direct", pair.Value.Read())));
 
     /// <summary>Takes out what is not stored; for the one who stores it.</summary>
     public IReadOnlyList<UsageEntry> Take()
@@ -120,17 +120,19 @@ internal sealed class UsageBook(TimeProvider time)
         }
     }
 
-    private sealed class Totals
+    private sealed class Sum
     {
+        private long _requests;
         private long _prompt;
         private long _completion;
 
         public void Add(UsageCount count)
         {
+            Interlocked.Add(ref _requests, count.Requests);
             Interlocked.Add(ref _prompt, count.PromptTokens);
             Interlocked.Add(ref _completion, count.CompletionTokens);
         }
 
-        public (long, long) Read() => (Interlocked.Read(ref _prompt), Interlocked.Read(ref _completion));
+        public UsageCount Read() => new(Interlocked.Read(ref _requests), 0, 0, Interlocked.Read(ref _prompt), Interlocked.Read(ref _completion));
     }
 }

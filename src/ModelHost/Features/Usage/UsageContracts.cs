@@ -2,7 +2,7 @@ using System.Text.Json.Serialization;
 
 namespace ModelHost.Features.Usage;
 
-/// <summary>What <c>/v1</c> was used for in some days.</summary>
+/// <summary>What models were used for in some days: by way of <c>/v1</c>, and directly on their nodes.</summary>
 /// <param name="From">The first day (UTC).</param>
 /// <param name="To">The last day.</param>
 /// <param name="GroupBy">What the rows are apart by.</param>

@@ -7,8 +7,8 @@ using ModelHost.Protocol;
 namespace ModelHost.Features.Usage;
 
 /// <summary>
-/// Compares, once a minute, what the gateway counted with what the engines count themselves, and shows the difference as
-/// <c>modelhost.usage.drift</c>: what an engine did for others than the gateway's clients, or for requests whose count never came.
+/// Compares, once a minute, what was counted of requests with what the engines count themselves, and shows the difference as
+/// <c>modelhost.usage.drift</c>: what an engine did for others than clients, or for requests whose count never came.
 /// </summary>
 /// <remarks>Both are compared from the moment a run was first seen on. Requests that are under way are counted by their engine already.</remarks>
 internal sealed partial class UsageDrift : BackgroundService
@@ -26,7 +26,7 @@ internal sealed partial class UsageDrift : BackgroundService
     {
         (_book, _nodes, _time, _logger) = (book, nodes, time, logger);
         meters.Create(MetricsFeature.MeterName).CreateObservableGauge("modelhost.usage.drift", Measure, "{token}",
-            "Tokens that an engine counted and the gateway did not, since its run was first seen.");
+            "Tokens that an engine counted and that were not counted for who sent the requests, since its run was first seen.");
     }
 
     /// <summary>The differences as of the last comparison.</summary>
@@ -92,7 +92,7 @@ internal sealed partial class UsageDrift : BackgroundService
     [LoggerMessage(1802, LogLevel.Warning, "What the engines counted could not be compared.")]
     private partial void LogFailed(Exception exception);
 
-    /// <summary>What an engine counted more than the gateway.</summary>
+    /// <summary>What an engine counted more.</summary>
     internal readonly record struct Reading(string DeploymentUid, double PromptTokens, double CompletionTokens);
 
     private sealed record Baseline(double EnginePrompt, double EngineCompletion, long Prompt, long Completion);

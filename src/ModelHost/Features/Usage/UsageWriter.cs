@@ -1,10 +1,9 @@
-using Microsoft.EntityFrameworkCore;
 using ModelHost.Data;
 
 namespace ModelHost.Features.Usage;
 
 /// <summary>
-/// Stores what was used, and is the only one who writes it: once a second, in one transaction, and a last time after the last request has been
+/// Stores what was used by way of the gateway, and is the only one who writes that: once a second, in one transaction, and a last time after the last request has been
 /// answered. A crash loses what was used in its last second or two, whatever the load.
 /// </summary>
 internal sealed partial class UsageWriter(UsageBook book, Database database, TimeProvider time, ILogger<UsageWriter> logger) : BackgroundService, IHostedLifecycleService
@@ -82,38 +81,7 @@ internal sealed partial class UsageWriter(UsageBook book, Database database, Tim
     {
         await using var db = await database.OpenAsync(cancellationToken);
         await using var transaction = await database.BeginAsync(db, cancellationToken);
-        foreach (var (slot, names, count) in entries)
-        {
-            var stored = await db.Usage.Where(row => row.KeyId == slot.KeyId && row.DeploymentUid == slot.DeploymentUid && row.Day == slot.Day)
-                .ExecuteUpdateAsync(row => row
-                    .SetProperty(r => r.Requests, r => r.Requests + count.Requests)
-                    .SetProperty(r => r.Aborted, r => r.Aborted + count.Aborted)
-                    .SetProperty(r => r.Failed, r => r.Failed + count.Failed)
-                    .SetProperty(r => r.PromptTokens, r => r.PromptTokens + count.PromptTokens)
-                    .SetProperty(r => r.CompletionTokens, r => r.CompletionTokens + count.CompletionTokens)
-                    .SetProperty(r => r.KeyLabel, names.KeyLabel)
-                    .SetProperty(r => r.DeploymentId, names.DeploymentId)
-                    .SetProperty(r => r.Model, names.Model)
-                    .SetProperty(r => r.Owner, names.Owner), cancellationToken);
-            if (stored > 0)
-                continue;
-            db.Usage.Add(new UsageRow
-            {
-                KeyId = slot.KeyId,
-                DeploymentUid = slot.DeploymentUid,
-                Day = slot.Day,
-                KeyLabel = names.KeyLabel,
-                DeploymentId = names.DeploymentId,
-                Model = names.Model,
-                Owner = names.Owner,
-                Requests = count.Requests,
-                Aborted = count.Aborted,
-                Failed = count.Failed,
-                PromptTokens = count.PromptTokens,
-                CompletionTokens = count.CompletionTokens,
-            });
-        }
-        await db.SaveChangesAsync(cancellationToken);
+        await UsageRows.AddAsync(db, entries, cancellationToken);
         // not given up: whether it has been stored would not be known, and it would be stored twice
         await transaction.CommitAsync(CancellationToken.None);
     }

@@ -3,10 +3,10 @@ using System.Globalization;
 using Microsoft.Extensions.Options;
 using ModelHost.Agent.Backends;
 using ModelHost.Agent.Http;
+using ModelHost.Agent.Metering;
 using ModelHost.Core.Routing;
 using ModelHost.Features.Settings;
 using ModelHost.Features.Usage;
-using ModelHost.Gateway.Metering;
 using ModelHost.Rpc;
 
 namespace ModelHost.Gateway.Grpc;

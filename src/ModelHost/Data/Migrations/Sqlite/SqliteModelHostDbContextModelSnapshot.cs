@@ -76,6 +76,29 @@ namespace ModelHost.Data.Migrations.Sqlite
                     b.ToTable("ApiKeys");
                 });
 
+            modelBuilder.Entity("ModelHost.Features.ApiKeys.FormerKey", b =>
+                {
+                    b.Property<int>("Id")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<long>("EndedAt")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<string>("Hash")
+                        .IsRequired()
+                        .HasMaxLength(255)
+                        .HasColumnType("TEXT");
+
+                    b.Property<string>("Label")
+                        .IsRequired()
+                        .HasMaxLength(255)
+                        .HasColumnType("TEXT");
+
+                    b.HasKey("Id");
+
+                    b.ToTable("FormerKeys");
+                });
+
             modelBuilder.Entity("ModelHost.Features.Configs.SavedConfig", b =>
                 {
                     b.Property<int>("Id")
@@ -340,8 +363,21 @@ namespace ModelHost.Data.Migrations.Sqlite
                     b.Property<long>("DeletedAt")
                         .HasColumnType("INTEGER");
 
+                    b.Property<int>("DeploymentId")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<string>("Model")
+                        .IsRequired()
+                        .HasMaxLength(255)
+                        .HasColumnType("TEXT");
+
                     b.Property<int>("NodeId")
                         .HasColumnType("INTEGER");
+
+                    b.Property<string>("Owner")
+                        .IsRequired()
+                        .HasMaxLength(255)
+                        .HasColumnType("TEXT");
 
                     b.HasKey("Uid");
 
@@ -729,6 +765,25 @@ namespace ModelHost.Data.Migrations.Sqlite
                     b.HasKey("Key");
 
                     b.ToTable("Settings");
+                });
+
+            modelBuilder.Entity("ModelHost.Features.Usage.UsageMark", b =>
+                {
+                    b.Property<string>("NodeUid")
+                        .HasMaxLength(255)
+                        .HasColumnType("TEXT");
+
+                    b.Property<string>("Journal")
+                        .IsRequired()
+                        .HasMaxLength(255)
+                        .HasColumnType("TEXT");
+
+                    b.Property<long>("Sequence")
+                        .HasColumnType("INTEGER");
+
+                    b.HasKey("NodeUid");
+
+                    b.ToTable("UsageMarks");
                 });
 
             modelBuilder.Entity("ModelHost.Features.Usage.UsageRow", b =>

@@ -1,11 +1,10 @@
 using System.Net;
 using System.Runtime.CompilerServices;
-using ModelHost.Agent;
 
-namespace ModelHost.Gateway.Metering;
+namespace ModelHost.Agent.Metering;
 
 /// <summary>The body of an engine's answer, metered as it is read.</summary>
-internal sealed class MeteredContent(HttpContent engine, GatewayCall call, TimeSpan silence) : HttpContent
+internal sealed class MeteredContent(HttpContent engine, MeteredCall call, TimeSpan silence) : HttpContent
 {
     protected override async Task<Stream> CreateContentReadStreamAsync()
     {
@@ -30,7 +29,7 @@ internal sealed class MeteredContent(HttpContent engine, GatewayCall call, TimeS
     }
 
     /// <summary>An answer that is told whole: its bytes pass as they are.</summary>
-    private sealed class AnswerStream(Stream engine, GatewayCall call) : StreamOver(engine)
+    private sealed class AnswerStream(Stream engine, MeteredCall call) : StreamOver(engine)
     {
         public override ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default)
         {

@@ -1,17 +1,20 @@
 using ModelHost.Agent.Http;
 
-namespace ModelHost.Gateway;
+namespace ModelHost.Agent.Metering;
 
 /// <summary>
 /// Finds the model in a request's body in pieces as they arrive. The caller keeps the bytes that were not consumed.
 /// </summary>
-internal abstract class BodyScanner
+public abstract class BodyScanner
 {
     /// <summary>Longest name of a model in bytes.</summary>
     protected const int LongestModel = 512;
 
     /// <summary>The model asked for; null: not found yet.</summary>
     public string? Model { get; protected set; }
+
+    /// <summary>Whether the model was found, or is not needed.</summary>
+    public virtual bool IsFound => Model is not null;
 
     /// <summary>Whether the body asks for a stream, as far as it has been scanned; of several such fields an engine takes the last.</summary>
     public bool Streams { get; protected set; }
@@ -49,7 +52,7 @@ internal abstract class BodyScanner
 /// <param name="At">Where.</param>
 /// <param name="Removes">How many bytes go.</param>
 /// <param name="Text">What comes in their place.</param>
-internal readonly record struct BodyEdit(int At, int Removes, byte[] Text)
+public readonly record struct BodyEdit(int At, int Removes, byte[] Text)
 {
     /// <summary>Asks for the count of tokens as the last field of an object that has others.</summary>
     public static byte[] Last { get; } = ",\"stream_options\":{\"include_usage\":true}"u8.ToArray();

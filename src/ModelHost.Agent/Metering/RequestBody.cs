@@ -1,17 +1,16 @@
 using System.Buffers;
 using System.Text;
 using System.Text.Json;
-using ModelHost.Agent;
+using Microsoft.AspNetCore.Http;
 using ModelHost.Agent.Http;
-using ModelHost.Gateway.Metering;
 
-namespace ModelHost.Gateway;
+namespace ModelHost.Agent.Metering;
 
 /// <summary>
 /// The body of a request whose model has been read: the bytes that were looked at, then the rest as it comes. Small bodies are read and
 /// checked whole before anything is forwarded; of larger ones, what is left passes under a guard.
 /// </summary>
-internal sealed class RequestBody : ReadOnlyStream
+public sealed class RequestBody : ReadOnlyStream
 {
     /// <summary>Up to here a body is read whole first.</summary>
     private const int WholeUpTo = 4 * 1024 * 1024;
@@ -39,7 +38,7 @@ internal sealed class RequestBody : ReadOnlyStream
     public string Model => _scanner.Model!;
 
     /// <summary>The call that it belongs to; null: none yet.</summary>
-    public GatewayCall? Call { get; set; }
+    public MeteredCall? Call { get; set; }
 
     /// <summary>Whether it asks for a stream, as far as it was read.</summary>
     public bool Streams => _scanner.Streams;
@@ -90,18 +89,18 @@ internal sealed class RequestBody : ReadOnlyStream
             _filled += read;
             _ended = read == 0;
             // a long token is scanned from its beginning each time: not before twice as much of it is there
-            var overdue = _scanner.Model is null && _filled > maxModelOffset;
+            var overdue = !_scanner.IsFound && _filled > maxModelOffset;
             if (!_ended && !overdue && _filled - _scanned < nextScan)
                 continue;
             var state = _scanner.Scan(_buffer.AsSpan(_scanned, _filled - _scanned), _ended, out var consumed);
             _scanned += consumed;
             nextScan = Math.Max(1, 2 * (_filled - _scanned));
             _isWhole = state == ScanState.Complete;
-            if (state == ScanState.Complete || (state == ScanState.Reading && _scanner.Model is not null && _filled > WholeUpTo && (!_scanner.IsInside || _filled > maxModelOffset)))
+            if (state == ScanState.Complete || (state == ScanState.Reading && _scanner.IsFound && _filled > WholeUpTo && (!_scanner.IsInside || _filled > maxModelOffset)))
                 return default;
             if (state != ScanState.Reading)
                 return (StatusCodes.Status400BadRequest, ToError(state));
-            if (overdue && _scanner.Model is null)
+            if (overdue && !_scanner.IsFound)
                 return (StatusCodes.Status413PayloadTooLarge, OpenAiErrors.TooLarge());
         }
     }
@@ -161,6 +160,7 @@ internal sealed class RequestBody : ReadOnlyStream
         _filled += grows;
     }
 
+    /// <inheritdoc/>
     public override async ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default)
     {
         if (!_ended && !_watches)
@@ -202,6 +202,7 @@ internal sealed class RequestBody : ReadOnlyStream
             throw new MalformedBodyException(ToError(state));
     }
 
+    /// <inheritdoc/>
     protected override void Dispose(bool disposing)
     {
         if (disposing && _buffer.Length > 0)
@@ -231,7 +232,7 @@ internal sealed class RequestBody : ReadOnlyStream
 }
 
 /// <summary>A large body turned out to be malformed after its forwarding had begun.</summary>
-internal sealed class MalformedBodyException(OpenAiError error) : IOException("the request body is malformed")
+public sealed class MalformedBodyException(OpenAiError error) : IOException("the request body is malformed")
 {
     /// <summary>What the client is told.</summary>
     public OpenAiError Error => error;

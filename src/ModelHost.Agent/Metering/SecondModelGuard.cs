@@ -1,6 +1,6 @@
 using System.Text.Json;
 
-namespace ModelHost.Gateway;
+namespace ModelHost.Agent.Metering;
 
 /// <summary>
 /// Watches the rest of a large JSON object pass by for a second field <c>model</c>, which an engine may obey instead of the first, and for
@@ -11,7 +11,8 @@ namespace ModelHost.Gateway;
 /// <param name="options">What the field <c>stream_options</c> said before.</param>
 /// <param name="streams">What the field <c>stream</c> said before.</param>
 /// <param name="valueIsStream">Whether the value of <c>stream</c> comes next.</param>
-internal sealed class SecondModelGuard(int depth, bool expectsKey, StreamOptions options = default, bool streams = false, bool valueIsStream = false)
+/// <param name="looksForModel">Whether a second <c>model</c> matters.</param>
+internal sealed class SecondModelGuard(int depth, bool expectsKey, StreamOptions options = default, bool streams = false, bool valueIsStream = false, bool looksForModel = true)
 {
     // the longest of the keys with every letter written as \\uXXXX, and its quotes
     private const int LongestKey = (14 * 6) + 2;
@@ -147,7 +148,7 @@ internal sealed class SecondModelGuard(int depth, bool expectsKey, StreamOptions
                 return false;
             _valueIsStream = reader.ValueTextEquals("stream"u8);
             _valueIsOptions = reader.ValueTextEquals("stream_options"u8);
-            return reader.ValueTextEquals("model"u8);
+            return looksForModel && reader.ValueTextEquals("model"u8);
         }
         catch (JsonException)
         {

@@ -3,10 +3,10 @@ using System.Text.Json.Serialization;
 using ModelHost.Agent.Http;
 using ModelHost.Core.Routing;
 
-namespace ModelHost.Gateway.Metering;
+namespace ModelHost.Agent.Metering;
 
 /// <summary>How a stream that is under way says that it failed, so that the SDKs of its API raise it.</summary>
-internal static class StreamErrors
+public static class StreamErrors
 {
     /// <summary>The last events of such a stream.</summary>
     public static byte[] Events(AnswerShape shape, OpenAiError error) => shape switch

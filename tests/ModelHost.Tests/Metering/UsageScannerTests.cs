@@ -1,7 +1,8 @@
 using System.Text;
-using ModelHost.Gateway.Metering;
+using ModelHost.Agent.Metering;
+using ModelHost.Tests.Gateway;
 
-namespace ModelHost.Tests.Gateway.Metering;
+namespace ModelHost.Tests.Metering;
 
 public sealed class UsageScannerTests
 {

@@ -1,9 +1,9 @@
 using System.Text.Json;
 
-namespace ModelHost.Gateway;
+namespace ModelHost.Agent.Metering;
 
 /// <summary>What a scan has found so far.</summary>
-internal enum ScanState
+public enum ScanState
 {
     /// <summary>More of the body is needed.</summary>
     Reading,
@@ -26,7 +26,8 @@ internal enum ScanState
 /// kept but the reader's state; the caller keeps the bytes that were not consumed.
 /// </summary>
 /// <param name="countsOnRequest">Whether streams have to be asked for their count, so that it matters what an engine takes for a stream.</param>
-internal sealed class ModelScanner(bool countsOnRequest = false) : BodyScanner
+/// <param name="needsModel">Whether the model decides where the request goes; without that the field is as any other.</param>
+public sealed class ModelScanner(bool countsOnRequest = false, bool needsModel = true) : BodyScanner
 {
     private const int MaxDepth = 64;
     private JsonReaderState _state = new(new JsonReaderOptions { MaxDepth = MaxDepth });
@@ -40,9 +41,10 @@ internal sealed class ModelScanner(bool countsOnRequest = false) : BodyScanner
     private JsonTokenType _lastToken;
 
     /// <summary>Goes on from the last consumed byte with nothing but a guard against a second <c>model</c>.</summary>
-    public SecondModelGuard Guard() =>
-        new(_depth, expectsKey: _depth == 1 && _lastToken == JsonTokenType.StartObject, _options.IsInside ? StreamOptions.Unclear : _options, Streams, valueIsStream: _valueIsStream);
+    internal SecondModelGuard Guard() =>
+        new(_depth, expectsKey: _depth == 1 && _lastToken == JsonTokenType.StartObject, _options.IsInside ? StreamOptions.Unclear : _options, Streams, valueIsStream: _valueIsStream, looksForModel: needsModel);
 
+    /// <inheritdoc/>
     public override ScanState Watch(ReadOnlySpan<byte> bytes)
     {
         var guard = _guard ??= Guard();
@@ -52,14 +54,22 @@ internal sealed class ModelScanner(bool countsOnRequest = false) : BodyScanner
             : ScanState.Reading;
     }
 
+    /// <inheritdoc/>
+    public override bool IsFound => !needsModel || Model is not null;
+
+    /// <inheritdoc/>
     public override bool IsInside => _options.IsInside;
 
+    /// <inheritdoc/>
     public override bool HasEnded => _options.HasEnded;
 
+    /// <inheritdoc/>
     public override BodyEdit? AskForUsage() => Streams ? _options.AskForUsage() : null;
 
+    /// <inheritdoc/>
     public override int AsksForUsageAt => _guard is { EndsAt: >= 0, AsksForNoUsage: true } guard ? guard.EndsAt : -1;
 
+    /// <inheritdoc/>
     public override ScanState Scan(ReadOnlySpan<byte> bytes, bool isFinal, out int consumed)
     {
         var reader = new Utf8JsonReader(bytes, isFinal, _state);
@@ -72,7 +82,10 @@ internal sealed class ModelScanner(bool countsOnRequest = false) : BodyScanner
                 {
                     _started = true;
                     if (reader.TokenType != JsonTokenType.StartObject)
-                        return ScanState.MissingModel;
+                    {
+                        Error = "it is no object";
+                        return needsModel ? ScanState.MissingModel : ScanState.InvalidJson;
+                    }
                 }
                 else if (_valueIsModel)
                 {
@@ -89,7 +102,7 @@ internal sealed class ModelScanner(bool countsOnRequest = false) : BodyScanner
                 }
                 else if (reader is { CurrentDepth: 1, TokenType: JsonTokenType.PropertyName })
                 {
-                    _valueIsModel = reader.ValueTextEquals("model"u8);
+                    _valueIsModel = needsModel && reader.ValueTextEquals("model"u8);
                     _valueIsStream = !_valueIsModel && reader.ValueTextEquals("stream"u8);
                     if (_valueIsModel && Model is not null)
                         return ScanState.TwoModels;
@@ -112,8 +125,8 @@ internal sealed class ModelScanner(bool countsOnRequest = false) : BodyScanner
         _state = reader.CurrentState;
         _lastToken = reader.TokenType;
         _depth = reader.CurrentDepth + (reader.TokenType is JsonTokenType.StartObject or JsonTokenType.StartArray ? 1 : 0);
-        if (countsOnRequest && _options.HasEnded && Model is not null && Streams && _options.IsUnclear)
+        if (countsOnRequest && _options.HasEnded && IsFound && Streams && _options.IsUnclear)
             return ScanState.UnclearStreamOptions;
-        return !isFinal ? ScanState.Reading : Model is null ? ScanState.MissingModel : ScanState.Complete;
+        return !isFinal ? ScanState.Reading : !IsFound ? ScanState.MissingModel : ScanState.Complete;
     }
 }

@@ -1,7 +1,7 @@
 using System.Buffers;
 using System.Text.Json;
 
-namespace ModelHost.Gateway.Metering;
+namespace ModelHost.Agent.Metering;
 
 /// <summary>
 /// Reads the token counts of an answer while its bytes pass, however they are cut: the object <c>usage</c> at the top, or in <c>response</c> or

@@ -1,11 +1,11 @@
 using System.Text;
 using ModelHost.Agent;
+using ModelHost.Agent.Metering;
 using ModelHost.Core.Deployments;
 using ModelHost.Core.Routing;
-using ModelHost.Gateway;
-using ModelHost.Gateway.Metering;
+using ModelHost.Tests.Gateway;
 
-namespace ModelHost.Tests.Gateway.Metering;
+namespace ModelHost.Tests.Metering;
 
 public sealed class EventStreamTests
 {
@@ -170,13 +170,11 @@ public sealed class EventStreamTests
         }
     }
 
-    private static async Task<(string Passed, GatewayCall Call)> PassAsync(
+    private static async Task<(string Passed, MeteredCall Call)> PassAsync(
         string events, Func<int> piece, bool strips, bool breaks = false, AnswerShape shape = AnswerShape.Chat, int buffer = 65_536)
     {
         using var silent = new CancellationTokenSource();
-        var call = await CallAsync(silent, shape);
-        if (strips)
-            call.Body.AskForUsage();
+        var call = await CallAsync(silent, shape, strips);
         Stream engine = new PieceStream(Encoding.UTF8.GetBytes(events), piece);
         await using var stream = new EventStream(breaks ? new BreakingStream(engine) : engine, call, TimeSpan.FromMinutes(1));
         var passed = new MemoryStream();
@@ -187,11 +185,13 @@ public sealed class EventStreamTests
         return (Encoding.UTF8.GetString(passed.ToArray()), call);
     }
 
-    private static async Task<GatewayCall> CallAsync(CancellationTokenSource silent, AnswerShape shape = AnswerShape.Chat)
+    private static async Task<MeteredCall> CallAsync(CancellationTokenSource silent, AnswerShape shape = AnswerShape.Chat, bool strips = false)
     {
         var (body, _, _) = await RequestBody.ReadAsync(new MemoryStream(Encoding.UTF8.GetBytes("""{"model":"m","stream":true}""")), null, 1000, Ct);
+        if (strips)
+            body!.AskForUsage();
         var route = new ModelRoute(1, DeploymentStatus.Running, null, "m", [], "tests", DateTimeOffset.UnixEpoch, null, null);
-        return new GatewayCall(new GatewayRoute("/x", shape), route, body!) { IsStream = true, Silence = silent };
+        return new MeteredCall(new GatewayRoute("/x", shape), route, body!, new CallDeadlines()) { IsStream = true, Silence = silent };
     }
 
     /// <summary>Breaks off where another stream ends.</summary>

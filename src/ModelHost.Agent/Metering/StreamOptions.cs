@@ -1,6 +1,6 @@
 using System.Text.Json;
 
-namespace ModelHost.Gateway;
+namespace ModelHost.Agent.Metering;
 
 /// <summary>
 /// Where a body says whether its stream is to tell the count of tokens (<c>stream_options.include_usage</c>), to change just that where it

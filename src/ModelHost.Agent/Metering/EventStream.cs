@@ -1,10 +1,9 @@
 using System.Buffers;
 using System.Runtime.CompilerServices;
 using System.Text.Json;
-using ModelHost.Agent;
 using ModelHost.Agent.Http;
 
-namespace ModelHost.Gateway.Metering;
+namespace ModelHost.Agent.Metering;
 
 /// <summary>
 /// A stream of server-sent events on its way to the client, in whole events: what came of one that is not whole yet is kept. So the count
@@ -12,9 +11,9 @@ namespace ModelHost.Gateway.Metering;
 /// client can read. Before the first byte a failure is thrown, so that it can still be answered with a status.
 /// </summary>
 /// <param name="engine">The engine's bytes.</param>
-/// <param name="call">The call that it answers; its <see cref="GatewayCall.Silence"/> ends a read.</param>
+/// <param name="call">The call that it answers; its <see cref="MeteredCall.Silence"/> ends a read.</param>
 /// <param name="silence">How long nothing may come after the first byte.</param>
-internal sealed class EventStream(Stream engine, GatewayCall call, TimeSpan silence) : StreamOver(engine)
+internal sealed class EventStream(Stream engine, MeteredCall call, TimeSpan silence) : StreamOver(engine)
 {
     /// <summary>Longest event that is kept until it is whole; more of it passes as it comes.</summary>
     internal const int LongestEvent = 1024 * 1024;

@@ -1,8 +1,9 @@
 using System.Text;
 using System.Text.Json;
-using ModelHost.Gateway;
+using ModelHost.Agent.Metering;
+using ModelHost.Tests.Gateway;
 
-namespace ModelHost.Tests.Gateway;
+namespace ModelHost.Tests.Metering;
 
 /// <summary>How the gateway asks for the count of a stream's tokens in a body that it otherwise leaves alone.</summary>
 public sealed class UsageRequestTests

@@ -1,9 +1,10 @@
 using System.Text;
 using System.Text.Json;
 using ModelHost.Agent.Http;
-using ModelHost.Gateway;
+using ModelHost.Agent.Metering;
+using ModelHost.Tests.Gateway;
 
-namespace ModelHost.Tests.Gateway;
+namespace ModelHost.Tests.Metering;
 
 public sealed class RequestBodyTests
 {
