@@ -139,6 +139,13 @@ internal sealed partial class PullQueue : IAsyncDisposable
         }
     }
 
+    /// <summary>Whether a pull is at work on an image.</summary>
+    public bool IsPulling(string image)
+    {
+        lock (_lock)
+            return _running.Values.Any(running => running.Request.Kind == ArtifactKind.Image && _images.NameOf(running.Request) == image);
+    }
+
     /// <summary>Removes what a pull installed.</summary>
     /// <exception cref="InvalidOperationException">A pull is at work on it, or none installed it.</exception>
     public void Delete(ArtifactKind kind, string name)

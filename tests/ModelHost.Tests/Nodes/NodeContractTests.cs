@@ -253,10 +253,10 @@ public abstract partial class NodeContractTests
         return updates.Current;
     }
 
-    private async Task<Asked> StartAsync()
+    private async Task<Asked> StartAsync(string? dockerHost = null)
     {
         var surroundings = new TestNode();
-        var local = await OpenAsync(surroundings, Pulls.Options());
+        var local = await OpenAsync(surroundings, Pulls.Options(), dockerHost);
         var asked = await AskedAsync(local);
         asked.Ends.Add(local);
         asked.Ends.Add(new Surroundings(surroundings));
