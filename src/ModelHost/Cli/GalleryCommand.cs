@@ -50,7 +50,7 @@ internal sealed class GalleryCommand
         Add(remove, noWait, _isModels ? null : holders, _isModels ? null : version);
         remove.SetAction((parsed, _) => _server.RunAsync(parsed, (client, cancellationToken) => JobAsync(client, parsed, parsed.GetValue(noWait),
             $"{Prefix}/delete/{Uri.EscapeDataString(parsed.GetValue(installedName)!)}{(_isModels ? "" : QueryString.Create((Many(parsed.GetValue(holders)) ?? []).Select(node => KeyValuePair.Create("nodes", (string?)node))
-                .Concat(parsed.GetValue(version) is { Length: > 0 } one ? [KeyValuePair.Create("version", (string?)one)] : [])))}",
+                .Concat(parsed.GetValue(version) is { } one ? [KeyValuePair.Create("version", (string?)one)] : [])))}",
             null, cancellationToken)));
 
         return new Command(Prefix, _isModels ? "Models: list, install, remove." : "Backends: list, install, remove.") { list, install, remove };

@@ -64,7 +64,7 @@ internal sealed class BackendService(
     /// <summary>Asks for a deletion, from the nodes that have it if none are named.</summary>
     public async Task<Result<JobEntry>> DeleteAsync(string name, string[]? only, string? version, CancellationToken cancellationToken)
     {
-        if ((NameFault("name", name) ?? VersionFault(version)) is { } fault)
+        if ((NameFault("name", name) ?? DeletedVersionFault(version)) is { } fault)
             return fault;
         if (!NodeTargets.Find(await inventory.NamesAsync(cancellationToken), only).TryGet(out var targets, out fault))
             return fault;
@@ -119,7 +119,7 @@ internal sealed class BackendService(
     {
         if ((await stored.FindAsync(nodeId, cancellationToken)).Failure is { } unknown)
             return unknown;
-        if ((DeploymentRules.Unknown(request) ?? Problems.Check(request) ?? NameFault("backend", request.Backend) ?? VersionFault(request.Version)) is { } fault)
+        if ((DeploymentRules.Unknown(request) ?? Problems.Check(request) ?? NameFault("backend", request.Backend) ?? DeletedVersionFault(request.Version)) is { } fault)
             return fault;
         return nodes.Find(nodeId) is null ? NodeFailures.Unreachable(nodeId) : await removal.RemoveAsync(new BackendDeletion(request.Backend!, [nodeId], request.Version ?? ""), cancellationToken);
     }
@@ -189,6 +189,9 @@ internal sealed class BackendService(
 
     private static Failure? NameFault(string field, string? name) => string.IsNullOrEmpty(name) ? Failure.Invalid(field, "is required")
         : BackendPlan.NameFault(name) is { } fault ? Failure.Invalid(field, fault) : null;
+
+    // whoever meant one version, and had none at hand, did not mean all of it
+    private static Failure? DeletedVersionFault(string? version) => version is { Length: 0 } ? Failure.Invalid("version", "is empty; without it the backend itself is deleted") : VersionFault(version);
 
     private static Failure? VersionFault(string? version) =>
         version is { Length: > 0 } && !EngineImage.IsValidVersion(version) ? Failure.Invalid("version", "is no release and no tag of an image") : null;
