@@ -1,6 +1,7 @@
 using ModelHost.Agent.Artifacts;
 using ModelHost.Agent.Downloads;
 using ModelHost.Agent.Runtimes;
+using ModelHost.Core.Deployments;
 using ModelHost.Core.Engines;
 using ModelHost.Protocol;
 
@@ -14,6 +15,7 @@ public sealed partial class LocalNode
     private readonly GuardedHttp _http;
     private readonly ArtifactFolders _folders;
     private readonly ImagePull _images;
+    private readonly ImageRemoval _imageRemoval;
     private readonly PullQueue _pulls;
 
     /// <inheritdoc/>
@@ -61,13 +63,30 @@ public sealed partial class LocalNode
     }
 
     /// <inheritdoc/>
-    public Task<DeleteArtifactReply> DeleteArtifactAsync(DeleteArtifactRequest request, CancellationToken cancellationToken)
+    public async Task<DeleteArtifactReply> DeleteArtifactAsync(DeleteArtifactRequest request, CancellationToken cancellationToken)
     {
         ArgumentNullException.ThrowIfNull(request);
-        if (PullRules.NameFault(request.Kind, request.Name) is { } fault)
+        if (PullRules.DeletionFault(request.Kind, request.Name) is { } fault)
             throw new ArgumentException(fault, nameof(request));
+        if (request.Kind == ArtifactKind.Image)
+            return await _imageRemoval.RemoveAsync(request.Name, cancellationToken);
         _pulls.Delete(request.Kind, request.Name);
-        return Task.FromResult(new DeleteArtifactReply());
+        return new DeleteArtifactReply();
+    }
+
+    /// <summary>What is about to use an image though no container of it is there yet; null: nothing.</summary>
+    private string? UseOf(string image)
+    {
+        if (_pulls.IsPulling(image))
+            return "a pull is at work on it";
+        if (_options.Backends.FirstOrDefault(backend => backend.Value.Image == image).Key is { } configured)
+            return $"backend {configured} of the node's configuration is started from it";
+        lock (_lock)
+        {
+            return _engines.Values.Where(engine => !engine.IsGone).Select(engine => engine.Peek())
+                .Where(engine => engine.Phase == EnginePhase.Preparing && _images.MayStart(LaunchSpec.FromJson(engine.LaunchSpec), image))
+                .Select(engine => $"run {engine.RunId} is being started").FirstOrDefault();
+        }
     }
 
     private PullQueue Pulls(DownloadOptions downloads)

@@ -85,6 +85,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
         _folders = new ArtifactFolders(identity.DataFolder);
         _images = new ImagePull(_containers, options, name => _answering.GetValueOrDefault(name));
         _pulls = Pulls(downloads);
+        _imageRemoval = new ImageRemoval(_containers, name => _answering.GetValueOrDefault(name), UseOf, time, _logger, _shutdown.Token);
         _context = new SupervisorContext(options, LogPath, _protocols, _records, time, _logger, SignalChange);
     }
 
@@ -275,6 +276,7 @@ public sealed partial class LocalNode : INode, IAsyncDisposable
             engines = [.. _engines.Values];
         await Task.WhenAll(engines.Select(engine => engine.DisposeAsync().AsTask()));
         await _pulls.DisposeAsync();
+        await _imageRemoval.DisposeAsync();
         _http.Dispose();
         _protocols.Dispose();
         foreach (var engine in _containers)

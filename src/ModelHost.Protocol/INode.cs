@@ -59,6 +59,6 @@ public interface INode
     /// <summary>The models and backends that are installed, and images where asked for.</summary>
     Task<ArtifactsReply> ArtifactsAsync(ArtifactsRequest request, CancellationToken cancellationToken);
 
-    /// <summary>Removes what a pull installed.</summary>
+    /// <summary>Removes what a pull installed, and of images what this node has pulled and nothing on it uses; never by force.</summary>
     Task<DeleteArtifactReply> DeleteArtifactAsync(DeleteArtifactRequest request, CancellationToken cancellationToken);
 }

@@ -1,6 +1,7 @@
 using ModelHost.Agent.Downloads;
 using ModelHost.Agent.Runtimes;
 using ModelHost.Core.Backends;
+using ModelHost.Core.Deployments;
 using ModelHost.Core.Engines;
 using ModelHost.Protocol;
 
@@ -22,10 +23,8 @@ internal sealed class ImagePull(IReadOnlyList<ContainerEngine> engines, NodeOpti
     public async Task<Artifact> RunAsync(PullRequest request, PullProgress progress, CancellationToken cancellationToken)
     {
         var source = Present().First().Images;
-        var (repository, reference) = PullRules.Image(request.Name)!.Value;
-        if (request.IsOwnImage)
-            repository = options.RepositoryOf(repository);
-        var name = ImageSource.Name(repository, reference);
+        var name = NameOf(request);
+        var (repository, reference) = PullRules.Image(name)!.Value;
         progress.Enter(PullPhase.Downloading);
         try
         {
@@ -49,6 +48,25 @@ internal sealed class ImagePull(IReadOnlyList<ContainerEngine> engines, NodeOpti
         }
     }
 
+    /// <summary>The image that a pull is of, on this node.</summary>
+    public string NameOf(PullRequest request)
+    {
+        var (repository, reference) = PullRules.Image(request.Name)!.Value;
+        return ImageSource.Name(request.IsOwnImage ? options.RepositoryOf(repository) : repository, reference);
+    }
+
+    /// <summary>Whether a run may come to be started from an image of this node.</summary>
+    public bool MayStart(LaunchSpec? spec, string image)
+    {
+        if (BackendCatalogue.Of(spec) is not { Image.Length: > 0 } recipe)
+            return false;
+        if (spec!.Recipe is not null)
+            return recipe.Image == image;
+        var repository = options.RepositoryOf(recipe.Image);
+        // without a version it is the newest release, or what there is
+        return spec.EngineVersion is { Length: > 0 } version ? image == ImageSource.Name(repository, EngineImage.Tag(version)) : PullRules.Image(image)?.Repository == repository;
+    }
+
     /// <summary>Of some repositories, those of recipes of ModelHost itself in whose place this node has another.</summary>
     public Dictionary<string, string> OwnRepositories(IEnumerable<string> repositories) =>
         repositories.Intersect(s_own).Where(image => options.RepositoryOf(image) != image).ToDictionary(image => image, options.RepositoryOf);
@@ -61,14 +79,20 @@ internal sealed class ImagePull(IReadOnlyList<ContainerEngine> engines, NodeOpti
         foreach (var (engine, repository) in Present().SelectMany(engine => repositories.Distinct().Select(repository => (engine, repository))))
         {
             var images = await DockerRuntime.Ask(() => engine.Client.ListImagesAsync(repository, cancellationToken));
-            found.AddRange(images.SelectMany(image => image.RepoTags.Where(tag => tag.StartsWith(repository + ":", StringComparison.Ordinal)).Select(tag => new Artifact
+            foreach (var (image, tag) in images.SelectMany(image => image.RepoTags.Where(tag => tag.StartsWith(repository + ":", StringComparison.Ordinal)).Select(tag => (image, tag))))
             {
-                Kind = ArtifactKind.Image,
-                Name = tag,
-                Version = tag[(repository.Length + 1)..],
-                Digest = DigestOf(image.RepoDigests.FirstOrDefault(digest => digest.StartsWith(repository + "@", StringComparison.Ordinal)) ?? image.Id),
-                SizeBytes = image.SizeBytes,
-            })));
+                var artifact = new Artifact
+                {
+                    Kind = ArtifactKind.Image,
+                    Name = tag,
+                    Version = tag[(repository.Length + 1)..],
+                    Digest = DigestOf(image.RepoDigests.FirstOrDefault(digest => digest.StartsWith(repository + "@", StringComparison.Ordinal)) ?? image.Id),
+                    SizeBytes = image.SizeBytes,
+                };
+                if (engine.Pulled.Find(tag, image.Id) is { } pulled)
+                    artifact.InstalledAt = pulled.At.ToUnixTimeMilliseconds() / 1000d;
+                found.Add(artifact);
+            }
         }
         return [.. found.DistinctBy(image => image.Name)];
     }

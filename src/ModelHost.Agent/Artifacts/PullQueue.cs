@@ -7,6 +7,9 @@ namespace ModelHost.Agent.Artifacts;
 /// <summary>The pulls of a node: those under way, a few at a time and one after the other for each name, and for a day those that have ended.</summary>
 internal sealed partial class PullQueue : IAsyncDisposable
 {
+    /// <summary>Why one that was held was dropped, if nobody has asked for it; who asks for it then has it begin anew.</summary>
+    public const string HoldExpired = "hold_expired";
+
     private const int MaxUnderWay = 500, KeptEnded = 200;
     private static readonly TimeSpan KeptFor = TimeSpan.FromDays(1);
     private static readonly TimeSpan PartialsKeptFor = TimeSpan.FromDays(7);
@@ -63,7 +66,8 @@ internal sealed partial class PullQueue : IAsyncDisposable
                 Ask(known);
                 return;
             }
-            if (_ended.ContainsKey(Key(request.PullId)))
+            // one that was dropped because nobody wanted it is wanted after all
+            if (_ended.TryGetValue(Key(request.PullId), out var ended) && ended.State.ErrorCode != HoldExpired)
                 return;
             if (_running.Count >= MaxUnderWay)
                 throw new InvalidOperationException($"{MaxUnderWay} pulls are under way");
@@ -76,6 +80,7 @@ internal sealed partial class PullQueue : IAsyncDisposable
                 State = new Pull { PullId = request.PullId, Kind = request.Kind, Name = request.Name, Phase = PullPhase.Queued, CreatedAt = Now() },
             };
             Keep(record);
+            _ended.Remove(Key(request.PullId));
             MakeWay(request.Kind, request.Name);
             Begin(record);
         }
@@ -137,6 +142,13 @@ internal sealed partial class PullQueue : IAsyncDisposable
             Prune();
             return [.. _running.Values.Select(running => running.State()).Concat(_ended.Values.Where(record => record.Request is not null).Select(record => record.State.Clone())).OrderBy(pull => pull.CreatedAt)];
         }
+    }
+
+    /// <summary>Whether a pull is at work on an image.</summary>
+    public bool IsPulling(string image)
+    {
+        lock (_lock)
+            return _running.Values.Any(running => running.Request.Kind == ArtifactKind.Image && _images.NameOf(running.Request) == image);
     }
 
     /// <summary>Removes what a pull installed.</summary>
@@ -309,7 +321,7 @@ internal sealed partial class PullQueue : IAsyncDisposable
             {
                 // unless somebody has asked for it just now
                 if (running.Record.AskedAt.Value + _holdFor <= _time.GetUtcNow())
-                    running.Drop(new DownloadException("hold_expired", $"it was whole, and nobody has asked for it since {running.Record.AskedAt.Value:u}"));
+                    running.Drop(new DownloadException(HoldExpired, $"it was whole, and nobody has asked for it since {running.Record.AskedAt.Value:u}"));
             }
         }
     }

@@ -27,8 +27,11 @@ internal static class PullRules
 
     /// <summary>What is wrong with the name of a model or backend; null: nothing.</summary>
     public static string? NameFault(ArtifactKind kind, string name) =>
-        kind is not (ArtifactKind.Model or ArtifactKind.Backend) ? "kind: it is to be a model or a backend"
+        kind is not (ArtifactKind.Model or ArtifactKind.Backend) ? "kind: it is to be a model, a backend or an image"
         : ArtifactNames.NameFault(name) is { } fault ? $"name: {fault}" : null;
+
+    /// <summary>What is wrong with the name of something to be deleted; null: nothing.</summary>
+    public static string? DeletionFault(ArtifactKind kind, string name) => kind == ArtifactKind.Image ? ImageFault(name) : NameFault(kind, name);
 
     /// <summary>Repository, and tag or digest, of an image.</summary>
     public static (string Repository, string Reference)? Image(string name)

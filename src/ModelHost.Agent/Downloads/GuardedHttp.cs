@@ -2,6 +2,7 @@ using System.Net;
 using System.Net.Http.Headers;
 using System.Net.Sockets;
 using System.Security.Authentication;
+using Microsoft.AspNetCore.WebUtilities;
 
 namespace ModelHost.Agent.Downloads;
 
@@ -258,6 +259,36 @@ public sealed class GuardedAnswer : IDisposable
             whole.Write(buffer, 0, read);
         }
         return whole.ToArray();
+    }
+
+    /// <summary>The body whole, to be read as often as wanted: the first bytes of it in memory, and one that is longer in a file that goes with it.</summary>
+    /// <param name="maxBytes">The longest taken.</param>
+    /// <param name="memoryBytes">The longest kept in memory.</param>
+    /// <param name="folder">Where the file is.</param>
+    /// <param name="cancellationToken">Ends it.</param>
+    /// <exception cref="DownloadException">It is longer than <paramref name="maxBytes"/>, or did not come whole.</exception>
+    /// <exception cref="IOException">The disk is full.</exception>
+    public async Task<Stream> BufferAsync(int maxBytes, int memoryBytes, string folder, CancellationToken cancellationToken)
+    {
+        if (ContentHeaders.ContentLength > maxBytes)
+            throw TooLarge(maxBytes);
+        var whole = new FileBufferingReadStream(await OpenAsync(cancellationToken), memoryBytes, bufferLimit: null, folder);
+        try
+        {
+            var buffer = new byte[16 * 1024];
+            while (await whole.ReadAsync(buffer, cancellationToken) > 0)
+            {
+                if (whole.Length > maxBytes)
+                    throw TooLarge(maxBytes);
+            }
+            whole.Position = 0;
+            return whole;
+        }
+        catch
+        {
+            await whole.DisposeAsync();
+            throw;
+        }
     }
 
     /// <inheritdoc/>

@@ -9,7 +9,8 @@ internal sealed class ContainerEngine : IDisposable
     {
         Name = name;
         Client = new DockerClient(new Uri(endpoint));
-        Images = new ImageSource(Client, options, time);
+        Pulled = new PulledImages(identity.DataFolder, name, time);
+        Images = new ImageSource(Client, Pulled, options, time);
         Packages = new PackageImages(Client, options, identity, time);
     }
 
@@ -17,6 +18,9 @@ internal sealed class ContainerEngine : IDisposable
     public string Name { get; }
 
     public DockerClient Client { get; }
+
+    /// <summary>Which of its images this node had it pull.</summary>
+    public PulledImages Pulled { get; }
 
     public ImageSource Images { get; }
 

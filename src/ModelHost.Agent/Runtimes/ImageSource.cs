@@ -7,7 +7,7 @@ using ModelHost.Docker;
 namespace ModelHost.Agent.Runtimes;
 
 /// <summary>Finds the image of a launch on the node, or has the container engine pull it.</summary>
-internal sealed class ImageSource(DockerClient docker, NodeOptions options, TimeProvider time)
+internal sealed class ImageSource(DockerClient docker, PulledImages pulled, NodeOptions options, TimeProvider time)
 {
     private const string DockerHubAddress = "https://index.docker.io/v1/";
 
@@ -77,16 +77,17 @@ internal sealed class ImageSource(DockerClient docker, NodeOptions options, Time
         var image = Name(repository, tag);
         var report = new PullReport();
         var unpacking = false;
+        var before = await DockerRuntime.Ask(() => FindAsync(image, cancellationToken));
         using var stalled = new CancellationTokenSource(options.PullStallTimeout, time);
         using var waiting = CancellationTokenSource.CreateLinkedTokenSource(stalled.Token, cancellationToken);
         try
         {
             await docker.PullImageAsync(repository, tag, Credential(image), pull =>
             {
-                var before = unpacking;
+                var was = unpacking;
                 unpacking = PullReport.IsDownloaded(pull);
                 // unpacking is work of the node's disk, for which no registry is to blame
-                if (pull.Advanced || unpacking != before)
+                if (pull.Advanced || unpacking != was)
                     stalled.CancelAfter(unpacking ? Timeout.InfiniteTimeSpan : options.PullStallTimeout);
                 progress(report.Next(pull));
             }, waiting.Token);
@@ -104,8 +105,11 @@ internal sealed class ImageSource(DockerClient docker, NodeOptions options, Time
         {
             throw Failed(PullFailures.Classify(image, e.EngineMessage), e);
         }
-        if (!await IsLocalAsync(image, cancellationToken))
+        if (await DockerRuntime.Ask(() => FindAsync(image, cancellationToken)) is not { } after)
             throw Failed(PullFailures.Classify(image, "the engine ended the pull and does not have it"), null);
+        // what was there already is whoever's it was
+        if (after.Id != before?.Id)
+            pulled.Note(image, after.Id);
     }
 
     private RegistryCredential? Credential(string image)
@@ -133,7 +137,9 @@ internal sealed class ImageSource(DockerClient docker, NodeOptions options, Time
     private Task<bool> IsLocalAsync(string image, CancellationToken cancellationToken) =>
         DockerRuntime.Ask(async () => await FindAsync(image, cancellationToken) is not null);
 
-    private async Task<ImageDetails?> FindAsync(string image, CancellationToken cancellationToken)
+    /// <summary>What the engine knows of an image; null: it does not have it.</summary>
+    /// <exception cref="DockerException">It does not answer.</exception>
+    public async Task<ImageDetails?> FindAsync(string image, CancellationToken cancellationToken)
     {
         try
         {

@@ -5,6 +5,7 @@ using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Routing;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
+using ModelHost.Agent.Runtimes;
 using ModelHost.Protocol;
 using ModelHost.Rpc;
 
@@ -59,6 +60,10 @@ public static class NodeRoutes
             catch (InvalidOperationException e)
             {
                 throw new RpcException(RpcCode.FailedPrecondition, e.Message, e);
+            }
+            catch (RuntimeException e)
+            {
+                throw new RpcException(RpcCode.Unavailable, e.Message, e);
             }
         }
         group.MapUnary(method, AnswerAsync, NodeMethods.MaxMessageBytes);

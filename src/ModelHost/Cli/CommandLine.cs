@@ -37,7 +37,7 @@ internal static partial class CommandLine
     {
         ["simulate", .. var rest] => SimulatorCommand.RunAsync(rest), // its flags are vLLM's, down to the wording of errors
         [EngineShim.Role, var sidecar, var attempt] => Task.FromResult(EngineShim.Run(sidecar, attempt)),
-        ["serve" or "node" or "token" or "models" or "backends", ..] or ["-?" or "-h" or "--help" or "--version", ..] => RunAsync(Root().Parse(arguments)),
+        ["serve" or "node" or "token" or "models" or "backends" or "jobs", ..] or ["-?" or "-h" or "--help" or "--version", ..] => RunAsync(Root().Parse(arguments)),
         _ => RunAsync(Root().Parse(["serve", .. arguments])),
     };
 
@@ -60,6 +60,7 @@ internal static partial class CommandLine
         root.Subcommands.Add(TokenCommand.Make());
         root.Subcommands.Add(GalleryCommand.Models());
         root.Subcommands.Add(GalleryCommand.Backends());
+        root.Subcommands.Add(JobsCommand.Make());
         root.Subcommands.Add(new Command("simulate", "Stand in for a vLLM server: modelhost simulate MODEL --port PORT, with vLLM's own flags."));
         return root;
     }

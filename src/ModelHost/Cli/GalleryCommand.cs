@@ -1,15 +1,12 @@
 using System.CommandLine;
-using System.Runtime.InteropServices;
-using System.Text.Encodings.Web;
 using System.Text.Json;
+using static ModelHost.Cli.CommandText;
 
 namespace ModelHost.Cli;
 
 /// <summary><c>modelhost models</c> and <c>modelhost backends</c>: lists, installs and removes through the running control plane.</summary>
 internal sealed class GalleryCommand
 {
-    private static readonly JsonSerializerOptions s_json = new() { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
-
     private readonly ServerOptions _server = new();
     private readonly Option<bool> _json = new("--json") { Description = "Print the control plane's answer as JSON, and nothing else." };
     private readonly bool _isModels;
@@ -36,22 +33,24 @@ internal sealed class GalleryCommand
 
         var list = new Command("list", $"List the {Prefix} that can be installed, and mark those that are.");
         Add(list, installed);
-        list.SetAction((parsed, _) => RunAsync(parsed, (client, cancellationToken) => ListAsync(client, parsed.GetValue(installed), parsed.GetValue(_json), cancellationToken)));
+        list.SetAction((parsed, _) => _server.RunAsync(parsed, (client, cancellationToken) => ListAsync(client, parsed.GetValue(installed), parsed.GetValue(_json), cancellationToken)));
 
         var id = new Argument<string>("id") { Description = $"The {One}: NAME or GALLERY@NAME." };
         var name = new Option<string?>("--name") { Description = "Name to install and serve it as. Default: its own.", HelpName = "NAME" };
         var force = new Option<bool>("--force") { Description = "Install it anew where it is already." };
         var install = new Command("install", $"Install a {One} and wait until it is there.") { id };
         Add(install, nodes, noWait, _isModels ? name : force);
-        install.SetAction((parsed, _) => RunAsync(parsed, (client, cancellationToken) => JobAsync(client, parsed, parsed.GetValue(noWait), $"{Prefix}/apply",
+        install.SetAction((parsed, _) => _server.RunAsync(parsed, (client, cancellationToken) => JobAsync(client, parsed, parsed.GetValue(noWait), $"{Prefix}/apply",
             Body(("id", parsed.GetValue(id)!), ("nodes", Many(parsed.GetValue(nodes))), _isModels ? ("name", parsed.GetValue(name)) : ("force", parsed.GetValue(force) ? true : null)), cancellationToken)));
 
         var installedName = new Argument<string>("name") { Description = $"The {One} as it is installed." };
         var remove = new Command("remove", $"Remove an installed {One}.") { installedName };
         var holders = Nodes("Default: all that have it.");
-        Add(remove, noWait, _isModels ? null : holders);
-        remove.SetAction((parsed, _) => RunAsync(parsed, (client, cancellationToken) => JobAsync(client, parsed, parsed.GetValue(noWait),
-            $"{Prefix}/delete/{Uri.EscapeDataString(parsed.GetValue(installedName)!)}{(_isModels ? "" : QueryString.Create((Many(parsed.GetValue(holders)) ?? []).Select(node => KeyValuePair.Create("nodes", (string?)node))))}",
+        var version = new Option<string?>("--version") { Description = "Of an image: remove this release or tag from the nodes, and nothing else.", HelpName = "VERSION" };
+        Add(remove, noWait, _isModels ? null : holders, _isModels ? null : version);
+        remove.SetAction((parsed, _) => _server.RunAsync(parsed, (client, cancellationToken) => JobAsync(client, parsed, parsed.GetValue(noWait),
+            $"{Prefix}/delete/{Uri.EscapeDataString(parsed.GetValue(installedName)!)}{(_isModels ? "" : QueryString.Create((Many(parsed.GetValue(holders)) ?? []).Select(node => KeyValuePair.Create("nodes", (string?)node))
+                .Concat(parsed.GetValue(version) is { } one ? [KeyValuePair.Create("version", (string?)one)] : [])))}",
             null, cancellationToken)));
 
         return new Command(Prefix, _isModels ? "Models: list, install, remove." : "Backends: list, install, remove.") { list, install, remove };
@@ -82,32 +81,6 @@ internal sealed class GalleryCommand
         return body;
     }
 
-    private async Task<int> RunAsync(ParseResult parsed, Func<ServerClient, CancellationToken, Task<int>> run)
-    {
-        using var client = _server.Client(parsed);
-        using var interrupted = new CancellationTokenSource();
-        void Interrupt(PosixSignalContext signal)
-        {
-            signal.Cancel = true;
-            interrupted.Cancel();
-        }
-
-        using var ctrlC = PosixSignalRegistration.Create(PosixSignal.SIGINT, Interrupt);
-        using var terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Interrupt);
-        try
-        {
-            return await run(client, interrupted.Token);
-        }
-        catch (ServerException e)
-        {
-            return CommandLine.Refuse($"{client.Url} {e.Message}");
-        }
-        catch (OperationCanceledException)
-        {
-            return CommandLine.Refuse("interrupted");
-        }
-    }
-
     private async Task<int> ListAsync(ServerClient client, bool onlyInstalled, bool asJson, CancellationToken cancellationToken)
     {
         // what is installed may be offered by no gallery any more
@@ -116,7 +89,7 @@ internal sealed class GalleryCommand
         var rows = answer.EnumerateArray().Where(row => !onlyInstalled || !_isModels || IsInstalled(row)).ToArray();
         if (asJson)
         {
-            await Console.Out.WriteLineAsync(JsonSerializer.Serialize(rows, s_json));
+            await Console.Out.WriteLineAsync(Json(rows));
             return 0;
         }
         var lines = Array.ConvertAll(rows, row => onlyInstalled && !_isModels
@@ -141,7 +114,7 @@ internal sealed class GalleryCommand
         var job = Text(answer, _isModels ? "uuid" : "id");
         if (noWait)
         {
-            await Console.Out.WriteLineAsync(asJson ? JsonSerializer.Serialize(answer, s_json) : Text(answer, _isModels ? "status" : "status_url"));
+            await Console.Out.WriteLineAsync(asJson ? Json(answer) : Text(answer, _isModels ? "status" : "status_url"));
             return 0;
         }
         JsonElement status;
@@ -151,14 +124,14 @@ internal sealed class GalleryCommand
         }
         catch (OperationCanceledException)
         {
-            return CommandLine.Refuse($"interrupted; the job goes on. POST {client.Url}{Prefix}/jobs/{job}/cancel ends it.");
+            return CommandLine.Refuse($"interrupted; the job goes on. modelhost jobs cancel {job} ends it.");
         }
         catch (ServerException e) when (e.IsUnreached)
         {
             return CommandLine.Refuse($"{client.Url} {e.Message} The job goes on when it does: GET {client.Url}{Prefix}/jobs/{job}");
         }
         if (asJson)
-            await Console.Out.WriteLineAsync(JsonSerializer.Serialize(status, s_json));
+            await Console.Out.WriteLineAsync(Json(status));
         if (status.TryGetProperty("error", out var error))
             return CommandLine.Refuse(Clean(error.GetString() ?? "the job failed"));
         if (status.GetProperty("cancelled").GetBoolean())
@@ -169,11 +142,4 @@ internal sealed class GalleryCommand
     }
 
     private static bool IsInstalled(JsonElement row) => row.TryGetProperty("installed", out var installed) && installed.ValueKind == JsonValueKind.True;
-
-    private static string Text(JsonElement row, string name) => row.ValueKind == JsonValueKind.Object && row.TryGetProperty(name, out var value) && value.ValueKind == JsonValueKind.String ? value.GetString()! : "";
-
-    // what galleries say goes to a terminal: no control characters
-    private static string Clean(string text) => string.Concat(text.Select(c => char.IsControl(c) ? ' ' : c));
-
-    private static string Short(string text) => text.Length <= 100 ? text : text[..99] + "…";
 }

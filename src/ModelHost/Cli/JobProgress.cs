@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text.Json;
+using static ModelHost.Cli.CommandText;
 
 namespace ModelHost.Cli;
 
@@ -94,6 +95,4 @@ internal static class JobProgress
     private static string Waiting(JsonElement status) => string.Concat(Nodes(status)
         .Where(node => node.TryGetProperty("error", out _) && node.GetProperty("status").GetString() is not ("error" or "success") && !status.GetProperty("processed").GetBoolean())
         .Select(node => Clean($"; {node.GetProperty("node_name").GetString()}: {node.GetProperty("error").GetString()}")));
-
-    private static string Clean(string text) => string.Concat(text.Select(c => char.IsControl(c) ? ' ' : c));
 }

@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Net;
 using System.Net.Http.Headers;
+using System.Runtime.InteropServices;
 using System.Text.Json;
 using ModelHost.Hosting;
 
@@ -11,25 +12,58 @@ internal sealed class ServerOptions
 {
     public Option<string?> Data { get; } = new("--data")
     {
-        Description = "The data folder of the control plane, for its admin key. Default: ~/.local/share/modelhost",
+        Description = $"The data folder of the control plane, for its admin key; {ClientEnvironment.KeyName} in the environment is a key itself. Default: ~/.local/share/modelhost",
         HelpName = "FOLDER",
     };
 
-    public Option<string> Url { get; } = new("--url")
+    public Option<string?> Url { get; } = new("--url")
     {
-        Description = "Where the control plane listens.",
+        Description = $"Where the control plane listens; also as {ClientEnvironment.UrlName} in the environment. Default: {ServeSettings.DefaultUrl}",
         HelpName = "URL",
-        DefaultValueFactory = _ => ServeSettings.DefaultUrl,
     };
 
     public ServerOptions() => Url.Validators.Add(result =>
     {
-        if (!(Uri.TryCreate(result.GetValueOrDefault<string>(), UriKind.Absolute, out var address) && address.Scheme is "http" or "https"))
-            result.AddError($"--url: '{result.GetValueOrDefault<string>()}' is no address such as {ServeSettings.DefaultUrl}.");
+        if (Fault(result.GetValueOrDefault<string?>()) is { } fault)
+            result.AddError($"--url: {fault}");
     });
 
-    /// <summary>A client of the control plane that a command line names.</summary>
-    public ServerClient Client(ParseResult parsed) => new(new Uri(parsed.GetValue(Url)!), new ServeSettings { Data = parsed.GetValue(Data) }.DataPath);
+    /// <summary>Runs a command against the control plane that its command line, or the environment, names. Ctrl-C ends it.</summary>
+    /// <returns>The exit code.</returns>
+    public async Task<int> RunAsync(ParseResult parsed, Func<ServerClient, CancellationToken, Task<int>> run)
+    {
+        var environment = ClientEnvironment.Read();
+        if (parsed.GetValue(Url) is null && Fault(environment.Url) is { } fault)
+            return CommandLine.Refuse($"{ClientEnvironment.UrlName}: {fault}");
+        using var client = new ServerClient(
+            new Uri(parsed.GetValue(Url) ?? environment.Url ?? ServeSettings.DefaultUrl), new ServeSettings { Data = parsed.GetValue(Data) }.DataPath, environment.Key, parsed.GetValue(Data) is not null);
+        using var interrupted = new CancellationTokenSource();
+        void Interrupt(PosixSignalContext signal)
+        {
+            signal.Cancel = true;
+            interrupted.Cancel();
+        }
+
+        using var ctrlC = PosixSignalRegistration.Create(PosixSignal.SIGINT, Interrupt);
+        using var terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Interrupt);
+        try
+        {
+            return await run(client, interrupted.Token);
+        }
+        catch (ServerException e)
+        {
+            return CommandLine.Refuse($"{client.Url} {e.Message}");
+        }
+        catch (OperationCanceledException)
+        {
+            return CommandLine.Refuse("interrupted");
+        }
+    }
+
+    // an address is shown in messages: what stands in it before the host is not to be
+    private static string? Fault(string? url) => url is null ? null
+        : !Uri.TryCreate(url, UriKind.Absolute, out var address) || address.Scheme is not ("http" or "https") ? $"it is no address such as {ServeSettings.DefaultUrl}."
+        : address.UserInfo.Length > 0 ? $"an address has no login in it; {ClientEnvironment.KeyName} in the environment is the key." : null;
 }
 
 /// <summary>The control plane refused, or cannot be asked; the message says so of it, for people.</summary>
@@ -39,17 +73,24 @@ internal sealed class ServerException(string message, bool isUnreached = false, 
     public bool IsUnreached => isUnreached;
 }
 
-/// <summary>Speaks to a running control plane, with the key in its data folder if there is one.</summary>
+/// <summary>Speaks to a running control plane, with the key of the environment, or the one in its data folder if there is one.</summary>
 internal sealed class ServerClient : IDisposable
 {
     private static readonly TimeSpan Limit = TimeSpan.FromSeconds(100);
     private readonly HttpClient _http;
     private readonly string _keyFile;
+    private readonly string? _key;
 
-    public ServerClient(Uri url, string dataFolder)
+    /// <summary>Makes one.</summary>
+    /// <param name="url">Where it listens.</param>
+    /// <param name="dataFolder">The folder that may hold its admin key.</param>
+    /// <param name="key">The key of the environment; null: there is none.</param>
+    /// <param name="isFolderNamed">Whether the folder was named on the command line: the key in it goes before that of the environment then.</param>
+    public ServerClient(Uri url, string dataFolder, string? key = null, bool isFolderNamed = false)
     {
         Url = url;
         _keyFile = Path.Combine(dataFolder, "admin-key");
+        _key = isFolderNamed && File.Exists(_keyFile) ? null : key;
         // below a path base too
         _http = new HttpClient(new SocketsHttpHandler { UseProxy = false }) { BaseAddress = new Uri(url.AbsoluteUri.TrimEnd('/') + "/"), Timeout = Limit };
     }
@@ -77,7 +118,7 @@ internal sealed class ServerClient : IDisposable
             using var answer = await _http.SendAsync(request, cancellationToken);
             var text = await answer.Content.ReadAsStringAsync(cancellationToken);
             if (answer.StatusCode == HttpStatusCode.Unauthorized)
-                throw new ServerException($"does not take {(request.Headers.Authorization is null ? $"a request without a key, and there is none in {_keyFile}" : $"the key in {_keyFile}")}. --data names the data folder with its admin key.");
+                throw new ServerException($"does not take {(request.Headers.Authorization is null ? $"a request without a key, and there is none in {_keyFile}" : $"the key in {(_key is null ? _keyFile : ClientEnvironment.KeyName)}")}. --data names the data folder with its admin key{(_key is null ? "" : ", which goes before it")}.");
             var json = text.Length == 0 ? default : JsonSerializer.Deserialize<JsonElement>(text);
             return answer.IsSuccessStatusCode ? json : throw new ServerException($"refused: {Reason(json) ?? $"status {(int)answer.StatusCode}"}");
         }
@@ -93,6 +134,8 @@ internal sealed class ServerClient : IDisposable
 
     private async Task<string?> KeyAsync(CancellationToken cancellationToken)
     {
+        if (_key is not null)
+            return _key.All(c => c is > ' ' and < (char)127) ? _key : throw new ServerException($"was not asked, because what {ClientEnvironment.KeyName} holds is no key");
         try
         {
             return File.Exists(_keyFile) ? (await File.ReadAllTextAsync(_keyFile, cancellationToken)).Trim() : null;

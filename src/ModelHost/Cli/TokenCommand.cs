@@ -15,11 +15,7 @@ internal static class TokenCommand
         var create = new Command("create", "Make a token with which one node can join, once, and print it.");
         foreach (var option in (Option[])[node, minutes, server.Data, server.Url])
             create.Options.Add(option);
-        create.SetAction(async (parsed, cancellationToken) =>
-        {
-            using var client = server.Client(parsed);
-            return await CreateAsync(parsed.GetValue(node), parsed.GetValue(minutes), client, cancellationToken);
-        });
+        create.SetAction((parsed, _) => server.RunAsync(parsed, (client, cancellationToken) => CreateAsync(parsed.GetValue(node), parsed.GetValue(minutes), client, cancellationToken)));
         return new Command("token", "Tokens with which nodes join.") { create };
     }
 

@@ -1,8 +1,12 @@
 using System.Net;
 using System.Net.Http.Json;
 using System.Text.Json.Nodes;
+using Microsoft.Extensions.Logging.Abstractions;
+using ModelHost.Agent;
+using ModelHost.Agent.Downloads;
 using ModelHost.Core.Engines;
 using ModelHost.Docker;
+using ModelHost.Protocol;
 using ModelHost.TestKit;
 
 namespace ModelHost.IntegrationTests.Lifecycle;
@@ -160,6 +164,35 @@ public sealed class PodmanTests(PodmanFixture fixture, RealDockerFixture docker)
         {
             fixture.Registry.Login = null;
         }
+    }
+
+    [Fact]
+    public async Task Image_that_the_node_pulled_is_deleted_when_no_container_uses_it()
+    {
+        fixture.Registry.AddImage("team/gone", "1", fixture.Registry.AddLayer("gone", 1000));
+        var image = $"{fixture.Network.Host}/team/gone:1";
+        using var client = new DockerClient(fixture.Podman.Endpoint);
+        using var surroundings = new TestNode(fixture.Podman);
+        var options = new NodeOptions { DockerHost = surroundings.DockerHost, PodmanHost = surroundings.PodmanHost, NvidiaSmi = surroundings.NvidiaSmi };
+        await using var node = new LocalNode(new NodeIdentity("cluster", "node", surroundings.Data), options, new DownloadOptions(), TimeProvider.System, NullLoggerFactory.Instance);
+        await node.OpenAsync(Ct);
+        await Deadline.UntilAsync(() => node.ReportAsync(new ReportRequest(), Ct), report => report.Runtimes.Contains("podman"), what: "Podman to answer");
+        var (pull, deletion) = (new PullRequest { PullId = Guid.NewGuid().ToString(), Kind = ArtifactKind.Image, Name = image }, new DeleteArtifactRequest { Kind = ArtifactKind.Image, Name = image });
+
+        await node.PullAsync(pull, Ct);
+        var pulled = await Deadline.UntilAsync(() => node.ReportAsync(new ReportRequest(), Ct), report => report.Pulls.Any(one => one.HasEndedAt), 60, "the pull to end");
+        var container = await client.CreateContainerAsync(new ContainerSpec { Image = image, Command = ["/x"], NetworkMode = "none" }, null, Ct);
+        await client.TagImageAsync(image, "modelhost-test/gone", "other", Ct);
+        var held = await Should.ThrowAsync<InvalidOperationException>(() => node.DeleteArtifactAsync(deletion, Ct));
+        await client.RemoveContainerAsync(container.Id, force: true, Ct);
+        await node.DeleteArtifactAsync(deletion, Ct);
+        await node.DeleteArtifactAsync(deletion, Ct);
+        var left = await client.ListImagesAsync($"{fixture.Network.Host}/team/gone", Ct);
+        await client.RemoveImageAsync("modelhost-test/gone:other", force: false, Ct);
+
+        pulled.Pulls.ShouldHaveSingleItem().Phase.ShouldBe(PullPhase.Done);
+        held.Message.ShouldContain(" uses it (created)");
+        left.ShouldBeEmpty();
     }
 
     [Fact]

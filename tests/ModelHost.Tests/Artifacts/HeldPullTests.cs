@@ -207,6 +207,30 @@ public sealed class HeldPullTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task One_that_was_dropped_is_pulled_anew_for_who_asks_again_and_downloads_nothing()
+    {
+        _options.HoldFor = TimeSpan.FromSeconds(1);
+        await RestartAsync();
+        var request = Held();
+        await _node.PullAsync(request, Ct);
+        (await Pulls.EndAsync(_node, request.PullId)).ErrorCode.ShouldBe("hold_expired");
+        var downloads = _server.Requests.Count(asked => asked.Range.Length == 0);
+        _options.HoldFor = TimeSpan.FromHours(1);
+        await RestartAsync();
+
+        await _node.PullAsync(request, Ct);
+        var staged = await Pulls.UntilAsync(_node, request.PullId, pull => pull.Phase == PullPhase.Staged);
+        await _node.CommitPullAsync(new CommitPullRequest { PullId = request.PullId }, Ct);
+        var done = await Pulls.EndAsync(_node, request.PullId);
+        await _node.PullAsync(request, Ct);
+
+        (staged.ErrorCode, staged.HasEndedAt, done.Phase).ShouldBe(("", false, PullPhase.Done));
+        (await Pulls.StateAsync(_node, request.PullId))!.Phase.ShouldBe(PullPhase.Done);
+        _server.Requests.Count(asked => asked.Range.Length == 0).ShouldBe(downloads, "its parts lie on the disk");
+        Content().ShouldNotBe(_old.Content);
+    }
+
+    [Fact]
     public async Task Held_one_is_dropped_while_the_node_runs_as_well_and_keeps_no_other_waiting()
     {
         (_options.HoldFor, _options.ParallelPulls) = (TimeSpan.FromSeconds(1), 1);

@@ -119,7 +119,7 @@ public sealed class GalleryCommandTests
         await process.WaitForExitAsync(Ct);
         var status = await host.Client.JsonAsync($"/models/jobs/{job.Name}");
 
-        error.ShouldEndWith($"modelhost: interrupted; the job goes on. POST {host.Url}models/jobs/{job.Name}/cancel ends it.\n");
+        error.ShouldEndWith($"modelhost: interrupted; the job goes on. modelhost jobs cancel {job.Name} ends it.\n");
         process.ExitCode.ShouldBe(1);
         status.GetProperty("processed").GetBoolean().ShouldBeFalse();
     }

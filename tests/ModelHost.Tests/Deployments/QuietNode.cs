@@ -47,6 +47,12 @@ internal sealed class QuietNode : NodeStandIn
     /// <summary>What it was asked to get.</summary>
     public List<PullRequest> Pulled { get; } = [];
 
+    /// <summary>What it was asked to delete.</summary>
+    public List<string> Deleted { get; } = [];
+
+    /// <summary>What it does when it is asked to delete something: it does.</summary>
+    public Func<DeleteArtifactRequest, DeleteArtifactReply> Deletes { get; set; } = _ => new DeleteArtifactReply();
+
     /// <summary>Makes one with a process runtime and GPUs of 80 GB.</summary>
     public static async Task<QuietNode> AddAsync(ControlPlane host, int gpus = 0)
     {
@@ -141,6 +147,15 @@ internal sealed class QuietNode : NodeStandIn
         report.Pulls.Add(new Pull { PullId = request.PullId, Kind = request.Kind, Name = request.Name, Phase = PullPhase.Done, Digest = digest });
         Says(report);
         return Task.FromResult(new PullReply());
+    }
+
+    public override Task<DeleteArtifactReply> DeleteArtifactAsync(DeleteArtifactRequest request, CancellationToken cancellationToken)
+    {
+        Deleted.Add(request.Name);
+        var reply = Deletes(request);
+        if (!reply.UnderWay && Has.Artifacts.FirstOrDefault(artifact => artifact.Kind == request.Kind && artifact.Name == request.Name) is { } gone)
+            Has.Artifacts.Remove(gone);
+        return Task.FromResult(reply);
     }
 
     public override Task<ArtifactsReply> ArtifactsAsync(ArtifactsRequest request, CancellationToken cancellationToken) => Task.FromResult(Has.Clone());

@@ -153,6 +153,43 @@ public sealed class GalleryTests
     }
 
     [Fact]
+    public async Task Indexes_that_come_at_the_same_time_lie_on_the_disk_and_none_is_left_there()
+    {
+        const int Many = 12, Size = 3_000_000;
+        await using var server = await FileServer.StartAsync();
+        // all but their last byte have come, and none can be taken apart yet
+        var urls = Enumerable.Range(0, Many).Select(i => Put(server, $"/{i}.yaml", Index + new string('#', Size))).ToArray();
+        foreach (var file in server.Files.Values)
+            file.HoldAfter = Size;
+        using var node = new TestNode();
+        await using var host = await StartAsync(node, "Galleries:Timeout=00:05:00", "Downloads:StallTimeout=00:05:00");
+        var folder = host.Services.GetRequiredService<GalleryCopies>().Folder;
+        FileInfo[] Buffers() => new DirectoryInfo(folder).GetFiles("ASPNETCORE_*.tmp");
+
+        var reading = host.Services.GetRequiredService<GalleryReader>().ReadAsync([.. urls.Select((url, i) => new GalleryRead { Name = $"g{i}", Url = url })], Ct);
+        await Deadline.UntilAsync(() => Buffers().Length == Many && Buffers().All(file => file.Length > Size / 2), seconds: 60, what: "all of them to come at the same time");
+        foreach (var file in server.Files.Values)
+            file.Release();
+        await reading;
+        foreach (var url in urls)
+            await Deadline.UntilAsync(() => ReadAsync(host, url), content => content.Entries.Count == 1, 60);
+
+        Buffers().ShouldBeEmpty();
+    }
+
+    [Fact]
+    public async Task What_was_being_fetched_when_the_process_was_killed_is_gone_after_the_next_start()
+    {
+        using var node = new TestNode();
+        var folder = Directory.CreateDirectory(Path.Combine(node.Data, "cache", "galleries")).FullName;
+        await File.WriteAllTextAsync(Path.Combine(folder, "ASPNETCORE_left.tmp"), "x", Ct);
+        await using var host = await StartAsync(node);
+
+        host.Services.GetRequiredService<GalleryCopies>().Folder.ShouldBe(folder);
+        Directory.GetFiles(folder).ShouldBeEmpty();
+    }
+
+    [Fact]
     public async Task A_slow_gallery_is_waited_for_no_longer_than_the_patience_and_read_on_behind_it()
     {
         await using var server = await FileServer.StartAsync();

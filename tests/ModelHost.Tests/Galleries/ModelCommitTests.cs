@@ -1,6 +1,7 @@
 using System.Net;
 using System.Net.Http.Json;
 using System.Text.Json;
+using System.Text.Json.Nodes;
 using Microsoft.Extensions.DependencyInjection;
 using ModelHost.Core.Deployments;
 using ModelHost.Data;
@@ -128,6 +129,31 @@ public sealed class ModelCommitTests : IAsyncLifetime
         done.GetProperty("message").GetString().ShouldBe("completed");
         (await RecordAsync()).Files.ShouldContain(last.Sha256);
         new[] { Content(_surroundings.Data), Content(_second.Data) }.ShouldAllBe(content => content.SequenceEqual(last.Content));
+    }
+
+    [Fact]
+    public async Task What_a_node_has_dropped_while_a_job_was_interrupted_is_got_anew()
+    {
+        await InstallAsync();
+        _new.HoldAfter = 1000;
+        PutConfig("/new", _new);
+        var uuid = await BeginAsync(new { url = _server.Url("/config.yaml"), name = "tiny", nodes = new[] { _local, _second.Id } });
+        await Deadline.UntilAsync(() => _server.Requests.Count(request => request.Path == "/new") == 2, 60, "both nodes to be at it");
+        await _host.DisposeAsync();
+        // as the node writes it when it has held the whole of it for as long as it does
+        var path = Directory.GetFiles(Path.Combine(_surroundings.Data, "pulls")).Single(file => !File.ReadAllText(file).Contains("PULL_PHASE_DONE", StringComparison.Ordinal));
+        var record = JsonNode.Parse(await File.ReadAllTextAsync(path, Ct))!;
+        var state = JsonNode.Parse(record["state"]!.GetValue<string>())!;
+        (state["phase"], state["errorCode"], state["error"], state["endedAt"]) = ("PULL_PHASE_FAILED", "hold_expired", "nobody has asked for it", DateTimeOffset.UtcNow.ToUnixTimeSeconds());
+        record["state"] = state.ToJsonString();
+        await File.WriteAllTextAsync(path, record.ToJsonString(), Ct);
+
+        await StartAsync();
+        _new.Release();
+        var done = await EndAsync(uuid);
+
+        done.GetProperty("message").GetString().ShouldBe("completed", done.GetRawText());
+        new[] { Content(_surroundings.Data), Content(_second.Data) }.ShouldAllBe(content => content.SequenceEqual(_new.Content));
     }
 
     [Fact]

@@ -8,10 +8,12 @@ using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 using ModelHost.Core.Backends;
+using ModelHost.Core.Deployments;
 using ModelHost.Data;
 using ModelHost.Features.Galleries;
 using ModelHost.TestKit;
 using ModelHost.Tests.Cluster;
+using ModelHost.Tests.Deployments;
 
 namespace ModelHost.Tests.Galleries;
 
@@ -89,6 +91,36 @@ public sealed class ModelTests : IAsyncLifetime
         Directory.Exists(Path.Combine(node.Data, "models", "phi")).ShouldBeFalse();
         (await prefixed.JsonAsync("api/deployments")).GetArrayLength().ShouldBe(0);
         (await prefixed.GetStringAsync("models/available", Ct)).ShouldNotContain("installed");
+    }
+
+    [Fact]
+    public async Task A_model_whose_engine_does_not_stop_is_waited_for_no_longer_than_that_is_set_and_stays()
+    {
+        await using var host = await ControlPlane.StartAsync(null, "http://127.0.0.1:0", null, "Galleries:StopPatience=00:00:01");
+        await host.Client.NodeAsync("process");
+        var node = await QuietNode.AddAsync(host);
+        var applied = await ApplyAsync(host, $$$"""{"name":"tiny","config_file":{"backend":"simulator","parameters":{"model":"demo/tiny"}},"nodes":[{{{node.Id}}}]}""");
+        var id = (await host.Client.JsonAsync("/api/deployments")).EnumerateArray().Single().GetProperty("id").GetInt32();
+        await node.SetAsync(id, DeploymentStatus.Running);
+
+        var failed = await DeleteAsync();
+        var kept = await host.Client.JsonAsync($"/api/deployments/{id}");
+        var models = await host.Client.GetStringAsync("/models", Ct);
+        await node.SetAsync(id, DeploymentStatus.Stopped);
+        var done = await DeleteAsync();
+
+        applied.Message.ShouldStartWith("completed");
+        failed.GetProperty("error").GetString().ShouldBe($"deployment {id} has not stopped within 0:00:01, and stays with its model and the files; it goes on stopping, so try again later");
+        (kept.GetProperty("status").GetString(), kept.GetProperty("start_on_demand").GetBoolean()).ShouldBe(("stopping", true));
+        models.ShouldContain("tiny");
+        done.GetProperty("message").GetString().ShouldBe("completed");
+        (await host.Client.JsonAsync("/api/deployments")).GetArrayLength().ShouldBe(0);
+
+        async Task<JsonElement> DeleteAsync()
+        {
+            using var answer = await host.Client.PostAsync("/models/delete/tiny?wait=true", null, Ct);
+            return (await answer.Content.ReadFromJsonAsync<JsonElement>(Ct)).GetProperty("job");
+        }
     }
 
     [Fact]

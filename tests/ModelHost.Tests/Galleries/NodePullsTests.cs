@@ -87,8 +87,41 @@ public sealed class NodePullsTests
         (_clock.GetUtcNow() - began).ShouldBeLessThan(NodePulls.Silence * 1.5);
     }
 
-    private void Say(PullPhase phase) =>
-        _handle.Heard(new NodeReport { NodeId = "n", Hostname = "n", Pulls = { new Pull { PullId = _request.PullId, Phase = phase } } }, _clock.GetUtcNow());
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task A_node_that_dropped_what_it_held_pulls_it_anew(bool commits)
+    {
+        (_node.Takes, _node.Tells) = (true, Say);
+        Say(PullPhase.Failed, "hold_expired");
+
+        var pull = commits ? _pulls.CommitAsync(1, _request, _ => { }, NodePulls.Silence, Ct) : _pulls.PullAsync(1, _request, _ => { }, () => false, Ct);
+        await MoveAsync(() => pull.IsCompleted, NodePulls.Silence);
+
+        (await pull).Match(done => done.Phase, failure => throw new InvalidOperationException(failure.Detail)).ShouldBe(commits ? PullPhase.Done : PullPhase.Staged);
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task Agent_of_the_version_before_that_keeps_to_having_dropped_it_is_not_waited_for(bool commits)
+    {
+        _node.Takes = true;
+        _node.Tells = (_, _) => Say(PullPhase.Failed, "hold_expired");
+        Say(PullPhase.Failed, "hold_expired");
+
+        var pull = commits ? _pulls.CommitAsync(1, _request, _ => { }, NodePulls.Silence, Ct) : _pulls.PullAsync(1, _request, _ => { }, () => false, Ct);
+        await MoveAsync(() =>
+        {
+            Say(PullPhase.Failed, "hold_expired");
+            return pull.IsCompleted;
+        }, NodePulls.Silence);
+
+        (await pull).Failure.ShouldNotBeNull().Code.ShouldBe("pull.hold_expired");
+    }
+
+    private void Say(PullPhase phase, string error = "") =>
+        _handle.Heard(new NodeReport { NodeId = "n", Hostname = "n", Pulls = { new Pull { PullId = _request.PullId, Phase = phase, ErrorCode = error } } }, _clock.GetUtcNow());
 
     private async Task MoveAsync(Func<bool> until, TimeSpan most)
     {
@@ -105,8 +138,22 @@ public sealed class NodePullsTests
     {
         public bool Takes { get; set; }
 
-        public override Task<PullReply> PullAsync(PullRequest request, CancellationToken cancellationToken) =>
-            Takes ? base.PullAsync(request, cancellationToken) : Task.FromException<PullReply>(new RpcException(RpcCode.Unavailable, "cut off"));
+        /// <summary>Says how the pull stands after it was asked for, or told to take its place.</summary>
+        public Action<PullPhase, string> Tells { get; set; } = (_, _) => { };
+
+        public override Task<PullReply> PullAsync(PullRequest request, CancellationToken cancellationToken)
+        {
+            if (!Takes)
+                return Task.FromException<PullReply>(new RpcException(RpcCode.Unavailable, "cut off"));
+            Tells(PullPhase.Staged, "");
+            return base.PullAsync(request, cancellationToken);
+        }
+
+        public override Task<CommitPullReply> CommitPullAsync(CommitPullRequest request, CancellationToken cancellationToken)
+        {
+            Tells(PullPhase.Done, "");
+            return base.CommitPullAsync(request, cancellationToken);
+        }
 
         public override IAsyncEnumerable<ReportUpdate> WatchAsync(WatchRequest request, CancellationToken cancellationToken) => AsyncEnumerable.Empty<ReportUpdate>();
     }

@@ -1,6 +1,7 @@
 using ModelHost.Protocol;
 using ModelHost.TestKit;
 using ModelHost.Tests.Artifacts;
+using ModelHost.Tests.Docker;
 
 namespace ModelHost.Tests.Nodes;
 
@@ -174,6 +175,8 @@ public abstract partial class NodeContractTests
         await Should.ThrowAsync<ArgumentException>(() => node.Link.CancelPullAsync(new CancelPullRequest { PullId = "x" }, Ct));
         await Should.ThrowAsync<ArgumentException>(() => node.Link.CommitPullAsync(new CommitPullRequest { PullId = "x" }, Ct));
         await Should.ThrowAsync<ArgumentException>(() => node.Link.DeleteArtifactAsync(new DeleteArtifactRequest { Kind = ArtifactKind.Model, Name = ".." }, Ct));
+        await Should.ThrowAsync<ArgumentException>(() => node.Link.DeleteArtifactAsync(new DeleteArtifactRequest { Kind = ArtifactKind.Image, Name = "busybox" }, Ct));
+        await Should.ThrowAsync<ArgumentException>(() => node.Link.DeleteArtifactAsync(new DeleteArtifactRequest { Kind = ArtifactKind.Image, Name = "-f/../x:1" }, Ct));
         await Should.ThrowAsync<ArgumentException>(() => node.Link.ArtifactsAsync(new ArtifactsRequest { ImageRepositories = { "Not A Repository" } }, Ct));
         (await node.Link.ReportAsync(new ReportRequest(), Ct)).Pulls.ShouldBeEmpty();
     }
@@ -192,6 +195,39 @@ public abstract partial class NodeContractTests
         (listed!.PullId, listed.Metadata).ShouldBe(("", """{"name":"mine"}"""));
         refused.Message.ShouldContain("'mine'");
         Directory.Exists(folder).ShouldBeTrue();
+    }
+
+    [Fact]
+    public async Task Image_is_pulled_listed_and_deleted_when_nothing_uses_it()
+    {
+        await using var engine = await ImageEngine.StartAsync();
+        await using var node = await StartAsync(engine.Endpoint);
+        var deletion = new DeleteArtifactRequest { Kind = ArtifactKind.Image, Name = "registry.example/team/engine:v1" };
+        engine.Images["registry.example/team/engine:v0"] = "sha256:0";
+
+        await Pulls.DoAsync(node.Link, new PullRequest { PullId = Guid.NewGuid().ToString(), Kind = ArtifactKind.Image, Name = deletion.Name });
+        var listed = (await node.Link.ArtifactsAsync(new ArtifactsRequest { ImageRepositories = { "registry.example/team/engine" } }, Ct)).Artifacts.ToDictionary(image => image.Version);
+        engine.Containers.Enqueue(("web", "exited", engine.Next));
+        var used = await Should.ThrowAsync<InvalidOperationException>(() => node.Link.DeleteArtifactAsync(deletion, Ct));
+        engine.Containers.Clear();
+        await node.Link.DeleteArtifactAsync(deletion, Ct);
+        await node.Link.DeleteArtifactAsync(deletion, Ct);
+        var others = await Should.ThrowAsync<InvalidOperationException>(() => node.Link.DeleteArtifactAsync(new DeleteArtifactRequest { Kind = ArtifactKind.Image, Name = "registry.example/team/engine:v0" }, Ct));
+
+        (listed["v0"].HasInstalledAt, listed["v1"].HasInstalledAt).ShouldBe((false, true));
+        (used.Message, others.Message).ShouldBe(("container web uses it (exited)", "it was not pulled by ModelHost"));
+        engine.Images.Keys.ShouldBe(["registry.example/team/engine:v0"]);
+    }
+
+    [Fact]
+    public async Task Images_of_an_engine_that_is_silent_are_not_taken_for_gone()
+    {
+        await using var node = await StartAsync();
+
+        var failure = await Should.ThrowAsync<Exception>(() => node.Link.DeleteArtifactAsync(new DeleteArtifactRequest { Kind = ArtifactKind.Image, Name = "registry.example/team/engine:v1" }, Ct));
+
+        (failure is InvalidOperationException or ArgumentException).ShouldBeFalse(failure.ToString());
+        failure.Message.ShouldContain("no-docker.sock");
     }
 
     [Fact]

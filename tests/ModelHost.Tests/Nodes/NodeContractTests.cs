@@ -280,11 +280,11 @@ public abstract partial class NodeContractTests
         return updates.Current;
     }
 
-    private async Task<Asked> StartAsync()
+    private async Task<Asked> StartAsync(string? dockerHost = null)
     {
         var surroundings = new TestNode();
         var ports = new ProxyAlone(surroundings);
-        var local = await OpenAsync(surroundings, Pulls.Options(), ports.Proxy);
+        var local = await OpenAsync(surroundings, Pulls.Options(), ports.Proxy, dockerHost);
         var asked = await AskedAsync(local);
         asked.Ends.Add(local);
         asked.Ends.Add(ports);

@@ -14,11 +14,11 @@ internal static class NodeRuns
     private static CancellationToken Ct => TestContext.Current.CancellationToken;
 
     /// <summary>Opens one.</summary>
-    public static async Task<LocalNode> OpenAsync(TestNode surroundings, DownloadOptions? downloads = null, NodeProxy? proxy = null)
+    public static async Task<LocalNode> OpenAsync(TestNode surroundings, DownloadOptions? downloads = null, NodeProxy? proxy = null, string? dockerHost = null)
     {
         var options = new NodeOptions
         {
-            DockerHost = surroundings.DockerHost,
+            DockerHost = dockerHost ?? surroundings.DockerHost,
             ProcessRuntime = true,
             NvidiaSmi = surroundings.NvidiaSmi,
             EnginePortFirst = surroundings.Ports.First,

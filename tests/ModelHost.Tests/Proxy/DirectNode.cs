@@ -75,8 +75,15 @@ internal sealed class DirectNode : IAsyncDisposable
     {
         await Deadline.UntilAsync(async () =>
         {
-            using var answer = await ChatAsync(key);
-            return answer.StatusCode;
+            try
+            {
+                using var answer = await ChatAsync(key);
+                return answer.StatusCode;
+            }
+            catch (HttpRequestException)
+            {
+                return (HttpStatusCode?)null; // the port is listened on a moment after the engine is ready
+            }
         }, found => found == status, what: $"a chat to be answered with {status}");
     }
 

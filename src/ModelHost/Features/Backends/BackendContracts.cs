@@ -56,7 +56,7 @@ public sealed record NodeBackendName : StrictRequest
     /// <summary>Its name.</summary>
     public string? Backend { get; init; }
 
-    /// <summary>Of a backend that is an image: the release or tag.</summary>
+    /// <summary>Of a backend that is an image: the release or tag. Where it is deleted: the one that goes, and nothing else.</summary>
     [StringLength(128)]
     public string? Version { get; init; }
 }
@@ -213,7 +213,20 @@ internal sealed record NodeBackendRead
     /// <summary>Of an image: all its tags there.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public IReadOnlyList<string>? Versions { get; init; }
+
+    /// <summary>Of an image: what its versions are there.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyList<NodeImageRead>? Images { get; init; }
 }
+
+/// <summary>An image of a backend on a node.</summary>
+/// <param name="Version">Its version, as <c>versions</c> has it.</param>
+/// <param name="Name">Repository and tag.</param>
+/// <param name="Digest">Digest in its registry, or its id where it never was in one.</param>
+/// <param name="SizeBytes">Bytes on the node's disk, layers shared with others included.</param>
+/// <param name="PulledAt">When ModelHost pulled it; absent: somebody else brought it, and ModelHost does not delete it.</param>
+internal sealed record NodeImageRead(
+    string Version, string Name, string Digest, long SizeBytes, [property: JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] DateTimeOffset? PulledAt = null);
 
 /// <summary>A backend that can be installed.</summary>
 internal sealed record AvailableBackend

@@ -28,6 +28,7 @@ internal static class BackendEndpoints
             .WithDescription("Answers with a job at once. What has builds for several kinds of machines gets the right one on every node; one build is installed on several nodes only if they are named.")
             .Produces<BackendJob>().Produces<TargetRequired>(StatusCodes.Status409Conflict).ProducesLocalAiErrors();
         group.MapPost("/delete/{name}", DeleteAsync).WithName("DeleteBackend").WithSummary("Delete a backend from the nodes that have it.")
+            .WithDescription("Of one that is an image, the image goes too, unless something else on the node wants it; the job says why it stays. With `version`, that version alone goes.")
             .Produces<BackendJob>().ProducesLocalAiErrors();
         group.MapGet("/upgrades", Upgrades).WithName("ListBackendUpgrades").WithSummary("Read what was found by the last look for newer versions.")
             .Produces<IReadOnlyDictionary<string, UpgradeRead>>().ProducesLocalAiErrors();
@@ -45,7 +46,8 @@ internal static class BackendEndpoints
         group.MapPost("/install", InstallOnAsync).WithName("InstallNodeBackend").WithSummary("Install a backend on one node, by its name in a gallery or from an address.").DisableValidation()
             .ProducesValidationProblem();
         group.MapPost("/upgrade", UpgradeOnAsync).WithName("UpgradeNodeBackend").WithSummary("Upgrade a backend on one node.").DisableValidation().ProducesValidationProblem();
-        group.MapPost("/delete", DeleteFromAsync).WithName("DeleteNodeBackend").WithSummary("Delete a backend from one node.").DisableValidation()
+        group.MapPost("/delete", DeleteFromAsync).WithName("DeleteNodeBackend").WithSummary("Delete a backend, or one version of it, from one node.").DisableValidation()
+            .WithDescription("Of one that is an image, the image goes too, unless something else on the node wants it; `message` says why it stays. With `version`, that version alone goes: 409 if something wants it.")
             .ProducesValidationProblem().ProducesProblem(StatusCodes.Status409Conflict).ProducesProblem(StatusCodes.Status503ServiceUnavailable);
     }
 
@@ -66,8 +68,9 @@ internal static class BackendEndpoints
             : await AnswerAsync(await backends.ApplyAsync(request, cancellationToken), http, wait, waits, cancellationToken);
 
     private static async Task<IResult> DeleteAsync(
-        string name, [FromQuery, Description(NodesText)] string[]? nodes, HttpRequest http, [Description(WaitText)] bool? wait, BackendService backends, Waits waits, CancellationToken cancellationToken) =>
-        await AnswerAsync(await backends.DeleteAsync(name, nodes, cancellationToken), http, wait, waits, cancellationToken);
+        string name, [FromQuery, Description(NodesText)] string[]? nodes, [Description("Of an image: the release or tag that goes, and nothing else. Default: the backend goes.")] string? version, HttpRequest http,
+        [Description(WaitText)] bool? wait, BackendService backends, Waits waits, CancellationToken cancellationToken) =>
+        await AnswerAsync(await backends.DeleteAsync(name, nodes, version, cancellationToken), http, wait, waits, cancellationToken);
 
     private static async Task<IResult> UpgradeAsync(
         string name, [FromQuery, Description(NodesText)] string[]? nodes, [Description("Of an image: the release or tag. Default: the newest.")] string? version, HttpRequest http,
@@ -101,7 +104,8 @@ internal static class BackendEndpoints
         await AcceptAsync(await backends.UpgradeOnAsync(id, request, cancellationToken), "backend upgrade started", http, wait, waits, cancellationToken);
 
     private static async Task<Results<Ok<BackendMessage>, ProblemHttpResult>> DeleteFromAsync(int id, NodeBackendName request, BackendService backends, CancellationToken cancellationToken) =>
-        await backends.DeleteFromAsync(id, request, cancellationToken) is { } failure ? failure.ToProblem() : TypedResults.Ok(new BackendMessage("backend deleted"));
+        (await backends.DeleteFromAsync(id, request, cancellationToken)).TryGet(out var kept, out var failure)
+            ? TypedResults.Ok(new BackendMessage($"{(request.Version is { Length: > 0 } ? "version" : "backend")} deleted{(kept.Length > 0 ? $"; {kept}" : "")}")) : failure.ToProblem();
 
     private static async Task<Results<Accepted<NodeBackendJob>, ProblemHttpResult>> AcceptAsync(
         Result<JobEntry> asked, string message, HttpRequest http, bool? wait, Waits waits, CancellationToken cancellationToken)

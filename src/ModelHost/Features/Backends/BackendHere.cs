@@ -47,8 +47,11 @@ internal sealed record BackendHere(BackendNode Node, string Name, BackendForm Fo
     /// <summary>Whether no installation brought it, so that none is deleted.</summary>
     public bool IsSystem { get; init; }
 
-    /// <summary>Of images: all tags that the node has.</summary>
-    public IReadOnlyList<string>? Versions { get; init; }
+    /// <summary>Of images: all of their repository that the node has, by tag; null: it consists of none, or they are not known.</summary>
+    public IReadOnlyList<Artifact>? Images { get; init; }
+
+    /// <summary>The tags of <see cref="Images"/>.</summary>
+    public IReadOnlyList<string>? Versions => Images?.Select(image => image.Version).ToArray();
 
     public bool IsMeta => Form == BackendForm.Meta;
 
@@ -67,7 +70,7 @@ internal sealed record BackendHere(BackendNode Node, string Name, BackendForm Fo
         {
             var here = Of(node, row);
             if (here.Form == BackendForm.Image && Array.Find(images, image => image.Name == here.Uri) is { } image)
-                found.Add(here with { Digest = image.Digest, Versions = Tags(images, ImageName.Repository(here.Uri)) });
+                found.Add(here with { Digest = image.Digest, Images = Tagged(images, ImageName.Repository(here.Uri)) });
             // that images are not listed says nothing of them
             else if (here.Form == BackendForm.Recipe || (here.Form == BackendForm.Image && has.ImageError.Length > 0))
                 found.Add(here);
@@ -109,21 +112,21 @@ internal sealed record BackendHere(BackendNode Node, string Name, BackendForm Fo
 
     private static BackendHere? BuiltIn(BackendNode node, BackendRecipe recipe, string repository, Artifact[] images)
     {
-        var tags = Tags(images, repository);
-        if (tags.Length == 0)
+        var tagged = Tagged(images, repository);
+        if (tagged.Length == 0)
             return null;
-        var newest = EngineImage.Newest(tags) ?? tags[0];
-        var image = images.First(one => one.Name == $"{repository}:{newest}");
+        var newest = EngineImage.Newest(tagged.Select(one => one.Version)) ?? tagged[0].Version;
+        var image = tagged.First(one => one.Version == newest);
         return new BackendHere(node, recipe.Name, BackendForm.BuiltIn)
         {
             Uri = image.Name,
             Version = EngineImage.VersionOf(newest),
             Digest = image.Digest,
             IsSystem = true,
-            Versions = tags,
+            Images = tagged,
         };
     }
 
-    private static string[] Tags(Artifact[] images, string repository) =>
-        [.. images.Where(image => image.Name.StartsWith(repository + ":", StringComparison.Ordinal)).Select(image => image.Version).Order(StringComparer.Ordinal)];
+    private static Artifact[] Tagged(Artifact[] images, string repository) =>
+        [.. images.Where(image => image.Name.StartsWith(repository + ":", StringComparison.Ordinal)).OrderBy(image => image.Version, StringComparer.Ordinal)];
 }

@@ -34,4 +34,5 @@ internal sealed record BackendInstall
 /// <summary>A job's request to delete a backend, as it is stored.</summary>
 /// <param name="Name">Its name.</param>
 /// <param name="Nodes">Ids of the nodes; empty: those that have it.</param>
-internal sealed record BackendDeletion(string Name, int[] Nodes);
+/// <param name="Version">The one version of it that is meant, where it is an image; empty: the backend itself.</param>
+internal sealed record BackendDeletion(string Name, int[] Nodes, string Version = "");

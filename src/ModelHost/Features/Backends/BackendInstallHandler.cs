@@ -97,7 +97,7 @@ internal sealed class BackendInstallHandler(
         if (!planner.Plan(asked.Shelf, asked.Found, asked.NameOf(id), node.LastReport!, asked.Install.Version, asked.Newest).TryGet(out var planned, out var failure))
             return failure;
         var (build, plan) = planned;
-        var (has, isCurrent) = await inventory.ReadAsync(node, cancellationToken);
+        var (has, isCurrent, _) = await inventory.ReadAsync(node, cancellationToken);
         if (!isCurrent)
             return new Failure(FailureKind.Unavailable, "node.unreachable", $"node {asked.NameOf(id)} does not answer");
         var name = GalleryNames.ToInstalled(build.Entry.Name);

@@ -20,8 +20,8 @@ internal sealed partial class BackendInventory(BackendBook book, NodeRegistry no
         return [.. each.SelectMany(one => one.Backends)];
     }
 
-    /// <summary>The backends of one node, and whether it answered.</summary>
-    public async Task<(IReadOnlyList<BackendHere> Backends, bool IsCurrent)> ReadAsync(NodeHandle node, CancellationToken cancellationToken) =>
+    /// <summary>The backends of one node, whether it answered, and why its images may be missing (empty: they are all there).</summary>
+    public async Task<(IReadOnlyList<BackendHere> Backends, bool IsCurrent, string ImageError)> ReadAsync(NodeHandle node, CancellationToken cancellationToken) =>
         await ReadAsync(node, await NamesAsync(cancellationToken), [.. (await book.ListAsync(cancellationToken))[node.Id]], cancellationToken);
 
     /// <summary>The host names of the linked nodes, by their ids.</summary>
@@ -31,11 +31,12 @@ internal sealed partial class BackendInventory(BackendBook book, NodeRegistry no
         return nodes.All.OrderBy(node => node.Id).ToDictionary(node => node.Id, node => names.GetValueOrDefault(node.Id) ?? $"{node.Id}");
     }
 
-    private async Task<(IReadOnlyList<BackendHere> Backends, bool IsCurrent)> ReadAsync(
+    private async Task<(IReadOnlyList<BackendHere> Backends, bool IsCurrent, string ImageError)> ReadAsync(
         NodeHandle node, IReadOnlyDictionary<int, string> names, List<InstalledBackend> rows, CancellationToken cancellationToken)
     {
         var has = node.Report is null ? null : await AskAsync(node, rows, cancellationToken);
-        return ([.. BackendHere.Of(new BackendNode(node.Id, names.GetValueOrDefault(node.Id) ?? $"{node.Id}", NodeService.Status(node, time.GetUtcNow())), rows, has).OrderBy(one => one.Name, StringComparer.Ordinal)], has is not null);
+        return ([.. BackendHere.Of(new BackendNode(node.Id, names.GetValueOrDefault(node.Id) ?? $"{node.Id}", NodeService.Status(node, time.GetUtcNow())), rows, has).OrderBy(one => one.Name, StringComparer.Ordinal)],
+            has is not null, has?.ImageError ?? "");
     }
 
     private async Task<ArtifactsReply?> AskAsync(NodeHandle node, List<InstalledBackend> rows, CancellationToken cancellationToken)

@@ -32,6 +32,8 @@ internal sealed class BackendReads(BackendInventory inventory, BackendUpgrades u
         Uri = Said(here.Uri),
         Digest = Said(here.Digest),
         Versions = here.Versions?.Select(EngineImage.VersionOf).ToArray(),
+        Images = here.Images?.Select(image => new NodeImageRead(EngineImage.VersionOf(image.Version), image.Name, image.Digest, image.SizeBytes,
+            image.HasInstalledAt ? DateTimeOffset.FromUnixTimeMilliseconds((long)(image.InstalledAt * 1000)) : null)).ToArray(),
     };
 
     /// <summary>A backend of a gallery.</summary>

@@ -62,13 +62,13 @@ internal sealed class BackendService(
     }
 
     /// <summary>Asks for a deletion, from the nodes that have it if none are named.</summary>
-    public async Task<Result<JobEntry>> DeleteAsync(string name, string[]? only, CancellationToken cancellationToken)
+    public async Task<Result<JobEntry>> DeleteAsync(string name, string[]? only, string? version, CancellationToken cancellationToken)
     {
-        if (NameFault("name", name) is { } fault)
+        if ((NameFault("name", name) ?? DeletedVersionFault(version)) is { } fault)
             return fault;
         if (!NodeTargets.Find(await inventory.NamesAsync(cancellationToken), only).TryGet(out var targets, out fault))
             return fault;
-        return await jobs.AddAsync(new JobRequest(BackendDeleteHandler.JobKind, Subject(name), name, GalleryJson.Write(new BackendDeletion(name, targets)), IsDeletion: true), cancellationToken);
+        return await jobs.AddAsync(new JobRequest(BackendDeleteHandler.JobKind, Subject(name), name, GalleryJson.Write(new BackendDeletion(name, targets, version ?? "")), IsDeletion: true), cancellationToken);
     }
 
     /// <summary>Asks for an installation on one node.</summary>
@@ -113,14 +113,15 @@ internal sealed class BackendService(
         return await AddAsync(new BackendInstall { Id = request.Backend!, Version = request.Version ?? "", Force = true, IsUpgrade = true, Nodes = [nodeId] }, request.Backend!, cancellationToken);
     }
 
-    /// <summary>Deletes a backend from one node.</summary>
-    public async Task<Failure?> DeleteFromAsync(int nodeId, NodeBackendName request, CancellationToken cancellationToken)
+    /// <summary>Deletes a backend, or one version of it, from one node.</summary>
+    /// <returns>What stays, for people; empty: nothing.</returns>
+    public async Task<Result<string>> DeleteFromAsync(int nodeId, NodeBackendName request, CancellationToken cancellationToken)
     {
         if ((await stored.FindAsync(nodeId, cancellationToken)).Failure is { } unknown)
             return unknown;
-        if ((DeploymentRules.Unknown(request) ?? NameFault("backend", request.Backend)) is { } fault)
+        if ((DeploymentRules.Unknown(request) ?? Problems.Check(request) ?? NameFault("backend", request.Backend) ?? DeletedVersionFault(request.Version)) is { } fault)
             return fault;
-        return nodes.Find(nodeId) is null ? NodeFailures.Unreachable(nodeId) : await removal.RemoveAsync(request.Backend!, [nodeId], cancellationToken);
+        return nodes.Find(nodeId) is null ? NodeFailures.Unreachable(nodeId) : await removal.RemoveAsync(new BackendDeletion(request.Backend!, [nodeId], request.Version ?? ""), cancellationToken);
     }
 
     /// <summary>The backends of one node.</summary>
@@ -188,6 +189,9 @@ internal sealed class BackendService(
 
     private static Failure? NameFault(string field, string? name) => string.IsNullOrEmpty(name) ? Failure.Invalid(field, "is required")
         : BackendPlan.NameFault(name) is { } fault ? Failure.Invalid(field, fault) : null;
+
+    // whoever meant one version, and had none at hand, did not mean all of it
+    private static Failure? DeletedVersionFault(string? version) => version is { Length: 0 } ? Failure.Invalid("version", "is empty; without it the backend itself is deleted") : VersionFault(version);
 
     private static Failure? VersionFault(string? version) =>
         version is { Length: > 0 } && !EngineImage.IsValidVersion(version) ? Failure.Invalid("version", "is no release and no tag of an image") : null;

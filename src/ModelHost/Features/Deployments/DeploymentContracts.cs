@@ -200,6 +200,13 @@ internal sealed record DeploymentLogs(string Key, IReadOnlyList<string> Lines);
 /// <summary>What became of a deleted thing.</summary>
 internal sealed record Deleted(string Status = "deleted");
 
+/// <summary>A deployment on record.</summary>
+/// <param name="Id">Its id in the API.</param>
+/// <param name="IsActive">Whether it is neither stopped nor expired nor failed.</param>
+/// <param name="EngineVersion">The version that its engine told last; null: none has.</param>
+/// <param name="Spec">How it is started.</param>
+internal sealed record RecordedDeployment(int Id, bool IsActive, string? EngineVersion, LaunchSpec Spec);
+
 /// <summary>A deployment that serves, or is to, for features that ask for one by a model's name.</summary>
 internal sealed record ServingDeployment(int Id, string Uid, int NodeId, string RunId, DeploymentStatus Status, LaunchSpec Spec)
 {

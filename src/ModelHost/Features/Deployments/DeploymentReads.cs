@@ -62,6 +62,14 @@ internal sealed class DeploymentReads(Database database, NodeRegistry nodes, Tim
         return rows.ConvertAll(row => new ServingDeployment(row.Id, row.Uid, row.NodeId, row.RunId, row.Status, row.ReadSpec()));
     }
 
+    /// <summary>All deployments of a node, at rest or not, by id.</summary>
+    public async Task<IReadOnlyList<RecordedDeployment>> OfNodeAsync(int nodeId, CancellationToken cancellationToken)
+    {
+        await using var db = await database.OpenAsync(cancellationToken);
+        var rows = await db.Deployments.AsNoTracking().Where(d => d.NodeId == nodeId).OrderBy(d => d.Id).ToListAsync(cancellationToken);
+        return rows.ConvertAll(row => new RecordedDeployment(row.Id, row.Status.IsActive(), row.EngineVersion, row.ReadSpec()));
+    }
+
     /// <summary>One deployment.</summary>
     public async Task<Result<DeploymentRead>> FindAsync(int id, CancellationToken cancellationToken)
     {

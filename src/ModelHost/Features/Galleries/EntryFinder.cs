@@ -25,8 +25,9 @@ internal sealed class EntryFinder(GalleryBook book, GalleryReader reader, Galler
             return Failure.Invalid("url", fault!);
         try
         {
-            var content = (await fetcher.FetchAsync(url, place, null, cancellationToken)).Content!;
-            return GalleryIndex.ParseConfig(new StreamReader(new MemoryStream(content), Encoding.UTF8));
+            await using var answer = await fetcher.FetchAsync(url, place, null, cancellationToken);
+            using var text = new StreamReader(answer.Content!, Encoding.UTF8);
+            return GalleryIndex.ParseConfig(text);
         }
         catch (GalleryException e)
         {

@@ -14,7 +14,11 @@ internal sealed record GalleryCopy(string Source, string? ETag, string Sha256);
 /// <summary>Keeps what galleries answered last, for when they do not.</summary>
 internal sealed class GalleryCopies(DataFolder folder)
 {
-    private readonly string _folder = folder.PrivateFolder(Path.Combine("cache", "galleries")).FullName;
+    // of whoever was ended while something came; the folder is this process's alone
+    private const string Buffers = "ASPNETCORE_*.tmp";
+
+    /// <summary>Where they are, and for a moment what is being fetched.</summary>
+    public string Folder { get; } = Tidy(folder.PrivateFolder(Path.Combine("cache", "galleries")).FullName);
 
     /// <summary>The copy of a source; null: there is none.</summary>
     public GalleryCopy? Find(string source)
@@ -30,12 +34,15 @@ internal sealed class GalleryCopies(DataFolder folder)
     }
 
     /// <summary>The content of a copy; null: it is not whole.</summary>
-    public async Task<byte[]?> ReadAsync(GalleryCopy copy, CancellationToken cancellationToken)
+    public async Task<Stream?> OpenAsync(GalleryCopy copy, CancellationToken cancellationToken)
     {
         try
         {
-            var content = await File.ReadAllBytesAsync(Place(copy.Source, ".yaml"), cancellationToken);
-            return Hash(content) == copy.Sha256 ? content : null;
+            var content = new FileStream(Place(copy.Source, ".yaml"), FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
+            if (await HashAsync(content, cancellationToken) == copy.Sha256)
+                return content;
+            await content.DisposeAsync();
+            return null;
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
@@ -44,12 +51,13 @@ internal sealed class GalleryCopies(DataFolder folder)
     }
 
     /// <summary>Keeps a copy. A disk that is full keeps none, which harms nobody now.</summary>
-    public async Task KeepAsync(string source, string? etag, byte[] content, CancellationToken cancellationToken)
+    public async Task KeepAsync(string source, string? etag, Stream content, CancellationToken cancellationToken)
     {
         try
         {
+            var sha256 = await HashAsync(content, cancellationToken);
             await WriteAsync(Place(source, ".yaml"), content, cancellationToken);
-            await WriteAsync(Place(source, ".json"), JsonSerializer.SerializeToUtf8Bytes(new GalleryCopy(source, etag, Hash(content))), cancellationToken);
+            await WriteAsync(Place(source, ".json"), new MemoryStream(JsonSerializer.SerializeToUtf8Bytes(new GalleryCopy(source, etag, sha256))), cancellationToken);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
@@ -57,14 +65,30 @@ internal sealed class GalleryCopies(DataFolder folder)
         }
     }
 
-    private static async Task WriteAsync(string path, byte[] content, CancellationToken cancellationToken)
+    private static async Task WriteAsync(string path, Stream content, CancellationToken cancellationToken)
     {
         var temporary = $"{path}.{Guid.NewGuid():N}";
-        await File.WriteAllBytesAsync(temporary, content, cancellationToken);
+        await using (var file = new FileStream(temporary, FileMode.CreateNew, FileAccess.Write))
+            await content.CopyToAsync(file, cancellationToken);
         File.Move(temporary, path, overwrite: true);
     }
 
-    private string Place(string source, string extension) => Path.Combine(_folder, Hash(Encoding.UTF8.GetBytes(source)) + extension);
+    private static async Task<string> HashAsync(Stream content, CancellationToken cancellationToken)
+    {
+        content.Position = 0;
+        var hash = Convert.ToHexStringLower(await SHA256.HashDataAsync(content, cancellationToken));
+        content.Position = 0;
+        return hash;
+    }
+
+    private static string Tidy(string folder)
+    {
+        foreach (var left in Directory.EnumerateFiles(folder, Buffers))
+            File.Delete(left);
+        return folder;
+    }
+
+    private string Place(string source, string extension) => Path.Combine(Folder, Hash(Encoding.UTF8.GetBytes(source)) + extension);
 
     private static string Hash(byte[] content) => Convert.ToHexStringLower(SHA256.HashData(content));
 }

@@ -6,15 +6,20 @@ using ModelHost.Agent.Downloads;
 namespace ModelHost.Features.Galleries;
 
 /// <summary>What a source answered.</summary>
-/// <param name="Content">The bytes; null: they are as they were.</param>
+/// <param name="Content">The bytes, to be read as often as wanted; null: they are as they were.</param>
 /// <param name="ETag">What it calls this version; null: nothing.</param>
-internal sealed record Fetched(byte[]? Content, string? ETag);
+internal sealed record Fetched(Stream? Content, string? ETag) : IAsyncDisposable
+{
+    public ValueTask DisposeAsync() => Content?.DisposeAsync() ?? ValueTask.CompletedTask;
+}
 
 /// <summary>Fetches indexes and configurations, in bounded time and size.</summary>
-internal sealed class GalleryFetcher(GallerySources sources, GuardedHttp http, IOptions<GalleryOptions> options, TimeProvider time)
+internal sealed class GalleryFetcher(GallerySources sources, GuardedHttp http, GalleryCopies copies, IOptions<GalleryOptions> options, TimeProvider time)
 {
     private const string ReferenceExtension = ".ref";
     private const int MaxReference = 2048;
+    // many may come at the same time, and wait to be taken apart: what is longer lies on the disk meanwhile
+    private const int InMemory = 1024 * 1024;
     private static readonly Dictionary<string, string> NoHeaders = [];
 
     /// <summary>Fetches an index or a configuration. The address of a reference (<c>.ref</c>) leads to another beside it.</summary>
@@ -30,9 +35,9 @@ internal sealed class GalleryFetcher(GallerySources sources, GuardedHttp http, I
         try
         {
             if (place.BuiltIn is { } name)
-                return new Fetched(BuiltInGallery.Read(name), null);
+                return new Fetched(new MemoryStream(BuiltInGallery.Read(name)), null);
             if (place.File is { } path)
-                return new Fetched(await ReadAsync(source, path, linked.Token), null);
+                return new Fetched(Open(source, path), null);
             var address = place.Address!;
             if (address.AbsolutePath.EndsWith(ReferenceExtension, StringComparison.OrdinalIgnoreCase))
                 address = await FollowAsync(address, linked.Token);
@@ -61,7 +66,7 @@ internal sealed class GalleryFetcher(GallerySources sources, GuardedHttp http, I
         return answer.Status switch
         {
             HttpStatusCode.NotModified when etag is not null => new Fetched(null, etag),
-            HttpStatusCode.OK => new Fetched(await answer.ReadAsync(options.Value.MaxIndexBytes, cancellationToken), answer.Headers.ETag?.ToString()),
+            HttpStatusCode.OK => new Fetched(await answer.BufferAsync(options.Value.MaxIndexBytes, InMemory, copies.Folder, cancellationToken), answer.Headers.ETag?.ToString()),
             var status => throw new GalleryException($"{GuardedHttp.Display(address)} answers {(int)status}"),
         };
     }
@@ -74,15 +79,14 @@ internal sealed class GalleryFetcher(GallerySources sources, GuardedHttp http, I
             : throw new GalleryException($"{GuardedHttp.Display(address)} is a reference to nothing");
     }
 
-    private async Task<byte[]> ReadAsync(string source, string path, CancellationToken cancellationToken)
+    private FileStream Open(string source, string path)
     {
         var real = sources.Follow(path) ?? throw new GalleryException($"{source}: there is no such file, or a link leads elsewhere");
         var limit = options.Value.MaxIndexBytes;
-        await using var file = new FileStream(real, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
-        if (file.Length > limit)
-            throw new GalleryException($"{source} is longer than {limit} bytes");
-        var content = new byte[file.Length];
-        await file.ReadExactlyAsync(content, cancellationToken);
-        return content;
+        var file = new FileStream(real, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
+        if (file.Length <= limit)
+            return file;
+        file.Dispose();
+        throw new GalleryException($"{source} is longer than {limit} bytes");
     }
 }

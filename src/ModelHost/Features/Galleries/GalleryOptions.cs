@@ -64,6 +64,10 @@ public sealed class GalleryOptions
     [Range(typeof(TimeSpan), "00:00:01", "1.00:00:00")]
     public TimeSpan CommitPatience { get; set; } = TimeSpan.FromMinutes(15);
 
+    /// <summary>How long the engine of a model that is to be deleted may take to stop; then the job fails, and model and record stay. Default 10 min, 1 s to 1 day.</summary>
+    [Range(typeof(TimeSpan), "00:00:01", "1.00:00:00")]
+    public TimeSpan StopPatience { get; set; } = TimeSpan.FromMinutes(10);
+
     /// <summary>Jobs that wait to run. Default 1000: one more is refused.</summary>
     [Range(1, 100_000)]
     public int MaxQueuedJobs { get; set; } = 1000;

@@ -102,13 +102,13 @@ internal sealed partial class GalleryReader(
         if (sources.Resolve(source, out var fault) is not { } place)
             throw new GalleryException($"{GalleryFetcher.Shown(source)}: {fault}");
         var copy = place.Address is null ? null : copies.Find(source);
-        var answer = await fetcher.FetchAsync(source, place, copy?.ETag, stopping);
+        await using var answer = await fetcher.FetchAsync(source, place, copy?.ETag, stopping);
         if (answer.Content is null && before is { Index: { } index } && before.Source == source)
             return index;
-        var content = answer.Content ?? await copies.ReadAsync(copy!, stopping) ?? throw new GalleryException($"{GalleryFetcher.Shown(source)} has not changed, and its copy is gone");
+        await using var kept = answer.Content is null ? await copies.OpenAsync(copy!, stopping) : null;
         try
         {
-            index = await ParseAsync(content, stopping);
+            index = await ParseAsync(answer.Content ?? kept ?? throw new GalleryException($"{GalleryFetcher.Shown(source)} has not changed, and its copy is gone"), stopping);
         }
         catch (GalleryFormatException e)
         {
@@ -116,7 +116,7 @@ internal sealed partial class GalleryReader(
         }
         // only what could be read takes the place of what was read before
         if (place.Address is not null && answer.Content is not null)
-            await copies.KeepAsync(source, answer.ETag, content, stopping);
+            await copies.KeepAsync(source, answer.ETag, answer.Content, stopping);
         return index;
     }
 
@@ -126,8 +126,11 @@ internal sealed partial class GalleryReader(
         {
             try
             {
-                if (copies.Find(source) is { } copy && await copies.ReadAsync(copy, stopping) is { } content)
-                    return await ParseAsync(content, stopping);
+                if (copies.Find(source) is { } copy && await copies.OpenAsync(copy, stopping) is { } content)
+                {
+                    await using (content)
+                        return await ParseAsync(content, stopping);
+                }
             }
             catch (GalleryFormatException e)
             {
@@ -137,12 +140,17 @@ internal sealed partial class GalleryReader(
         return null;
     }
 
-    private async Task<GalleryIndex> ParseAsync(byte[] content, CancellationToken stopping)
+    private async Task<GalleryIndex> ParseAsync(Stream content, CancellationToken stopping)
     {
         await _parses.WaitAsync(stopping);
         try
         {
-            return GalleryIndex.Parse(new StreamReader(new MemoryStream(content), Encoding.UTF8));
+            using var text = new StreamReader(content, Encoding.UTF8, leaveOpen: true);
+            return GalleryIndex.Parse(text);
+        }
+        catch (IOException e)
+        {
+            throw new GalleryFormatException($"it cannot be read: {e.Message}", e);
         }
         finally
         {

@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Microsoft.Extensions.Options;
 using ModelHost.Core;
 using ModelHost.Core.Artifacts;
 using ModelHost.Core.Deployments;
@@ -18,7 +19,7 @@ internal sealed record ModelWish(DeploymentCreate Create, LaunchRecipe Backend, 
 
 /// <summary>Makes deployments of installed models, and takes them away with them.</summary>
 internal sealed class ModelDeployments(
-    DeploymentReads reads, DeploymentStarts starts, DeploymentService deployments, NodeRegistry nodes, LiveSettings settings, TimeProvider time)
+    DeploymentReads reads, DeploymentStarts starts, DeploymentService deployments, NodeRegistry nodes, LiveSettings settings, IOptions<GalleryOptions> options, TimeProvider time)
     : IDisposable
 {
     private const string Owner = "galleries";
@@ -127,13 +128,28 @@ internal sealed class ModelDeployments(
             : (await starts.RestartAsync(id, new DeploymentRestart { Owner = create.Owner, DurationSeconds = create.DurationSeconds }, IdempotencyClaim.None, cancellationToken)).Failure;
     }
 
-    /// <summary>Stops one, waits for its end, and deletes its record. One that is gone already is fine.</summary>
+    /// <summary>Stops one, waits for its end as long as the settings say, and deletes its record. One that is gone already is fine, one that does not end stays.</summary>
     public async Task<Failure?> RemoveAsync(int id, CancellationToken cancellationToken)
     {
+        if (!(await reads.FindAsync(id, cancellationToken)).TryGet(out var before, out _))
+            return null;
         // or a request could start it again before it is deleted
-        await SetOnDemandAsync(id, before: null, wish: false, cancellationToken);
+        await SetOnDemandAsync(id, before.StartOnDemand, wish: false, cancellationToken);
+        var failure = await StopAsync(id, cancellationToken);
+        if (failure is null && (await deployments.DeleteAsync(id, cancellationToken)).Failure is { Kind: not FailureKind.NotFound } refused)
+            failure = refused;
+        if (failure is not null)
+            await SetOnDemandAsync(id, before: false, before.StartOnDemand, cancellationToken);
+        return failure;
+    }
+
+    private async Task<Failure?> StopAsync(int id, CancellationToken cancellationToken)
+    {
+        var until = time.GetUtcNow() + options.Value.StopPatience;
         while ((await reads.FindAsync(id, cancellationToken)).TryGet(out var known, out _) && !IsAtRest(known))
         {
+            if (time.GetUtcNow() > until)
+                return new Failure(FailureKind.Unavailable, "deployment.not_stopped", $"deployment {id} has not stopped within {options.Value.StopPatience:g}, and stays with its model and the files; it goes on stopping, so try again later");
             // asked again each time: a stop that nobody hears changes nothing
             if ((await deployments.StopAsync(id, cancellationToken)).Failure is { Kind: not FailureKind.NotFound } failure)
                 return failure;
@@ -141,12 +157,12 @@ internal sealed class ModelDeployments(
                 return DeploymentFailures.NodeSilent($"{known.NodeId}");
             await Task.Delay(Poll, time, cancellationToken);
         }
-        return (await deployments.DeleteAsync(id, cancellationToken)).Failure is { Kind: not FailureKind.NotFound } refused ? refused : null;
+        return null;
     }
 
     public void Dispose() => _choosing.Dispose();
 
-    private async Task<Failure?> SetOnDemandAsync(int id, bool? before, bool wish, CancellationToken cancellationToken) =>
+    private async Task<Failure?> SetOnDemandAsync(int id, bool before, bool wish, CancellationToken cancellationToken) =>
         before == wish ? null : (await deployments.SetOnDemandAsync(id, new DeploymentOnDemand { StartOnDemand = wish }, cancellationToken)).Failure;
 
     private static bool IsAtRest(DeploymentRead deployment) =>

@@ -12,6 +12,8 @@ internal sealed partial class NodePulls(NodeRegistry nodes, TimeProvider time, I
 {
     private static readonly TimeSpan Poll = TimeSpan.FromMilliseconds(200);
     private static readonly TimeSpan Retry = TimeSpan.FromSeconds(2);
+    // a node's word for a pull that it held and nobody asked for; it begins anew when it is asked for again
+    private const string HoldExpired = "hold_expired";
     private static readonly TimeSpan CancelPatience = TimeSpan.FromSeconds(10);
 
     /// <summary>How long a node may be silent before it is waited for no more: one that is gone must not keep other jobs waiting for ever.</summary>
@@ -138,6 +140,7 @@ internal sealed partial class NodePulls(NodeRegistry nodes, TimeProvider time, I
     {
         var asked = commits ? nodes.Find(nodeId)?.ReportedAt : null;
         DateTimeOffset? told = null;
+        var isAskedAnew = false;
         while (true)
         {
             if (nodes.Find(nodeId) is not { } node)
@@ -161,6 +164,10 @@ internal sealed partial class NodePulls(NodeRegistry nodes, TimeProvider time, I
                     case PullPhase.Staged when told is null || node.ReportedAt > told + Retry:
                         await TellAsync(node, request.PullId, cancellationToken);
                         told = node.ReportedAt;
+                        break;
+                    // while nobody was there to ask for it: what it has on its disk it does not download again
+                    case PullPhase.Failed when pull.ErrorCode == HoldExpired && (!isAskedAnew || node.ReportedAt <= asked + Retry):
+                        (asked, isAskedAnew) = (isAskedAnew ? asked : null, true);
                         break;
                     case PullPhase.Failed:
                         return new Failure(FailureKind.Conflict, $"pull.{pull.ErrorCode}", pull.Error);
