@@ -65,6 +65,22 @@ public sealed class TestNode : IDisposable
     /// <summary>How downloads are made, as <c>Downloads:Key=value</c>: by default from servers of this machine too, and tried again soon.</summary>
     public IReadOnlyList<string> Downloads { get; set; } = ["Downloads:AllowedNetworks=127.0.0.0/8", "Downloads:RetryDelay=00:00:00.010"];
 
+    private static void Delete(string folder)
+    {
+        for (var attempt = 0; Directory.Exists(folder); attempt++)
+        {
+            try
+            {
+                Directory.Delete(folder, recursive: true);
+            }
+            catch (IOException) when (attempt < 100)
+            {
+                // a process that is just being killed made another file in it
+                Thread.Sleep(20);
+            }
+        }
+    }
+
     /// <summary>Lets <c>nvidia-smi</c> play a card or a driver in trouble, as that script lists them; empty: all is well again.</summary>
     public void SmiPlays(string what)
     {
@@ -92,8 +108,8 @@ public sealed class TestNode : IDisposable
         }
         foreach (var folder in (string?[])[Data, GpuFolder, _gpuTools])
         {
-            if (folder is { Length: > 0 } && Directory.Exists(folder))
-                Directory.Delete(folder, recursive: true);
+            if (folder is { Length: > 0 })
+                Delete(folder);
         }
     }
 }
