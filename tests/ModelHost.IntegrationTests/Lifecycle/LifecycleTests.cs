@@ -13,7 +13,7 @@ public sealed class LifecycleTests(RealDockerFixture fixture)
         await using var node = await EngineNode.MakeAsync(fixture);
         await using var host = await ControlPlane.StartAsync(node.Surroundings);
         var id = await host.Client.StartModelAsync(
-            node.Request(await host.Client.NodeAsync("docker"), EngineNode.NewModel(), variables: ("VLLM_SIM_LOAD_SECONDS", "2")));
+            node.Request(await host.Client.NodeAsync("docker"), EngineNode.NewModel(), variables: ("VLLM_SIM_LOAD_SECONDS", "6")));
         var (statuses, details) = (new List<string>(), new List<string>());
 
         await Deadline.UntilAsync(() => host.Client.JsonAsync($"/api/deployments/{id}"), deployment =>
