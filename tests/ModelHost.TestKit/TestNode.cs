@@ -65,6 +65,22 @@ public sealed class TestNode : IDisposable
     /// <summary>How downloads are made, as <c>Downloads:Key=value</c>: by default from servers of this machine too, and tried again soon.</summary>
     public IReadOnlyList<string> Downloads { get; set; } = ["Downloads:AllowedNetworks=127.0.0.0/8", "Downloads:RetryDelay=00:00:00.010"];
 
+    private static void Delete(string folder)
+    {
+        for (var attempt = 0; Directory.Exists(folder); attempt++)
+        {
+            try
+            {
+                Directory.Delete(folder, recursive: true);
+            }
+            catch (IOException) when (attempt < 100)
+            {
+                // a process that is just being killed made another file in it, or a node removes what was deleted there too
+                Thread.Sleep(20);
+            }
+        }
+    }
+
     /// <summary>Lets <c>nvidia-smi</c> play a card or a driver in trouble, as that script lists them; empty: all is well again.</summary>
     public void SmiPlays(string what)
     {
@@ -94,22 +110,6 @@ public sealed class TestNode : IDisposable
         {
             if (folder is { Length: > 0 })
                 Delete(folder);
-        }
-    }
-
-    // a node that has ended may still be removing an artifact that was deleted: both go on until nothing is left
-    private static void Delete(string folder)
-    {
-        for (var attempts = 1; Directory.Exists(folder); attempts++)
-        {
-            try
-            {
-                Directory.Delete(folder, recursive: true);
-            }
-            catch (IOException) when (attempts < 1000)
-            {
-                // what was to be deleted has gone already
-            }
         }
     }
 }

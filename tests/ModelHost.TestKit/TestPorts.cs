@@ -6,9 +6,10 @@ namespace ModelHost.TestKit;
 /// <summary>Ports that tests use side by side without meeting.</summary>
 public static class TestPorts
 {
-    private const int First = 41000, Last = 41999, Each = 20;
+    // below those that the kernel gives to outgoing connections, of which any could be one's own by the time that it is listened at
+    private const int First = 20000, Last = 24999, Each = 20, FirstFree = 25000, LastFree = 31999;
     // test processes that run at the same time begin at different places
-    private static int s_next = Environment.ProcessId * 7 % ((Last - First + 1) / Each);
+    private static int s_next = Environment.ProcessId * 7 % ((Last - First + 1) / Each), s_free = Environment.ProcessId * 37 % (LastFree - FirstFree + 1);
 
     /// <summary>A range of engine ports for one node.</summary>
     public static (int First, int Last) EngineRange()
@@ -17,11 +18,22 @@ public static class TestPorts
         return (First + (slot * Each), First + (slot * Each) + Each - 1);
     }
 
-    /// <summary>A loopback port that nobody listens on now.</summary>
+    /// <summary>A port that nobody listens on now, and that nobody else is given soon.</summary>
     public static int Free()
     {
-        using var listener = new TcpListener(IPAddress.Loopback, 0);
-        listener.Start();
-        return ((IPEndPoint)listener.LocalEndpoint).Port;
+        while (true)
+        {
+            var port = FirstFree + (int)((uint)Interlocked.Increment(ref s_free) % (LastFree - FirstFree + 1));
+            try
+            {
+                using var listener = new TcpListener(IPAddress.Any, port);
+                listener.Start();
+                return port;
+            }
+            catch (SocketException)
+            {
+                // it is somebody's: the next one
+            }
+        }
     }
 }

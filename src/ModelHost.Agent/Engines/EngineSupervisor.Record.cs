@@ -99,9 +99,20 @@ internal sealed partial class EngineSupervisor
     }
 
     /// <summary>Notes where the engine is, so that its public port is served again before its runtime has been asked.</summary>
-    private RunRecord Placed(RunRecord record, EngineInstance instance) =>
-        record.EnginePort == instance.EnginePort && (_context.Records.OpenOne(record.EngineKey) ?? "") == instance.EngineKey ? record
-            : record with { EnginePort = instance.EnginePort, EngineKey = _context.Records.Seal(instance.EngineKey) };
+    private RunRecord Placed(RunRecord record, EngineInstance instance)
+    {
+        try
+        {
+            return record.EnginePort == instance.EnginePort && (_context.Records.OpenOne(record.EngineKey) ?? "") == instance.EngineKey ? record
+                : record with { EnginePort = instance.EnginePort, EngineKey = _context.Records.Seal(instance.EngineKey) };
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // there is no key to seal with yet: the runtime has to be asked
+            LogNotKept(RunId, e.Message);
+            return record;
+        }
+    }
 
     /// <summary>Keeps what a line tells of the engine's memory.</summary>
     private void ReadMemory(string line)
@@ -124,7 +135,7 @@ internal sealed partial class EngineSupervisor
         {
             _context.Records.Write(record);
         }
-        catch (IOException e)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             LogNotKept(RunId, e.Message);
         }

@@ -15,40 +15,36 @@ internal sealed partial class EngineSupervisor
     /// <returns>Why it could not load it; null: it is over.</returns>
     private async Task<EngineFailure?> ServeAsync(SemaphoreSlim ready, CancellationToken cancellationToken)
     {
-        var protocol = _protocol!;
         try
         {
-            while (true)
-            {
-                while (!await protocol.IsReadyAsync(cancellationToken))
-                    await ready.WaitAsync(LoadingPoll, cancellationToken);
-                try
-                {
-                    // one that served before the host began anew has its model
-                    if (_record.ReadyAt is null && await protocol.LoadAsync(Spec, cancellationToken) is { } refusal)
-                        return refusal;
-                    break;
-                }
-                catch (EngineSilentException)
-                {
-                    await Task.Delay(RetryDelay, _context.Time, cancellationToken);
-                }
-            }
-            var now = _context.Time.GetUtcNow();
-            Keep(record => record.ReadyAt is null ? record with { ReadyAt = now, Lease = record.Lease.CountedFrom(now) } : record);
-            Change(engine => (engine.Phase, engine.Detail) = (EnginePhase.Ready, ""));
-            LogReady(RunId);
-            while (true)
-            {
-                if (await protocol.ReadAsync(cancellationToken) is { } show)
-                    Show(show);
-                _log.Mark();
-                await Task.Delay(_context.Options.MetricsInterval, _context.Time, cancellationToken);
-            }
+            return await _watch.KeepOnAsync(token => ServeAsync(_protocol!, ready, token), cancellationToken);
         }
         catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
         {
             return null;
+        }
+    }
+
+    private async Task<EngineFailure?> ServeAsync(IEngineProtocol protocol, SemaphoreSlim ready, CancellationToken cancellationToken)
+    {
+        while (!await protocol.IsReadyAsync(cancellationToken))
+            await ready.WaitAsync(LoadingPoll, cancellationToken);
+        // one that served before the host began anew has its model
+        if (_record.ReadyAt is null && await protocol.LoadAsync(Spec, cancellationToken) is { } refusal)
+            return refusal;
+        var now = _context.Time.GetUtcNow();
+        Keep(record => record.ReadyAt is null ? record with { ReadyAt = now, Lease = record.Lease.CountedFrom(now) } : record);
+        if (_engine.Phase != EnginePhase.Ready)
+        {
+            Change(engine => (engine.Phase, engine.Detail) = (EnginePhase.Ready, ""));
+            LogReady(RunId);
+        }
+        while (true)
+        {
+            if (await protocol.ReadAsync(cancellationToken) is { } show)
+                Show(show);
+            _log.Mark();
+            await Task.Delay(_context.Options.MetricsInterval, _context.Time, cancellationToken);
         }
     }
 

@@ -38,6 +38,7 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
     private readonly Engine _engine;
     private readonly RunLog _log;
     private readonly Redactor _redactor;
+    private readonly EngineWatch _watch;
     // set when the engine's last counters have been reported
     private readonly TaskCompletionSource _endSeen = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private EngineInstance? _instance;
@@ -53,6 +54,7 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
         engine.EngineUrl = UrlOf(port);
         engine.EngineKey = key;
         _redactor = new Redactor([.. secrets, key]);
+        _watch = new EngineWatch(context.Time, e => LogBroken(e, RunId));
         _log = new RunLog(context.LogPath(engine.DeploymentUid, engine.RunId), context.Options.LogBytes, _redactor, context.Time);
     }
 
@@ -159,7 +161,7 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
         {
             if (launch is not null)
                 Started(await LaunchAsync(launch, working.Token));
-            await MonitorAsync(_instance!, working.Token);
+            await _watch.KeepOnAsync(MonitorAsync, working.Token);
         }
         catch (OperationCanceledException) when (working.IsCancellationRequested)
         {
@@ -169,12 +171,12 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
             var failure = e.Failure ?? FailureClassifier.ClassifyLaunch(_recipe, e.Message);
             Failed(failure with { Message = _redactor.Clean(failure.Message) }, null);
         }
-#pragma warning disable CA1031 // a run whose supervision broke must show it, not vanish from the report
+#pragma warning disable CA1031 // a run whose start broke must show it, not vanish from the report
         catch (Exception e)
 #pragma warning restore CA1031
         {
-            LogBroken(e, RunId);
-            Failed(new EngineFailure("internal", "The supervision of this run broke off; the control plane's log says why."), null);
+            LogNotStarted(e, RunId);
+            Failed(new EngineFailure("internal", "The start of this run broke off; the node's log says why."), null);
         }
         if (!_shutdown.IsCancellationRequested || _stop.IsCancellationRequested || _expire.IsCancellationRequested)
             await EndAsync();
@@ -195,6 +197,11 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
                 // nothing was refused
                 Progress(new LaunchProgress($"waiting for {_runtime.Name}"));
                 await Task.Delay(RetryDelay, _context.Time, cancellationToken);
+            }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+            {
+                // a full disk, most likely: room may be made
+                throw new RuntimeException(e.Message, e) { Failure = new EngineFailure("launch_failed", $"What the engine needs could not be made ready: {e.Message}") };
             }
         }
     }
@@ -259,13 +266,17 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
         return true;
     }
 
-    private async Task MonitorAsync(EngineInstance instance, CancellationToken cancellationToken)
+    /// <summary>Watches over the engine to its end, and shows that.</summary>
+    /// <returns>Whether there was one.</returns>
+    private async Task<bool> MonitorAsync(CancellationToken cancellationToken)
     {
+        if (_instance is not { } instance)
+            return false;
         using var following = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
         using var ready = new SemaphoreSlim(0);
         var logs = FollowAsync(instance, ready, following.Token);
         var serving = ServeAsync(ready, following.Token);
-        var ended = WaitAsync(instance, following.Token);
+        var ended = _watch.KeepOnAsync(token => _runtime.WaitAsync(instance, token), following.Token);
         EngineFailure? refusal = null;
         try
         {
@@ -290,6 +301,7 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
         }
         else
             Ended(await ended);
+        return true;
     }
 
     private void Ended(EngineExit? exit)
@@ -309,46 +321,23 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
             : FailureClassifier.Classify(_recipe, lines, exit.ExitCode, exit.OomKilled)), exit.ExitCode);
     }
 
-    private async Task<EngineExit?> WaitAsync(EngineInstance instance, CancellationToken cancellationToken)
-    {
-        while (true)
-        {
-            try
-            {
-                return await _runtime.WaitAsync(instance, cancellationToken);
-            }
-            catch (RuntimeException)
-            {
-                // the runtime does not answer: that says nothing about the engine
-                await Task.Delay(RetryDelay, _context.Time, cancellationToken);
-            }
-        }
-    }
-
     private async Task FollowAsync(EngineInstance instance, SemaphoreSlim ready, CancellationToken cancellationToken)
     {
         try
         {
-            while (true)
+            await _watch.KeepOnAsync(async token =>
             {
-                try
+                var unmarked = 0;
+                await foreach (var line in _runtime.FollowAsync(instance, _log.Position, token))
                 {
-                    var unmarked = 0;
-                    await foreach (var line in _runtime.FollowAsync(instance, _log.Position, cancellationToken))
-                    {
-                        Read(line.Text, ready);
-                        _log.Append(line.Text, line.At, line.Position);
-                        // a mark is a file written anew: of a busy engine's access log one for 64 lines was a twentieth of all CPU time
-                        if (++unmarked % LinesPerMark == 0)
-                            _log.Mark();
-                    }
-                    return;
+                    Read(line.Text, ready);
+                    _log.Append(line.Text, line.At, line.Position);
+                    // a mark is a file written anew: of a busy engine's access log one for 64 lines was a twentieth of all CPU time
+                    if (++unmarked % LinesPerMark == 0)
+                        _log.Mark();
                 }
-                catch (RuntimeException)
-                {
-                    await Task.Delay(RetryDelay, _context.Time, cancellationToken);
-                }
-            }
+                return true;
+            }, cancellationToken);
         }
         catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
         {
@@ -446,6 +435,9 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
     [LoggerMessage(2104, LogLevel.Warning, "The engine of run {RunId} could not be ended; it is tried again.")]
     private partial void LogStopFailed(Exception exception, string runId);
 
-    [LoggerMessage(2105, LogLevel.Error, "The supervision of run {RunId} broke off.")]
+    [LoggerMessage(2105, LogLevel.Error, "The supervision of run {RunId} broke off; it is taken up again.")]
     private partial void LogBroken(Exception exception, string runId);
+
+    [LoggerMessage(2108, LogLevel.Error, "The start of run {RunId} broke off.")]
+    private partial void LogNotStarted(Exception exception, string runId);
 }

@@ -1,4 +1,5 @@
 using System.Net;
+using System.Text;
 using ModelHost.Core.Backends;
 using ModelHost.Core.Deployments;
 using ModelHost.Core.Engines;
@@ -34,8 +35,10 @@ internal sealed class OpenAiProtocol(HttpClient http, BackendRecipe recipe, Uri 
             using var answer = await http.GetAsync(new Uri(url, recipe.ReadyPath), HttpCompletionOption.ResponseHeadersRead, cancellationToken);
             return answer.StatusCode == HttpStatusCode.OK;
         }
-        catch (Exception e) when (IsSilence(e, cancellationToken))
+        catch (Exception e) when (IsSilence(e))
         {
+            // a connection that breaks just as the call is given up is no answer either
+            cancellationToken.ThrowIfCancellationRequested();
             return false;
         }
     }
@@ -74,17 +77,18 @@ internal sealed class OpenAiProtocol(HttpClient http, BackendRecipe recipe, Uri 
             using var answer = await http.SendAsync(request, cancellationToken);
             if (answer.StatusCode != HttpStatusCode.OK)
                 return (null, $"the engine answered {(int)answer.StatusCode}");
-            var counters = EngineCounters.Parse(recipe.Metrics, await answer.Content.ReadAsStringAsync(cancellationToken));
+            // as UTF-8 whatever the engine calls it: a name of an encoding that there is not is no reason to know nothing of it
+            var counters = EngineCounters.Parse(recipe.Metrics, Encoding.UTF8.GetString(await answer.Content.ReadAsByteArrayAsync(cancellationToken)));
             return (counters, counters is null ? "none of its counters is on its page" : "");
         }
-        catch (Exception e) when (IsSilence(e, cancellationToken))
+        catch (Exception e) when (IsSilence(e))
         {
+            cancellationToken.ThrowIfCancellationRequested();
             return (null, e is OperationCanceledException ? $"no answer within {Deadline.TotalSeconds:0} s" : e.GetBaseException().Message);
         }
     }
 
-    private static bool IsSilence(Exception e, CancellationToken cancellationToken) =>
-        !cancellationToken.IsCancellationRequested && e is HttpRequestException or OperationCanceledException or IOException;
+    private static bool IsSilence(Exception e) => e is HttpRequestException or OperationCanceledException or IOException;
 
     private EngineMetrics ToMetrics(EngineCounters counters, EngineRates rates)
     {

@@ -59,13 +59,14 @@ internal sealed class RunRecords
     private const string BootIdFile = "/proc/sys/kernel/random/boot_id";
 
     private readonly string _folder;
-    private readonly Lazy<byte[]> _key;
+    private readonly string _keys;
     private readonly Lock _lock = new();
+    private byte[]? _key;
 
     public RunRecords(string dataFolder)
     {
         _folder = Path.Combine(dataFolder, "runs");
-        _key = new(() => ReadOrMakeKey(Path.Combine(dataFolder, "keys")));
+        _keys = Path.Combine(dataFolder, "keys");
         BootId = File.Exists(BootIdFile) ? File.ReadAllText(BootIdFile).Trim() : "";
     }
 
@@ -104,7 +105,7 @@ internal sealed class RunRecords
         var plain = JsonSerializer.SerializeToUtf8Bytes(new Dictionary<string, string>(values), RunRecordJson.Default.DictionaryStringString);
         var box = new byte[NonceBytes + TagBytes + plain.Length];
         RandomNumberGenerator.Fill(box.AsSpan(0, NonceBytes));
-        using var aes = new AesGcm(_key.Value, TagBytes);
+        using var aes = new AesGcm(Key, TagBytes);
         aes.Encrypt(box.AsSpan(0, NonceBytes), plain, box.AsSpan(NonceBytes + TagBytes), box.AsSpan(NonceBytes, TagBytes));
         return Convert.ToBase64String(box);
     }
@@ -118,7 +119,7 @@ internal sealed class RunRecords
             if (box.Length < NonceBytes + TagBytes)
                 return new Dictionary<string, string>();
             var plain = new byte[box.Length - NonceBytes - TagBytes];
-            using var aes = new AesGcm(_key.Value, TagBytes);
+            using var aes = new AesGcm(Key, TagBytes);
             aes.Decrypt(box.AsSpan(0, NonceBytes), box.AsSpan(NonceBytes + TagBytes), box.AsSpan(NonceBytes, TagBytes), plain);
             return JsonSerializer.Deserialize(plain, RunRecordJson.Default.DictionaryStringString) ?? [];
         }
@@ -143,6 +144,17 @@ internal sealed class RunRecords
         catch (Exception e) when (e is JsonException or FileNotFoundException)
         {
             return null;
+        }
+    }
+
+    /// <summary>The node's key, made when it is wanted first; a disk that is full then is asked again.</summary>
+    /// <exception cref="IOException">There is none, and none can be made.</exception>
+    private byte[] Key
+    {
+        get
+        {
+            lock (_lock)
+                return _key ??= ReadOrMakeKey(_keys);
         }
     }
 

@@ -92,8 +92,9 @@ internal sealed class ExternalRuntime(NodeIdentity identity, InstalledBackends b
             await socket.ConnectAsync(url.IdnHost, url.Port, late.Token);
             return true;
         }
-        catch (Exception e) when (!cancellationToken.IsCancellationRequested && e is SocketException or OperationCanceledException)
+        catch (Exception e) when (e is SocketException or OperationCanceledException)
         {
+            cancellationToken.ThrowIfCancellationRequested();
             return false;
         }
     }

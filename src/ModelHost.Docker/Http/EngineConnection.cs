@@ -42,9 +42,9 @@ internal sealed class EngineConnection : IDisposable
         _http = new HttpMessageInvoker(handler);
     }
 
-    /// <summary>Whether an exception tells of the way to the engine, and not of a mistake of ours.</summary>
+    /// <summary>Whether an exception tells of the way to the engine, and not of a mistake of ours. A connection that was closed under a call may be disposed of.</summary>
     public static bool IsTransportFailure(Exception e) =>
-        e is HttpRequestException or IOException or SocketException or OperationCanceledException;
+        e is HttpRequestException or IOException or SocketException or OperationCanceledException or ObjectDisposedException;
 
     /// <summary>Who answers, as far as is known: asked only when nobody was before, or the connection failed since.</summary>
     /// <exception cref="DockerException">The engine was not reached, or is too old.</exception>
@@ -89,11 +89,8 @@ internal sealed class EngineConnection : IDisposable
         return ping;
     }
 
-    public void Dispose()
-    {
-        _http.Dispose();
-        _negotiating.Dispose();
-    }
+    // not the semaphore, which holds nothing: calls under way, and later ones, fail for want of a connection
+    public void Dispose() => _http.Dispose();
 
     /// <summary>Agrees on a version; callers that come meanwhile wait for the same answer.</summary>
     private async Task<DockerPing> NegotiateAsync(CancellationToken cancellationToken)

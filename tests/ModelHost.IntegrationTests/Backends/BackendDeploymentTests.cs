@@ -95,7 +95,7 @@ public sealed class BackendDeploymentTests(NodeScripts scripts) : IDisposable
     [InlineData("tiny", "hang:on_load", "load_timeout", "within 2 s")]
     public async Task A_model_that_cannot_be_loaded_is_an_error_and_leaves_no_process(string model, string? option, string code, string message)
     {
-        await using var host = await StartAsync("Node:BackendLoadTimeout=00:00:02", "Lifecycle:RelaunchDelay=00:00:00.050");
+        await using var host = await StartAsync($"Node:BackendLoadTimeout=00:00:{(code == "load_timeout" ? 2 : 30):00}", "Lifecycle:RelaunchDelay=00:00:00.050");
         var request = TestBackends.Request(1, Python, model, engineArgs: new() { ["options"] = new JsonArray(option is null ? [] : [option]) });
         request["max_failed_restarts"] = 2;
         var id = await host.Client.StartModelAsync(request);

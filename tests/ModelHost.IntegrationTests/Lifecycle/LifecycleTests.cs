@@ -13,7 +13,7 @@ public sealed class LifecycleTests(RealDockerFixture fixture)
         await using var node = await EngineNode.MakeAsync(fixture);
         await using var host = await ControlPlane.StartAsync(node.Surroundings);
         var id = await host.Client.StartModelAsync(
-            node.Request(await host.Client.NodeAsync("docker"), EngineNode.NewModel(), variables: ("VLLM_SIM_LOAD_SECONDS", "2")));
+            node.Request(await host.Client.NodeAsync("docker"), EngineNode.NewModel(), variables: ("VLLM_SIM_LOAD_SECONDS", "6")));
         var (statuses, details) = (new List<string>(), new List<string>());
 
         await Deadline.UntilAsync(() => host.Client.JsonAsync($"/api/deployments/{id}"), deployment =>
@@ -41,6 +41,7 @@ public sealed class LifecycleTests(RealDockerFixture fixture)
         var whole = await host.Client.ChatAsync(model, maxTokens: 7);
         var events = await StreamAsync(host.Client, model, maxTokens: 9);
         var log = await Deadline.UntilAsync(() => host.Client.LogAsync(id), log => log.Count(IsChat) == 2);
+        await Deadline.UntilAsync(() => host.Client.JsonAsync($"/api/deployments/{id}"), one => one.GetProperty("total_requests").GetInt64() == 2, what: "the requests to be counted");
         await host.Client.StopModelAsync(id);
         var left = await node.ContainersAsync();
         var stopped = await host.Client.JsonAsync($"/api/deployments/{id}");

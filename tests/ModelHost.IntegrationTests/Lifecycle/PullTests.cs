@@ -124,7 +124,7 @@ public sealed class PullTests(RealDockerFixture fixture)
     {
         await using var registry = await StandInEngine.MakeAsync(fixture);
         await using var node = await EngineNode.MakeAsync(fixture);
-        await using var host = await StartAsync(node, registry, "Node:PullStallTimeout=00:00:03");
+        await using var host = await StartAsync(node, registry, "Node:PullStallTimeout=00:00:08");
         registry.Network.BytesPerSecond = Slow;
         var id = await StartAsync(host, node);
         await PullingAsync(host, id);
@@ -135,7 +135,7 @@ public sealed class PullTests(RealDockerFixture fixture)
         registry.Network.BytesPerSecond = long.MaxValue;
         await host.Client.ReachAsync(await StartAsync(host, node), "running");
 
-        failed.ShouldContain("for 3 s (Node:PullStallTimeout)");
+        failed.ShouldContain("for 8 s (Node:PullStallTimeout)");
         failed.ShouldContain("Retrying in");
     }
 
@@ -161,7 +161,7 @@ public sealed class PullTests(RealDockerFixture fixture)
     {
         await using var registry = await StandInEngine.MakeAsync(fixture);
         await using var node = await EngineNode.MakeAsync(fixture);
-        await using var host = await StartAsync(node, registry, "Node:PullStallTimeout=00:00:02");
+        await using var host = await StartAsync(node, registry, "Node:PullStallTimeout=00:00:05");
         registry.Network.BytesPerSecond = begins ? Slow : 0;
         var id = await StartAsync(host, node);
         if (begins)
@@ -172,7 +172,7 @@ public sealed class PullTests(RealDockerFixture fixture)
         registry.Network.BytesPerSecond = long.MaxValue;
         await host.Client.ReachAsync(await StartAsync(host, node), "running");
 
-        failed.ShouldContain("for 2 s (Node:PullStallTimeout)");
+        failed.ShouldContain("for 5 s (Node:PullStallTimeout)");
     }
 
     [Theory]

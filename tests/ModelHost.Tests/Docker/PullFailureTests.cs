@@ -58,7 +58,7 @@ public sealed class PullFailureTests
                 await context.Response.Body.FlushAsync();
             }
         });
-        await using var host = await StartAsync(engine, "Node:PullStallTimeout=00:00:01");
+        await using var host = await StartAsync(engine, "Node:PullStallTimeout=00:00:05");
 
         var (failed, log) = await FailAsync(host);
 
@@ -77,12 +77,12 @@ public sealed class PullFailureTests
             await unpacked.Task;
             await context.Response.WriteAsync("""{"error":"the end of this test"}""");
         });
-        await using var host = await StartAsync(engine, "Node:PullStallTimeout=00:00:01");
+        await using var host = await StartAsync(engine, "Node:PullStallTimeout=00:00:05");
         var id = await host.Client.StartModelAsync(await RequestAsync(host));
         await Deadline.UntilAsync(() => host.Client.JsonAsync($"/api/deployments/{id}"), d => d.GetProperty("detail").GetString() == "extracting image");
         var began = TimeProvider.System.GetTimestamp();
 
-        await Deadline.UntilAsync(() => TimeProvider.System.GetElapsedTime(began) > TimeSpan.FromSeconds(1.5));
+        await Deadline.UntilAsync(() => TimeProvider.System.GetElapsedTime(began) > TimeSpan.FromSeconds(7));
         unpacked.SetResult();
         var failed = await host.Client.StatusAsync(id, "error");
 

@@ -186,7 +186,7 @@ public sealed class EventTests
     [Fact]
     public async Task A_client_that_takes_nothing_is_dropped_and_the_others_hear_on()
     {
-        await using var host = await ControlPlane.StartAsync(configure: ScriptedNode.WithoutLocalNode, configuration: ["Events:SendTimeout=00:00:01", "Events:PingInterval=01:00:00"]);
+        await using var host = await ControlPlane.StartAsync(configure: ScriptedNode.WithoutLocalNode, configuration: ["Events:SendTimeout=00:00:05", "Events:PingInterval=01:00:00"]);
         var (clients, feed) = (host.Services.GetRequiredService<EventClients>(), host.Services.GetRequiredService<ChangeFeed>());
         await using var other = await EventSocket.OpenAsync(host.Url);
         using var stuck = await HandshakeAsync(host.Url, receiveBuffer: 4096);
@@ -206,7 +206,7 @@ public sealed class EventTests
     [Fact]
     public async Task A_client_is_pinged_and_dropped_when_it_does_not_answer()
     {
-        await using var host = await ControlPlane.StartAsync(configure: ScriptedNode.WithoutLocalNode, configuration: ["Events:PingInterval=00:00:01", "Events:PingTimeout=00:00:01"]);
+        await using var host = await ControlPlane.StartAsync(configure: ScriptedNode.WithoutLocalNode, configuration: ["Events:PingInterval=00:00:01", "Events:PingTimeout=00:00:05"]);
         var clients = host.Services.GetRequiredService<EventClients>();
         await using var answers = await EventSocket.OpenAsync(host.Url);
         var reading = answers.NextAsync(); // a client answers pings while it reads

@@ -138,7 +138,7 @@ public sealed class GalleryTests
             ["redirects more"] = server.Url("/loop.yaml"),
         };
         using var node = new TestNode();
-        await using var host = await StartAsync(node, "Galleries:Timeout=00:00:03", "Galleries:MaxIndexBytes=2000000");
+        await using var host = await StartAsync(node, "Galleries:Timeout=00:00:08", "Galleries:MaxIndexBytes=2000000");
         var galleries = bad.Values.Append(fine).Select((url, i) => new GalleryRead { Name = $"g{i}", Url = url }).ToArray();
 
         var contents = await host.Services.GetRequiredService<GalleryReader>().ReadAsync(galleries, Ct);

@@ -18,7 +18,7 @@ internal sealed class DirectNode : IAsyncDisposable
     private DirectNode(TestNode surroundings, ControlPlane host, int port)
     {
         (_surroundings, Host, Port) = (surroundings, host, port);
-        Client = new HttpClient { BaseAddress = new Uri($"http://127.0.0.1:{port}"), Timeout = TimeSpan.FromSeconds(60) };
+        Client = new HttpClient(new SocketsHttpHandler { Expect100ContinueTimeout = TimeSpan.FromSeconds(60) }) { BaseAddress = new Uri($"http://127.0.0.1:{port}"), Timeout = TimeSpan.FromSeconds(60) };
     }
 
     public ControlPlane Host { get; }

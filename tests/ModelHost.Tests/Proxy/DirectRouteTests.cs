@@ -161,7 +161,8 @@ public sealed class DirectRouteTests : IDisposable
             {
                 Content = new StringContent($$"""{"model":"demo/tiny-chat","x":"{{new string('x', 100_000)}}"}""", Encoding.UTF8, "application/json"),
             };
-            request.Headers.TransferEncodingChunked = isChunked;
+            // a server that refuses a body while it is being sent breaks the pipe, at times before its answer is read
+            (request.Headers.TransferEncodingChunked, request.Headers.ExpectContinue) = (isChunked, true);
             using var answer = await node.Client.SendAsync(request, Ct);
 
             await answer.ShouldBeOpenAiErrorAsync(HttpStatusCode.RequestEntityTooLarge, "request_too_large");

@@ -5,6 +5,7 @@ using Microsoft.Extensions.Logging;
 using ModelHost.Access;
 using ModelHost.Agent;
 using ModelHost.Agent.Reports;
+using ModelHost.Core.Deployments;
 using ModelHost.Data;
 using ModelHost.Features.Deployments;
 using ModelHost.Features.Events;
@@ -80,6 +81,18 @@ internal sealed class ScriptedNode : NodeStandIn, IAsyncDisposable
             await Deadline.UntilAsync(() => Passes > before);
         }
     }
+
+    /// <summary>What differs between the deployments that are stored and what it runs of them; empty: nothing. What was deleted runs on.</summary>
+    public string Difference(IReadOnlyCollection<Deployment> rows) => string.Join(", ",
+    [
+        .. rows.Where(row => row.Wanted == WantedState.Running ? row.Status != DeploymentStatus.Running || !_engines.TryGetValue(row.RunId, out var engine) || !IsOf(engine, row) : row.Status.IsActive())
+            .Select(row => $"deployment {row.Id} is {row.Status}, wanted {row.Wanted}, run {row.RunId} {_engines.GetValueOrDefault(row.RunId)?.Phase}"),
+        .. _engines.Values.Where(engine => rows.Any(row => row.Uid == engine.DeploymentUid && (row.RunId != engine.RunId || row.Wanted != WantedState.Running)))
+            .Select(engine => $"run {engine.RunId} is {engine.Phase}"),
+    ]);
+
+    private static bool IsOf(Engine engine, Deployment row) =>
+        engine.Phase == EnginePhase.Ready && engine.LaunchSpec == row.Spec && Lease.FromJson(engine.Lease)?.Version >= row.LeaseVersion;
 
     /// <summary>Lets an engine end by itself.</summary>
     public void Fail(string deploymentUid)

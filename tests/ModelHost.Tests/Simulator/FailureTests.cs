@@ -87,7 +87,7 @@ public sealed class FailureTests
         await simulator.SendAsync(Chat, Hello);
 
         await Deadline.UntilAsync(() => simulator.Http.GetAsync("/health", TestContext.Current.CancellationToken), health => (int)health.StatusCode == 503);
-        (await simulator.Exit.WaitAsync(TimeSpan.FromSeconds(5), TestContext.Current.CancellationToken)).ShouldBe(7);
+        (await simulator.Exit.WaitAsync(TimeSpan.FromSeconds(30), TestContext.Current.CancellationToken)).ShouldBe(7);
     }
 
     [Fact]

@@ -157,7 +157,7 @@ public sealed class FailureTests
     [Fact]
     public async Task A_backend_that_falls_silent_is_given_up_in_time()
     {
-        await using var host = await ControlPlane.StartAsync(configuration: ["Gateway:FirstByteTimeout=00:00:01", "Gateway:ActivityTimeout=00:00:01", "Settings:GatewayTimeoutSeconds=10"]);
+        await using var host = await ControlPlane.StartAsync(configuration: ["Gateway:FirstByteTimeout=00:00:04", "Gateway:ActivityTimeout=00:00:02", "Settings:GatewayTimeoutSeconds=10"]);
         await using var backend = await TestBackend.StartAsync(host);
         backend.Answer = (_, token) => TestBackend.ThenSilence(token);
         var (first, _) = await ChatTests.PostAsync(host, Stream);
@@ -223,16 +223,17 @@ public sealed class FailureTests
         await using var backend = await TestBackend.StartAsync(host);
         var large = $$"""{"model":"m","messages":[{"role":"user","content":"{{new string('x', 100_000)}}"}]}""";
 
-        var (status, body) = await ChatTests.PostAsync(host, large);
-        using var chunked = new HttpRequestMessage(HttpMethod.Post, "/v1/chat/completions")
+        foreach (var chunked in (bool[])[false, true])
         {
-            Content = new StreamContent(new MemoryStream(Encoding.UTF8.GetBytes(large))) { Headers = { ContentType = new("application/json") } },
-            Headers = { TransferEncodingChunked = true },
-        };
-        using var second = await host.Client.SendAsync(chunked, Ct);
+            using var request = new HttpRequestMessage(HttpMethod.Post, "/v1/chat/completions") { Content = new StringContent(large, Encoding.UTF8, "application/json") };
+            // a server that refuses a body while it is being sent breaks the pipe, at times before its answer is read
+            (request.Headers.TransferEncodingChunked, request.Headers.ExpectContinue) = (chunked, true);
+            using var answer = await host.Client.SendAsync(request, Ct);
 
-        (status, second.StatusCode).ShouldBe((HttpStatusCode.RequestEntityTooLarge, HttpStatusCode.RequestEntityTooLarge));
-        body.ShouldContain("request_too_large");
+            answer.StatusCode.ShouldBe(HttpStatusCode.RequestEntityTooLarge);
+            (await answer.Content.ReadAsStringAsync(Ct)).ShouldContain("request_too_large");
+        }
+
         backend.Asked.ShouldBeEmpty();
     }
 
