@@ -231,8 +231,9 @@ public sealed class JoinTests
             [("", HttpStatusCode.BadRequest), ("{", HttpStatusCode.BadRequest), ("null", HttpStatusCode.BadRequest), ("{}", HttpStatusCode.BadRequest), ("{\"secret\":null}", HttpStatusCode.BadRequest),
                 (new string(' ', 100_000), HttpStatusCode.RequestEntityTooLarge)])
         {
-            using var content = new StringContent(body, Encoding.UTF8, "application/json");
-            using var answer = await client.PostAsync(new Uri("/cluster/join", UriKind.Relative), content, Ct);
+            using var request = new HttpRequestMessage(HttpMethod.Post, "/cluster/join") { Content = new StringContent(body, Encoding.UTF8, "application/json") };
+            request.Headers.ExpectContinue = body.Length > 100; // what is refused unread is not sent: the connection may have ended before all of it is
+            using var answer = await client.SendAsync(request, Ct);
             answer.StatusCode.ShouldBe(status, body.Length > 100 ? "long" : body);
         }
 

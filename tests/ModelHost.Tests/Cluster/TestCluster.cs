@@ -109,7 +109,8 @@ internal sealed class TestCluster : IAsyncDisposable
     /// <summary>A client of the cluster listener that shows a certificate, and trusts whoever answers.</summary>
     public HttpClient Client(X509Certificate2? shown = null)
     {
-        var handler = new SocketsHttpHandler { UseProxy = false };
+        // as that of the control plane
+        var handler = new SocketsHttpHandler { UseProxy = false, Expect100ContinueTimeout = TimeSpan.FromSeconds(60) };
         handler.SslOptions.RemoteCertificateValidationCallback = (_, certificate, _, _) => certificate is not null;
         handler.SslOptions.LocalCertificateSelectionCallback = (_, _, _, _, _) => shown!;
         return new HttpClient(handler) { BaseAddress = new Uri($"https://{Join}") };
