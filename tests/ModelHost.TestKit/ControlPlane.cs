@@ -48,6 +48,7 @@ public sealed class ControlPlane : IAsyncDisposable
         var folder = DataFolder.Open(surroundings.Data);
         try
         {
+            await EmptyDatabase.PutAsync(folder);
             var settings = new ServeSettings { Data = surroundings.Data, Urls = urls, Configuration = [.. surroundings.Configuration, "Cluster:Listen=127.0.0.1:0", .. configuration] };
             var app = ServeHost.Build(settings, folder, builder => configure?.Invoke(builder.Services));
             await app.StartAsync();

@@ -101,12 +101,15 @@ internal sealed class Database(IDbContextFactory<SqliteModelHostDbContext> conte
             await db.Database.ExecuteSqlRawAsync("PRAGMA journal_mode=WAL", cancellationToken);
             // the provider's lock outlives a process that is killed while it holds it, and would be waited for without end; the folder has one owner
             await db.Database.ExecuteSqlRawAsync("DROP TABLE IF EXISTS \"__EFMigrationsLock\"", cancellationToken);
-            var known = db.Database.GetMigrations().ToHashSet(StringComparer.Ordinal);
+            var known = db.Database.GetMigrations().ToArray();
+            var applied = (await db.Database.GetAppliedMigrationsAsync(cancellationToken)).ToArray();
             // what a newer build has made of it may be read wrongly, and written over
-            if ((await db.Database.GetAppliedMigrationsAsync(cancellationToken)).FirstOrDefault(applied => !known.Contains(applied)) is { } newer)
+            if (applied.Except(known).FirstOrDefault() is { } newer)
                 throw new DataFolderException($"the database {db.Database.GetDbConnection().DataSource} was made by a newer version of ModelHost (it has the change "
                     + $"{newer}). Start that version, or put a copy back from before the upgrade");
-            await db.Database.MigrateAsync(cancellationToken);
+            // with nothing to do it builds the model of the last migration all the same, to compare it
+            if (known.Except(applied).Any())
+                await db.Database.MigrateAsync(cancellationToken);
         }
         catch (SqliteException e) when (e.SqliteErrorCode is Corrupt or NotADatabase)
         {

@@ -122,9 +122,8 @@ public sealed class DatabaseTests
     public async Task A_process_that_was_killed_while_it_held_the_lock_of_the_schema_holds_up_no_start()
     {
         using var node = new TestNode();
-        await using (await ControlPlane.StartAsync(node, configure: ScriptedNode.WithoutLocalNode))
-        {
-        }
+        using (var folder = DataFolder.Open(node.Data))
+            folder.PrivateFile("modelhost.db");
         await using (var db = new SqliteConnection($"Data Source={Path.Combine(node.Data, "modelhost.db")};Pooling=false"))
         {
             await db.OpenAsync(Ct);

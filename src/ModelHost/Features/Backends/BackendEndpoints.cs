@@ -68,13 +68,13 @@ internal static class BackendEndpoints
             : await AnswerAsync(await backends.ApplyAsync(request, cancellationToken), http, wait, waits, cancellationToken);
 
     private static async Task<IResult> DeleteAsync(
-        string name, [FromQuery, Description(NodesText)] string[]? nodes, [Description("Of an image: the release or tag that goes, and nothing else. Default: the backend goes.")] string? version, HttpRequest http,
-        [Description(WaitText)] bool? wait, BackendService backends, Waits waits, CancellationToken cancellationToken) =>
+        string name, HttpRequest http, BackendService backends, Waits waits, CancellationToken cancellationToken, [FromQuery, Description(NodesText)] string[]? nodes = null,
+        [Description("Of an image: the release or tag that goes, and nothing else. Default: the backend goes.")] string? version = null, [Description(WaitText)] bool? wait = null) =>
         await AnswerAsync(await backends.DeleteAsync(name, nodes, version, cancellationToken), http, wait, waits, cancellationToken);
 
     private static async Task<IResult> UpgradeAsync(
-        string name, [FromQuery, Description(NodesText)] string[]? nodes, [Description("Of an image: the release or tag. Default: the newest.")] string? version, HttpRequest http,
-        [Description(WaitText)] bool? wait, BackendService backends, Waits waits, CancellationToken cancellationToken) =>
+        string name, HttpRequest http, BackendService backends, Waits waits, CancellationToken cancellationToken, [FromQuery, Description(NodesText)] string[]? nodes = null,
+        [Description("Of an image: the release or tag. Default: the newest.")] string? version = null, [Description(WaitText)] bool? wait = null) =>
         await AnswerAsync(await backends.UpgradeAsync(name, nodes, version, cancellationToken), http, wait, waits, cancellationToken);
 
     private static Ok<IReadOnlyDictionary<string, UpgradeRead>> Upgrades(BackendUpgrades upgrades) => TypedResults.Ok(upgrades.Found);

@@ -38,7 +38,7 @@ internal static class DeploymentReadEndpoints
 
     private static async Task<Results<Ok<IReadOnlyList<DeploymentRead>>, ProblemHttpResult>> ListAsync(
         DeploymentReads deployments, HttpContext context, CancellationToken cancellationToken,
-        [Description("Only those in this status; may be given several times.")] string[]? status = null,
+        [FromQuery, Description("Only those in this status; may be given several times.")] string[]? status = null,
         [FromQuery(Name = "node_id"), Description("Only those of this node.")] int? nodeId = null,
         [Description("Only those of this owner.")] string? owner = null,
         [Range(1, 1000), Description("At most so many, 1 to 1000. Without it all come at once.")] int? limit = null,

@@ -27,21 +27,21 @@ internal static class MonitorFeature
         foreach (var (prefix, suffix) in (ReadOnlySpan<(string, string)>)[("", ""), ("/v1", "V1")])
         {
             var backend = routes.MapLocalAi(prefix + "/backend", AccessRule.Admin).WithTags("Backends");
-            MapBoth<BackendStatus>(backend, "/monitor", MonitorAsync, "BackendMonitor" + suffix, "The state and memory of a model's engine.");
+            DescribeBoth<BackendStatus>(backend.MapGet("/monitor", MonitorAsync), backend.MapPost("/monitor", MonitorAsync), "BackendMonitor" + suffix, "The state and memory of a model's engine.");
             Describe<ShutdownRequest>(backend.MapPost("/shutdown", ShutdownAsync), "ShutdownBackend" + suffix, "Stop what serves a model, when its calls have ended.")
                 .Produces<ShutdownAnswer>();
             var tokens = routes.MapGroup(prefix).WithMetadata(LocalAiRoute.Instance).AdminOnly().WithTags("Backends");
-            MapBoth<TokenMetrics>(tokens, "/tokenMetrics", TokensAsync, "TokenMetrics" + suffix, "The tokens of a model since its engine began.");
+            DescribeBoth<TokenMetrics>(tokens.MapGet("/tokenMetrics", TokensAsync), tokens.MapPost("/tokenMetrics", TokensAsync), "TokenMetrics" + suffix, "The tokens of a model since its engine began.");
         }
         routes.MapGet("/system", SystemAsync).WithMetadata(LocalAiRoute.Instance).AdminOnly().WithTags("Backends")
             .WithName("GetSystem").WithSummary("The backends that can be started, and the models that run.").Produces<SystemInformation>();
     }
 
     // clients send the body with GET, as the published page says, or by POST, as curl does with its example
-    private static void MapBoth<TAnswer>(RouteGroupBuilder group, string path, Delegate handler, string name, string summary)
+    private static void DescribeBoth<TAnswer>(RouteHandlerBuilder get, RouteHandlerBuilder post, string name, string summary)
     {
-        group.MapGet(path, handler).WithName("Get" + name).WithSummary(summary).Produces<TAnswer>().ProducesLocalAiErrors();
-        Describe<ModelRequest>(group.MapPost(path, handler), "Post" + name, summary).Produces<TAnswer>();
+        get.WithName("Get" + name).WithSummary(summary).Produces<TAnswer>().ProducesLocalAiErrors();
+        Describe<ModelRequest>(post, "Post" + name, summary).Produces<TAnswer>();
     }
 
     // the body is read by hand: there may be none, and GET has none for the framework
