@@ -244,6 +244,25 @@ public sealed class JobTests
     }
 
     [Fact]
+    public async Task A_job_whose_calls_break_as_the_host_ends_goes_on_after_a_restart()
+    {
+        using var node = new TestNode();
+        var handler = new Handler();
+        string uid;
+        await using (var host = await StartAsync(handler, node))
+        {
+            uid = (await AddAsync(host, "brittle")).Uid;
+            await handler.BegunAsync("brittle");
+        }
+
+        await using var again = await StartAsync(handler, node);
+        await Deadline.UntilAsync(() => handler.Begun.Count == 2, what: "it to begin again");
+        handler.End("brittle");
+
+        await Deadline.UntilAsync(() => again.Client.JsonAsync($"/models/jobs/{uid}"), job => job.GetProperty("message").GetString() == "completed", what: "its end");
+    }
+
+    [Fact]
     public async Task A_job_past_the_point_of_no_return_is_past_it_after_a_restart_and_says_so_when_it_is_given_up()
     {
         var handler = new Handler();
@@ -372,7 +391,24 @@ public sealed class JobTests
             Requests[job.Element] = job.Request;
             _begun.Enqueue(job.Element);
             _contexts[job.Element] = job;
-            return job.Element == "stubborn" ? Of(job.Element).Task : Of(job.Element).Task.WaitAsync(cancellationToken);
+            return job.Element switch
+            {
+                "stubborn" => Of(job.Element).Task,
+                "brittle" => BreakAsync(Of(job.Element).Task.WaitAsync(cancellationToken)),
+                _ => Of(job.Element).Task.WaitAsync(cancellationToken),
+            };
+        }
+
+        private static async Task<Failure?> BreakAsync(Task<Failure?> work)
+        {
+            try
+            {
+                return await work;
+            }
+            catch (OperationCanceledException e)
+            {
+                throw new IOException("cut off", e);
+            }
         }
 
         private TaskCompletionSource<Failure?> Of(string element) => _ends.GetOrAdd(element, _ => new(TaskCreationOptions.RunContinuationsAsynchronously));

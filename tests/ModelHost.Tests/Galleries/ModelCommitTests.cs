@@ -62,6 +62,7 @@ public sealed class ModelCommitTests : IAsyncLifetime
         var done = await EndAsync(uuid);
 
         refused.StatusCode.ShouldBe(HttpStatusCode.Conflict);
+        running.GetProperty("processed").GetBoolean().ShouldBeFalse(running.GetRawText());
         (running.GetProperty("processed").GetBoolean(), running.GetProperty("committed").GetBoolean(), running.GetProperty("cancellable").GetBoolean()).ShouldBe((false, true, false));
         done.GetProperty("message").GetString().ShouldBe("completed");
         new[] { Content(_surroundings.Data), Content(_second.Data) }.ShouldAllBe(content => content.SequenceEqual(_new.Content));

@@ -172,7 +172,9 @@ internal sealed partial class JobRunner : BackgroundService
             else
                 LogFailed(job.Kind, job.Element, job.Uid, failure.Detail);
         }
-        catch (OperationCanceledException) when (stoppingToken.IsCancellationRequested)
+#pragma warning disable CA1031 // what breaks as the process ends, a call that is cut off for example, says nothing about the job
+        catch (Exception) when (stoppingToken.IsCancellationRequested)
+#pragma warning restore CA1031
         {
             job.Requeue(); // its row says so already, or says that it runs, which comes to the same
         }
