@@ -7,7 +7,7 @@ namespace ModelHost.Agent.Engines;
 internal sealed partial class EngineSupervisor
 {
     private static readonly TimeSpan LoadingPoll = TimeSpan.FromMilliseconds(250);
-    private static readonly TimeSpan LastCountDeadline = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan LastCountDeadline = TimeSpan.FromSeconds(3);
 
     private IEngineProtocol? _protocol;
 

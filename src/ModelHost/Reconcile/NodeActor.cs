@@ -107,6 +107,7 @@ internal sealed partial class NodeActor(
         await TellAccessAsync(cancellationToken);
         await TellOfNodeAsync(cancellationToken);
         var mark = routes.Mark();
+        var lastCounts = node.LastCounts.ToDictionary();
         var rows = await UnsettledAsync(cancellationToken);
         var (superseded, adopted) = await _adoption.SortAsync(Unaccounted(rows), cancellationToken);
         if (adopted)
@@ -129,6 +130,7 @@ internal sealed partial class NodeActor(
 #pragma warning restore CA1031
             {
                 LogRowFailed(e, row.Id);
+                lastCounts.Remove(row.RunId); // not counted yet
             }
             steps.Add(step);
         }
@@ -137,6 +139,8 @@ internal sealed partial class NodeActor(
             await ActAsync(step, cancellationToken);
         foreach (var run in superseded)
             await AskAsync(NodeAction.Stop, null, token => node.Link.StopAsync(new StopRequest { RunId = run }, token), cancellationToken);
+        foreach (var last in lastCounts)
+            node.Counted(last);
         // when what the node runs has its deployments
         if (node is { Failures: 0, Report.UsageWaiting: true })
             await AskAsync(NodeAction.None, null, token => usage.CollectAsync(node, token), cancellationToken);
@@ -235,7 +239,7 @@ internal sealed partial class NodeActor(
             (observed, engine) = (RunObservation.Refused, Unstartable(row));
         var readyAt = engine is { HasReadyAt: true } ? Run.FromSeconds(engine.ReadyAt) : (DateTimeOffset?)null;
         var step = DeploymentStateMachine.Next(state, new Observed(observed, now, readyAt, random.NextDouble()), policy);
-        RunBook.Apply(row, step, engine, policy, now);
+        RunBook.Apply(row, step, engine, engine?.Metrics ?? node.LastCounts.GetValueOrDefault(row.RunId), policy, now);
         var result = new Step(row, step.Action, seen.RunId);
         if (!db.ChangeTracker.HasChanges() && row.Conflict is null)
             return result;

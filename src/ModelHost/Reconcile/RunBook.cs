@@ -13,9 +13,10 @@ internal static class RunBook
     /// <param name="row">The deployment.</param>
     /// <param name="step">The step.</param>
     /// <param name="engine">What the node says of the run that was observed; null: nothing that counts.</param>
+    /// <param name="metrics">The counters that the node told last of that run; null: none.</param>
     /// <param name="policy">By which the step was made.</param>
     /// <param name="now">The time.</param>
-    public static void Apply(Deployment row, DeploymentStep step, Engine? engine, LifecyclePolicy policy, DateTimeOffset now)
+    public static void Apply(Deployment row, DeploymentStep step, Engine? engine, EngineMetrics? metrics, LifecyclePolicy policy, DateTimeOffset now)
     {
         var (before, isNew) = (row.Status, row.BeginsAt is null);
         var state = step.State;
@@ -31,9 +32,9 @@ internal static class RunBook
         {
             row.EngineVersion = engine.EngineVersion.Length > 0 ? engine.EngineVersion : row.EngineVersion;
             row.ImageDigest = engine.ImageDigest.Length > 0 ? engine.ImageDigest : row.ImageDigest;
-            if (engine.Metrics is { } metrics)
-                Count(row, metrics);
         }
+        if (metrics is not null)
+            Count(row, metrics);
         if (!step.NewRun)
             return;
         row.RunId = Guid.NewGuid().ToString("N");

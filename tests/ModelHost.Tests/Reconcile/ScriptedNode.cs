@@ -44,6 +44,9 @@ internal sealed class ScriptedNode : NodeStandIn, IAsyncDisposable
     /// <summary>Whether runs that are asked for begin, and are ready at once.</summary>
     public bool Starts { get; set; } = true;
 
+    /// <summary>Requests that an engine tells in one report as it stops, and in no other: nothing of it is left before the stop is answered. 0: it tells nothing.</summary>
+    public int LastRequests { get; set; }
+
     /// <summary>Leaves the local node out; for <see cref="ControlPlane.StartAsync"/>.</summary>
     public static void WithoutLocalNode(IServiceCollection services) => services.RemoveAll<LocalNode>();
 
@@ -126,11 +129,18 @@ internal sealed class ScriptedNode : NodeStandIn, IAsyncDisposable
         return Task.FromResult(new UsageReply());
     }
 
-    public override Task<StopReply> StopAsync(StopRequest request, CancellationToken cancellationToken)
+    public override async Task<StopReply> StopAsync(StopRequest request, CancellationToken cancellationToken)
     {
         Hear($"stop {request.RunId}");
+        if (LastRequests > 0 && _engines.TryGetValue(request.RunId, out var engine))
+        {
+            engine.Metrics = new EngineMetrics { Requests = LastRequests };
+            await Deadline.UntilAsync(() => _handle!.Engine(request.RunId)?.Metrics?.Requests == LastRequests);
+            _engines.TryRemove(request.RunId, out _);
+            await Deadline.UntilAsync(() => _handle!.Engine(request.RunId) is null);
+        }
         _engines.TryRemove(request.RunId, out _);
-        return Task.FromResult(new StopReply());
+        return new StopReply();
     }
 
     private void Hear(string asked)

@@ -159,6 +159,24 @@ public sealed class SettledTests
         (await RowsAsync(host)).ShouldBeEmpty();
     }
 
+    [Fact]
+    public async Task What_an_engine_counted_last_is_counted_although_it_is_gone_at_the_next_look()
+    {
+        await using var host = await ControlPlane.StartAsync(configure: ScriptedNode.WithoutLocalNode);
+        await using var node = await ScriptedNode.LinkAsync(host, Ct);
+        await LinkedAsync(host, node);
+        var id = await host.Client.StartModelAsync(Request(node, 0));
+        await host.Client.StatusAsync(id, "running");
+        node.LastRequests = 7;
+
+        await host.Client.StopModelAsync(id);
+
+        (await RowsAsync(host)).Single().TotalRequests.ShouldBe(7);
+        await AskAsync(host, $"/{id}/restart", new JsonObject { ["owner"] = "tests" });
+        await host.Client.StatusAsync(id, "running");
+        (await RowsAsync(host)).Single().TotalRequests.ShouldBe(7);
+    }
+
     private static JsonObject Request(ScriptedNode node, int number) => Api.StartRequest(node.Id, 8101 + number, $"org/model-{number}", change: request =>
         (request["duration_seconds"], request["max_failed_restarts"]) = (3600, 20));
 

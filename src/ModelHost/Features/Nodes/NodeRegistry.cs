@@ -14,6 +14,7 @@ internal sealed class NodeHandle(int id, INode link, LiveSettings settings, stri
     // requests for a pass that come in together are one
     private readonly Channel<bool> _wake = Channel.CreateBounded<bool>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
     private readonly Channel<bool> _again = Channel.CreateBounded<bool>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
+    private readonly ConcurrentDictionary<string, EngineMetrics> _lastCounts = new();
     private volatile Heartbeat? _beat;
     private int _passes;
     private volatile Cordon _cordon = Cordon.None;
@@ -60,9 +61,23 @@ internal sealed class NodeHandle(int id, INode link, LiveSettings settings, stri
     /// <summary>What it says of a run; null: nothing.</summary>
     public Engine? Engine(string runId) => _state.Engines.GetValueOrDefault(runId);
 
+    /// <summary>What it said last of the counters of runs that it does not tell of any more. Reports come faster than they are looked at: these may not have been counted.</summary>
+    public IReadOnlyDictionary<string, EngineMetrics> LastCounts => _lastCounts;
+
+    /// <summary>Forgets last counters, unless others have come in their place.</summary>
+    public void Counted(KeyValuePair<string, EngineMetrics> last) => _lastCounts.TryRemove(last);
+
     /// <summary>Takes a report.</summary>
-    public void Heard(NodeReport report, DateTimeOffset at) =>
-        _state = new(report, report.Engines.ToFrozenDictionary(engine => engine.RunId), at);
+    public void Heard(NodeReport report, DateTimeOffset at)
+    {
+        var (before, now) = (_state.Engines, report.Engines.ToFrozenDictionary(engine => engine.RunId));
+        foreach (var (run, engine) in before)
+        {
+            if (engine.Metrics is { } metrics && !now.ContainsKey(run))
+                _lastCounts[run] = metrics;
+        }
+        _state = new(report, now, at);
+    }
 
     /// <summary>Why the latest call failed; null: it did not.</summary>
     public string? Reason => _state.Reason;
