@@ -63,6 +63,9 @@ public sealed class EchoServer : IAsyncDisposable
     /// <summary>Calls of <c>Say hang</c> that were given up.</summary>
     public int GivenUp { get; private set; }
 
+    /// <summary>Calls of <c>Say hang</c> that have come.</summary>
+    public int Hanging { get; private set; }
+
     /// <summary>What it logs.</summary>
     public LogLines Log { get; } = new();
 
@@ -129,6 +132,7 @@ public sealed class EchoServer : IAsyncDisposable
             case ["throw"]:
                 throw new InvalidOperationException("a secret of the inside");
             case ["hang"]:
+                Hanging++;
                 try
                 {
                     await Task.Delay(Timeout.Infinite, cancellationToken);

@@ -94,7 +94,7 @@ def call(target):
         "say": unary(say, StringValue(value="Grüße")),
         "sayPlain": unary(say, StringValue(value="Grüße"), compression=grpc.Compression.NoCompression),
         "fail": unary(say, StringValue(value="fail NotFound 100% schön\n日本")),
-        "hang": unary(say, StringValue(value="hang"), timeout=0.5),
+        "hang": unary(say, StringValue(value="hang"), timeout=3),
         "count": stream(count(StringValue(value="3"))),
         "broken": stream(count(StringValue(value="3!"))),
         "join": unary(method("stream_unary", "Join"), texts("a", "b", "c")),

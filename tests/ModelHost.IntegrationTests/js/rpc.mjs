@@ -56,7 +56,7 @@ async function call(target) {
   const say = await unary('Grüße');
   const sayPlain = await unary('Grüße', {}, plain);
   const fail = await unary('fail NotFound 100% schön\n日本');
-  const hang = await unary('hang', { deadline: Date.now() + 500 });
+  const hang = await unary('hang', { deadline: Date.now() + 3000 });
   const long = await unary('x'.repeat(9 << 20));
   const count = await stream(client.Count({ value: '3' }));
   const broken = await stream(client.Count({ value: '3!' }));

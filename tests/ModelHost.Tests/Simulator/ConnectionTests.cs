@@ -58,11 +58,12 @@ public sealed class ConnectionTests
     [InlineData("/v1/responses", """{"input":"a","max_output_tokens":1,"stream":true}""", false)]
     public async Task A_stream_in_which_nothing_comes_has_comments_with_their_flag(string path, string body, bool comments)
     {
-        var slow = new Dictionary<string, string> { ["VLLM_SIM_TTFT_MS"] = "600" };
+        var slow = new Dictionary<string, string> { ["VLLM_SIM_TTFT_MS"] = "3000" };
         await using var silent = await RunningSimulator.StartWithAsync(slow, "m");
         await using var talking = await RunningSimulator.StartWithAsync(slow, "m", "--sse-keep-alive-interval", "0.1");
 
-        var (without, with) = (await TextAsync(silent), await TextAsync(talking));
+        var texts = await Task.WhenAll(TextAsync(silent), TextAsync(talking));
+        var (without, with) = (texts[0], texts[1]);
 
         without.ShouldNotContain("\n:");
         without.ShouldNotStartWith(":");

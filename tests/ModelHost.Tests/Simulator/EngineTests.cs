@@ -27,7 +27,7 @@ public sealed class EngineTests
         await leave.CancelAsync();
 
         await Should.ThrowAsync<OperationCanceledException>(request);
-        await Deadline.UntilAsync(() => simulator.MetricAsync(Aborts), aborts => aborts == 1, seconds: 5);
+        await Deadline.UntilAsync(() => simulator.MetricAsync(Aborts), aborts => aborts == 1);
         (await simulator.MetricAsync("vllm:num_requests_running" + Labels)).ShouldBe(0);
         (await simulator.MetricAsync("vllm:kv_cache_usage_perc" + Labels)).ShouldBe(0);
     }

@@ -88,7 +88,7 @@ public sealed class SchedulingTests
     public async Task A_full_cache_sends_the_last_one_back_and_loses_no_token()
     {
         await using var simulator = await RunningSimulator.StartWithAsync(
-            new() { ["VLLM_SIM_ITL_MS"] = "2" }, "m", "--num-gpu-blocks-override", "10", "--no-enable-prefix-caching");
+            new() { ["VLLM_SIM_ITL_MS"] = "10" }, "m", "--num-gpu-blocks-override", "10", "--no-enable-prefix-caching");
         var alone = Text(await simulator.SendAsync(Completions, Tokens("second", 120)));
 
         var first = simulator.SendAsync(Completions, Tokens("first", 120));
