@@ -57,7 +57,7 @@ internal static class JobsCommand
 
     private static string[] Row(JsonProperty job) =>
     [
-        job.Name, Clean(Text(job.Value, "kind")), Short(Clean(Text(job.Value, "gallery_element_name"))), State(job.Value),
+        Clean(job.Name), Clean(Text(job.Value, "kind")), Short(Clean(Text(job.Value, "gallery_element_name"))), State(job.Value),
         string.Create(CultureInfo.InvariantCulture, $"{Math.Clamp(job.Value.GetProperty("progress").GetDouble(), 0, 100):0}%"), Short(Clean(Text(job.Value, "message"))),
     ];
 }

@@ -58,6 +58,11 @@ internal sealed class ServerOptions
         {
             return CommandLine.Refuse("interrupted");
         }
+        catch (Exception e) when (e is InvalidOperationException or KeyNotFoundException or FormatException)
+        {
+            // what reading JSON throws that is another than was expected
+            return CommandLine.Refuse($"{client.Url} answers something else than ModelHost would: it is none, or of another version. --url says where the control plane listens.");
+        }
     }
 
     // an address is shown in messages: what stands in it before the host is not to be

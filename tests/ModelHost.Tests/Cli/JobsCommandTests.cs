@@ -84,6 +84,25 @@ public sealed class JobsCommandTests
         (named.ExitCode, elsewhere.ExitCode).ShouldBe((0, 0), "options go before the environment");
     }
 
+    [Theory]
+    [InlineData("[]")]
+    [InlineData("null")]
+    [InlineData("")]
+    [InlineData("""{"x":5}""")]
+    [InlineData("""{"x":{"processed":true}}""")]
+    [InlineData("""{"x":{"processed":1}}""")]
+    public async Task What_answers_as_no_control_plane_would_is_told_in_a_line(string answer)
+    {
+        await using var server = await FileServer.StartAsync();
+        server.Put("/models/jobs", System.Text.Encoding.UTF8.GetBytes(answer));
+        var url = server.Url("/");
+
+        var (code, output, error) = await RunAsync(new Dictionary<string, string> { ["MODELHOST_URL"] = url, ["MODELHOST_KEY"] = "mh_key-of-tests" }, "jobs");
+
+        (code, output).ShouldBe((1, ""));
+        error.ShouldBe($"modelhost: {url} answers something else than ModelHost would: it is none, or of another version. --url says where the control plane listens.\n");
+    }
+
     [Fact]
     public async Task Key_stands_in_no_help_and_no_message()
     {
