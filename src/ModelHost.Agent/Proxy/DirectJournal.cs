@@ -16,6 +16,9 @@ internal sealed partial class DirectJournal(string dataFolder, TimeProvider time
     /// <summary>Most entries that are kept, at some 100 bytes each: what comes for further ones is not counted.</summary>
     internal const int MostEntries = 10_000;
 
+    /// <summary>What follows the name of the file where it could not be read, and lies beside it.</summary>
+    internal const string Unreadable = ".unreadable";
+
     private static readonly TimeSpan Period = TimeSpan.FromSeconds(1);
 
     private readonly string _path = Path.Combine(dataFolder, "usage", "direct");
@@ -163,6 +166,7 @@ internal sealed partial class DirectJournal(string dataFolder, TimeProvider time
         catch (Exception e) when (e is InvalidProtocolBufferException or IOException or UnauthorizedAccessException)
         {
             LogUnreadable(_path, e.Message);
+            SetAside();
         }
         if (kept is not { Journal.Length: > 0 })
         {
@@ -177,6 +181,19 @@ internal sealed partial class DirectJournal(string dataFolder, TimeProvider time
         {
             Enqueue(new UsageBatch { Sequence = ++_sequence, Entries = { entries } });
             _changes++;
+        }
+    }
+
+    /// <summary>Keeps what could not be read, and would be written over in a second.</summary>
+    private void SetAside()
+    {
+        try
+        {
+            File.Move(_path, _path + Unreadable, overwrite: true);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // then it is no file, or cannot be written over either
         }
     }
 
@@ -208,7 +225,7 @@ internal sealed partial class DirectJournal(string dataFolder, TimeProvider time
         }
     }
 
-    [LoggerMessage(2411, LogLevel.Warning, "{File} cannot be read; what direct requests used before and was not booked is lost: {Reason}")]
+    [LoggerMessage(2411, LogLevel.Warning, "{File} cannot be read, and is set aside beside it; what direct requests used before and was not booked is not counted: {Reason}")]
     private partial void LogUnreadable(string file, string reason);
 
     [LoggerMessage(2412, LogLevel.Warning, "What direct requests used could not be written down; it is kept in memory and tried again: {Reason}")]

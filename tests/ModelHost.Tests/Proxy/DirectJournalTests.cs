@@ -130,6 +130,8 @@ public sealed class DirectJournalTests : IDisposable
         var reply = journal.Next(new UsageRequest { Journal = "before", Booked = 5 });
 
         (reply.Batch.Sequence, reply.Journal.Length).ShouldBe((1, 32));
+        var aside = Path.Combine(_data, "usage", "direct" + DirectJournal.Unreadable);
+        (File.Exists(aside) ? File.ReadAllText(aside) : "").ShouldBe(content);
     }
 
     [Fact]
