@@ -69,7 +69,8 @@ internal sealed class PulledImages(string dataFolder, string engine, TimeProvide
     {
         try
         {
-            return _images ??= File.Exists(_path) && JsonSerializer.Deserialize(File.ReadAllBytes(_path), PulledImagesJson.Default.DictionaryStringPulledImage) is { } read ? read : [];
+            return _images ??= File.Exists(_path) && JsonSerializer.Deserialize(File.ReadAllBytes(_path), PulledImagesJson.Default.DictionaryStringPulledImage) is { } read
+                ? read.Where(image => image.Value is not null).ToDictionary() : [];
         }
         catch (Exception e) when (e is JsonException or IOException or UnauthorizedAccessException)
         {
