@@ -182,11 +182,39 @@ public sealed class GalleryTests
     {
         using var node = new TestNode();
         var folder = Directory.CreateDirectory(Path.Combine(node.Data, "cache", "galleries")).FullName;
-        await File.WriteAllTextAsync(Path.Combine(folder, "ASPNETCORE_left.tmp"), "x", Ct);
+        foreach (var left in (string[])["ASPNETCORE_left.tmp", "0a.yaml.5c.tmp", "0a.json.5c.tmp"])
+            await File.WriteAllTextAsync(Path.Combine(folder, left), "x", Ct);
         await using var host = await StartAsync(node);
 
         host.Services.GetRequiredService<GalleryCopies>().Folder.ShouldBe(folder);
         Directory.GetFiles(folder).ShouldBeEmpty();
+    }
+
+    [Fact]
+    public async Task A_copy_that_cannot_be_written_leaves_nothing_behind()
+    {
+        using var node = new TestNode();
+        await using var host = await StartAsync(node);
+        var copies = host.Services.GetRequiredService<GalleryCopies>();
+
+        await copies.KeepAsync("file://x", null, new EndsOnce(), Ct);
+
+        Directory.GetFiles(copies.Folder).ShouldBeEmpty();
+    }
+
+    /// <summary>Can be read once; then it breaks, as what is written to a full disk does.</summary>
+    private sealed class EndsOnce() : MemoryStream(new byte[100_000])
+    {
+        private bool _isRead;
+
+        public override async ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default)
+        {
+            if (_isRead)
+                throw new IOException("No space left on device");
+            var read = await base.ReadAsync(buffer, cancellationToken);
+            _isRead = read == 0;
+            return read;
+        }
     }
 
     [Fact]

@@ -14,8 +14,8 @@ internal sealed record GalleryCopy(string Source, string? ETag, string Sha256);
 /// <summary>Keeps what galleries answered last, for when they do not.</summary>
 internal sealed class GalleryCopies(DataFolder folder)
 {
-    // of whoever was ended while something came; the folder is this process's alone
-    private const string Buffers = "ASPNETCORE_*.tmp";
+    // of whoever was ended while something came, or was written; the folder is this process's alone
+    private const string Unfinished = "*.tmp";
 
     /// <summary>Where they are, and for a moment what is being fetched.</summary>
     public string Folder { get; } = Tidy(folder.PrivateFolder(Path.Combine("cache", "galleries")).FullName);
@@ -67,10 +67,18 @@ internal sealed class GalleryCopies(DataFolder folder)
 
     private static async Task WriteAsync(string path, Stream content, CancellationToken cancellationToken)
     {
-        var temporary = $"{path}.{Guid.NewGuid():N}";
-        await using (var file = new FileStream(temporary, FileMode.CreateNew, FileAccess.Write))
-            await content.CopyToAsync(file, cancellationToken);
-        File.Move(temporary, path, overwrite: true);
+        var temporary = $"{path}.{Guid.NewGuid():N}.tmp";
+        try
+        {
+            await using (var file = new FileStream(temporary, FileMode.CreateNew, FileAccess.Write))
+                await content.CopyToAsync(file, cancellationToken);
+            File.Move(temporary, path, overwrite: true);
+        }
+        catch
+        {
+            File.Delete(temporary); // on a full disk each reading would leave one more
+            throw;
+        }
     }
 
     private static async Task<string> HashAsync(Stream content, CancellationToken cancellationToken)
@@ -83,7 +91,7 @@ internal sealed class GalleryCopies(DataFolder folder)
 
     private static string Tidy(string folder)
     {
-        foreach (var left in Directory.EnumerateFiles(folder, Buffers))
+        foreach (var left in Directory.EnumerateFiles(folder, Unfinished))
             File.Delete(left);
         return folder;
     }
