@@ -377,7 +377,10 @@ internal sealed partial class NodeActor(
         catch (Exception e) when (!cancellationToken.IsCancellationRequested)
 #pragma warning restore CA1031
         {
-            LogActionFailed(e, action, deploymentId);
+            if (deploymentId is null)
+                LogCallFailed(e, node.Id);
+            else
+                LogActionFailed(e, action, deploymentId);
         }
     }
 
@@ -403,6 +406,9 @@ internal sealed partial class NodeActor(
 
     [LoggerMessage(1205, LogLevel.Error, "Deployment {DeploymentId} could not be brought on.")]
     private partial void LogRowFailed(Exception exception, int deploymentId);
+
+    [LoggerMessage(1212, LogLevel.Warning, "A call to node {NodeId} failed; it is made again.")]
+    private partial void LogCallFailed(Exception exception, int nodeId);
 
     [LoggerMessage(1204, LogLevel.Warning, "{Action} of deployment {DeploymentId} did not reach its node; it is asked again.")]
     private partial void LogActionFailed(Exception exception, NodeAction action, int? deploymentId);

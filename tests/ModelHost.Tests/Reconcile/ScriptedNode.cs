@@ -47,6 +47,9 @@ internal sealed class ScriptedNode : NodeStandIn, IAsyncDisposable
     /// <summary>Requests that an engine tells in one report as it stops, and in no other: nothing of it is left before the stop is answered. 0: it tells nothing.</summary>
     public int LastRequests { get; set; }
 
+    /// <summary>Why it cannot tell what direct requests used, of which it has some; null: it keeps no journal.</summary>
+    public string? UsageFault { get; set; }
+
     /// <summary>Leaves the local node out; for <see cref="ControlPlane.StartAsync"/>.</summary>
     public static void WithoutLocalNode(IServiceCollection services) => services.RemoveAll<LocalNode>();
 
@@ -126,7 +129,7 @@ internal sealed class ScriptedNode : NodeStandIn, IAsyncDisposable
     public override Task<UsageReply> UsageAsync(UsageRequest request, CancellationToken cancellationToken)
     {
         Hear($"usage {request.Journal} {request.Booked}");
-        return Task.FromResult(new UsageReply());
+        return UsageFault is { } fault ? throw new InvalidOperationException(fault) : Task.FromResult(new UsageReply());
     }
 
     public override async Task<StopReply> StopAsync(StopRequest request, CancellationToken cancellationToken)
@@ -162,6 +165,8 @@ internal sealed class ScriptedNode : NodeStandIn, IAsyncDisposable
         if (IsSilent)
             throw new IOException("silent");
         var report = new NodeReport { NodeId = "scripted", Hostname = "scripted", Runtimes = { "process" } };
+        if (UsageFault is not null)
+            report.UsageWaiting = true;
         report.Engines.Add(_engines.Values.Select(engine => engine.Clone()));
         return report;
     }

@@ -228,7 +228,8 @@ public sealed class NodeUsageTests : IDisposable
         node.Usage = journal.Next;
         journal.Add(uid, default, new UsageCount(1, 0, 0, 7, 5));
         await DbAsync(host, db => db.Deployments.Where(d => d.Uid == uid).ExecuteUpdateAsync(d => d.SetProperty(x => x.Uid, "lost"), Ct));
-        node.Says(new NodeReport { Engines = { new Engine { DeploymentUid = uid, RunId = "r", Phase = EnginePhase.Ready } } });
+        var spec = (await DbAsync(host, db => db.Deployments.SingleAsync(Ct))).Spec;
+        node.Says(new NodeReport { Engines = { new Engine { DeploymentUid = uid, RunId = "r", Phase = EnginePhase.Ready, LaunchSpec = spec } } });
 
         await CollectAsync(usage, node);
         Sums(await TotalAsync(host)).Requests.ShouldBe(0);
@@ -237,6 +238,26 @@ public sealed class NodeUsageTests : IDisposable
 
         Sums(await TotalAsync(host)).Requests.ShouldBe(1);
         _log.All.ShouldBeEmpty();
+    }
+
+    [Theory]
+    [InlineData("")]
+    [InlineData("{}")]
+    [InlineData("{\"version\":9999}")]
+    public async Task What_others_used_does_not_wait_for_an_engine_of_which_no_deployment_can_be_made(string spec)
+    {
+        await using var host = await ControlPlane.StartAsync(configure: ScriptedNode.WithoutLocalNode);
+        var (node, uid) = await NodeAsync(host);
+        var (journal, usage) = (Journal(), Usage(host));
+        node.Usage = journal.Next;
+        journal.Add(uid, default, new UsageCount(1, 0, 0, 7, 5));
+        journal.Add("strange", default, new UsageCount(1, 0, 0, 2, 2));
+        node.Says(new NodeReport { Engines = { new Engine { DeploymentUid = "strange", RunId = "r", Phase = EnginePhase.Ready, LaunchSpec = spec } } });
+
+        await CollectAsync(usage, node);
+
+        Sums(await TotalAsync(host)).ShouldBe((1, 0, 7, 5));
+        _log.All.Single().ShouldContain("1 entries of batch 1, the first because it is of a deployment that is none of the node's");
     }
 
     [Fact]
@@ -280,6 +301,32 @@ public sealed class NodeUsageTests : IDisposable
         await node.PassAsync();
 
         node.Asked.ShouldNotContain(call => call.StartsWith("usage", StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public async Task A_node_that_cannot_tell_is_named_and_its_passes_go_on()
+    {
+        void Configure(IServiceCollection services)
+        {
+            ScriptedNode.WithoutLocalNode(services);
+            services.AddLogging(logging => logging.AddProvider(_log));
+        }
+
+        await using var host = await ControlPlane.StartAsync(configure: Configure);
+        await using var node = await ScriptedNode.LinkAsync(host, Ct);
+        node.UsageFault = "its disk is full";
+
+        async Task<IReadOnlyList<string>> PassedAsync()
+        {
+            await node.PassAsync();
+            return _log.All;
+        }
+
+        await Deadline.UntilAsync(PassedAsync, lines => lines.Any(line => line.Contains($"A call to node {node.Id} failed; it is made again.", StringComparison.Ordinal)));
+        var before = node.Passes;
+        await node.PassAsync();
+
+        node.Passes.ShouldBeGreaterThan(before);
     }
 
     public void Dispose()

@@ -3,6 +3,7 @@ using Microsoft.EntityFrameworkCore;
 using ModelHost.Agent.Metering;
 using ModelHost.Agent.Service;
 using ModelHost.Core.Access;
+using ModelHost.Core.Deployments;
 using ModelHost.Data;
 using ModelHost.Features.ApiKeys;
 using ModelHost.Features.Nodes;
@@ -131,7 +132,8 @@ internal sealed class UsageJudge(ApiKeyRing ring, DateTimeOffset now, NodeHandle
     /// <summary>Whether one that is not known to be the node's will be: after the database was lost it is found again by its engine.</summary>
     private async Task<bool> IsAnyComingAsync(string[] strange, CancellationToken cancellationToken)
     {
-        var reported = node.LastReport?.Engines.Where(engine => engine.Phase != EnginePhase.Stopping).Select(engine => engine.DeploymentUid).Intersect(strange).ToArray() ?? [];
+        // one whose spec cannot be read never will be: what is known of the others is not to wait for it
+        var reported = node.LastReport?.Engines.Where(engine => engine.Phase != EnginePhase.Stopping && LaunchSpec.FromJson(engine.LaunchSpec) is not null).Select(engine => engine.DeploymentUid).Intersect(strange).ToArray() ?? [];
         foreach (var uid in reported)
         {
             if (!await db.Deployments.AnyAsync(d => d.Uid == uid, cancellationToken) && !await db.Tombstones.AnyAsync(t => t.Uid == uid, cancellationToken))
