@@ -127,8 +127,25 @@ internal static partial class CommandLine
     private static async Task<int> ServeCoreAsync(ServeSettings settings, CancellationToken cancellationToken)
     {
         using var folder = DataFolder.Open(settings.DataPath);
-        if (settings is { Demo: true, Urls: null })
-            settings = settings with { Urls = $"{(settings.TlsCert is null ? "http" : "https")}://127.0.0.1:{FreePort(new Uri(ServeSettings.DefaultUrl).Port)}" };
+        if (settings is not { Demo: true, Urls: null })
+            return await ServeAsync(settings, folder, cancellationToken);
+        var first = new Uri(ServeSettings.DefaultUrl).Port;
+        for (var tries = 1; ; tries++)
+        {
+            var address = $"127.0.0.1:{FreePort(first + tries - 1)}";
+            try
+            {
+                return await ServeAsync(settings with { Urls = $"{(settings.TlsCert is null ? "http" : "https")}://{address}" }, folder, cancellationToken);
+            }
+            catch (IOException e) when (e.InnerException is Microsoft.AspNetCore.Connections.AddressInUseException && e.Message.Contains($"{address}:", StringComparison.Ordinal) && tries < DemoPorts / 10)
+            {
+                // somebody took it in between: the next one
+            }
+        }
+    }
+
+    private static async Task<int> ServeAsync(ServeSettings settings, DataFolder folder, CancellationToken cancellationToken)
+    {
         await using var app = ServeHost.Build(settings, folder, settings.Demo ? Demo.Add : null);
         await app.StartWholeAsync(cancellationToken);
         Lifetime.LogListening(app.Logger, string.Join(", ", app.Urls));

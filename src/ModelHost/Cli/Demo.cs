@@ -27,7 +27,8 @@ internal sealed partial class Demo(
 
     protected override async Task ExecuteAsync(CancellationToken stoppingToken)
     {
-        await Task.Delay(Timeout.InfiniteTimeSpan, time, lifetime.ApplicationStarted).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        if (!await lifetime.StartedAsync(time, stoppingToken))
+            return;
         int? id = null;
         while (!stoppingToken.IsCancellationRequested)
         {
