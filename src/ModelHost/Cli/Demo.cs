@@ -25,6 +25,8 @@ internal sealed partial class Demo(
     /// <summary>Adds the demo to a host.</summary>
     public static void Add(WebApplicationBuilder builder) => builder.Services.AddHostedService<Demo>();
 
+    private string Url => server.Features.Get<IServerAddressesFeature>()!.Addresses.First();
+
     protected override async Task ExecuteAsync(CancellationToken stoppingToken)
     {
         if (!await lifetime.StartedAsync(time, stoppingToken))
@@ -70,7 +72,7 @@ internal sealed partial class Demo(
         {
             NodeId = node.Id,
             ModelName = Model,
-            Port = Port,
+            Port = BindingAddress.Parse(Url).Port == Port ? Port + 1 : Port, // where the demo itself does not listen
             GpuMemoryFraction = 0.05,
             SkipResourceCheck = true,
             Owner = "demo",
@@ -99,7 +101,7 @@ internal sealed partial class Demo(
 
     private void Announce(DeploymentRead model)
     {
-        var url = server.Features.Get<IServerAddressesFeature>()!.Addresses.First();
+        var url = Url;
         var keyFile = folder.File(KeyFile);
         var quoted = $"'{keyFile.Replace("'", @"'\''", StringComparison.Ordinal)}'";
         Console.WriteLine($$"""

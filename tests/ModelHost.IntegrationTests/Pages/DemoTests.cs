@@ -72,6 +72,7 @@ public sealed partial class DemoTests : IAsyncDisposable
         await StartAsync();
 
         Url.Port.ShouldBeInRange(8001, 8099);
+        _demo!.Output.ShouldNotContain(line => line.Contains($"Nobody can listen on 127.0.0.1:{Url.Port} ", StringComparison.Ordinal), "its model has another one");
         JsonSerializer.Deserialize<JsonElement>(await ShellAsync(Curl)).GetProperty("object").GetString().ShouldBe("chat.completion");
     }
 
