@@ -7,9 +7,6 @@ namespace ModelHost.Agent.Artifacts;
 /// <summary>The pulls of a node: those under way, a few at a time and one after the other for each name, and for a day those that have ended.</summary>
 internal sealed partial class PullQueue : IAsyncDisposable
 {
-    /// <summary>Why one that was held was dropped, if nobody has asked for it; who asks for it then has it begin anew.</summary>
-    public const string HoldExpired = "hold_expired";
-
     private const int MaxUnderWay = 500, KeptEnded = 200;
     private static readonly TimeSpan KeptFor = TimeSpan.FromDays(1);
     private static readonly TimeSpan PartialsKeptFor = TimeSpan.FromDays(7);
@@ -67,7 +64,7 @@ internal sealed partial class PullQueue : IAsyncDisposable
                 return;
             }
             // one that was dropped because nobody wanted it is wanted after all
-            if (_ended.TryGetValue(Key(request.PullId), out var ended) && ended.State.ErrorCode != HoldExpired)
+            if (_ended.TryGetValue(Key(request.PullId), out var ended) && ended.State.ErrorCode != PullErrors.HoldExpired)
                 return;
             if (_running.Count >= MaxUnderWay)
                 throw new InvalidOperationException($"{MaxUnderWay} pulls are under way");
@@ -321,7 +318,7 @@ internal sealed partial class PullQueue : IAsyncDisposable
             {
                 // unless somebody has asked for it just now
                 if (running.Record.AskedAt.Value + _holdFor <= _time.GetUtcNow())
-                    running.Drop(new DownloadException(HoldExpired, $"it was whole, and nobody has asked for it since {running.Record.AskedAt.Value:u}"));
+                    running.Drop(new DownloadException(PullErrors.HoldExpired, $"it was whole, and nobody has asked for it since {running.Record.AskedAt.Value:u}"));
             }
         }
     }

@@ -12,8 +12,6 @@ internal sealed partial class NodePulls(NodeRegistry nodes, TimeProvider time, I
 {
     private static readonly TimeSpan Poll = TimeSpan.FromMilliseconds(200);
     private static readonly TimeSpan Retry = TimeSpan.FromSeconds(2);
-    // a node's word for a pull that it held and nobody asked for; it begins anew when it is asked for again
-    private const string HoldExpired = "hold_expired";
     private static readonly TimeSpan CancelPatience = TimeSpan.FromSeconds(10);
 
     /// <summary>How long a node may be silent before it is waited for no more: one that is gone must not keep other jobs waiting for ever.</summary>
@@ -166,7 +164,7 @@ internal sealed partial class NodePulls(NodeRegistry nodes, TimeProvider time, I
                         told = node.ReportedAt;
                         break;
                     // while nobody was there to ask for it: what it has on its disk it does not download again
-                    case PullPhase.Failed when pull.ErrorCode == HoldExpired && (!isAskedAnew || node.ReportedAt <= asked + Retry):
+                    case PullPhase.Failed when pull.ErrorCode == PullErrors.HoldExpired && (!isAskedAnew || node.ReportedAt <= asked + Retry):
                         (asked, isAskedAnew) = (isAskedAnew ? asked : null, true);
                         break;
                     case PullPhase.Failed:
