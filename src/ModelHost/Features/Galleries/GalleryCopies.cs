@@ -36,17 +36,22 @@ internal sealed class GalleryCopies(DataFolder folder)
     /// <summary>The content of a copy; null: it is not whole.</summary>
     public async Task<Stream?> OpenAsync(GalleryCopy copy, CancellationToken cancellationToken)
     {
+        FileStream? content = null;
+        var isWhole = false;
         try
         {
-            var content = new FileStream(Place(copy.Source, ".yaml"), FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
-            if (await HashAsync(content, cancellationToken) == copy.Sha256)
-                return content;
-            await content.DisposeAsync();
-            return null;
+            content = new FileStream(Place(copy.Source, ".yaml"), FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
+            isWhole = await HashAsync(content, cancellationToken) == copy.Sha256;
+            return isWhole ? content : null;
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             return null;
+        }
+        finally
+        {
+            if (!isWhole && content is not null)
+                await content.DisposeAsync();
         }
     }
 
