@@ -130,14 +130,14 @@ internal static partial class CommandLine
         if (settings is not { Demo: true, Urls: null })
             return await ServeAsync(settings, folder, cancellationToken);
         var first = new Uri(ServeSettings.DefaultUrl).Port;
-        for (var tries = 1; ; tries++)
+        for (var port = FreePort(first); ; port = FreePort(port + 1))
         {
-            var address = $"127.0.0.1:{FreePort(first + tries - 1)}";
+            var address = $"127.0.0.1:{port}";
             try
             {
                 return await ServeAsync(settings with { Urls = $"{(settings.TlsCert is null ? "http" : "https")}://{address}" }, folder, cancellationToken);
             }
-            catch (IOException e) when (e.InnerException is Microsoft.AspNetCore.Connections.AddressInUseException && e.Message.Contains($"{address}:", StringComparison.Ordinal) && tries < DemoPorts / 10)
+            catch (IOException e) when (e.InnerException is Microsoft.AspNetCore.Connections.AddressInUseException && e.Message.Contains($"{address}:", StringComparison.Ordinal) && port < first + DemoPorts)
             {
                 // somebody took it in between: the next one
             }
