@@ -79,6 +79,8 @@ public sealed class HeldPullTests : IAsyncLifetime
         Directory.Delete(Path.GetDirectoryName(Tree)!, recursive: true);
         _node = await NodeRuns.OpenAsync(_surroundings, _options);
 
+        // until the node has looked, it says what its record says
+        await Deadline.UntilAsync(() => _server.Requests.Count(asked => asked.Path == "/new") == 2, what: "the node to get it again");
         await Pulls.UntilAsync(_node, request.PullId, pull => pull.Phase == PullPhase.Staged);
         await CommitAsync(request);
 
