@@ -6,7 +6,7 @@ namespace ModelHost.Core.Engines;
 
 /// <summary>Why an engine ended.</summary>
 /// <param name="Code">Stable name of the cause.</param>
-/// <param name="Message">What happened, what helps, and the last lines of the log.</param>
+/// <param name="Message">What happened, what helps, the line of the log that tells the cause, and the last ones.</param>
 /// <param name="IsFinal">Whether another run would fail as this one did.</param>
 public sealed record EngineFailure(string Code, string Message, bool IsFinal = false);
 
@@ -32,12 +32,12 @@ public static class FailureClassifier
         ArgumentNullException.ThrowIfNull(recipe);
         ArgumentNullException.ThrowIfNull(lastLines);
         var searched = lastLines.Skip(Math.Max(0, lastLines.Count - SearchedLines)).ToArray();
-        var found = recipe.Failures.FirstOrDefault(rule => rule.Patterns.Any(pattern => searched.Any(Compiled(pattern).IsMatch)));
+        var found = recipe.Failures.FirstOrDefault(rule => searched.Any(line => Matches(rule, line)));
         var (code, message) = found is not null ? (found.Code, found.Message)
             : oomKilled || exitCode == 137 ? ("killed", "The engine was killed (exit code 137), most likely because the node ran out of memory.")
             : exitCode is { } known ? ("engine_exited", $"The engine ended with exit code {known}.")
             : ("engine_exited", "The engine ended.");
-        return new EngineFailure(code, message + Tail(searched), found is { Final: true });
+        return new EngineFailure(code, message + Quote(searched, found), found is { Final: true });
     }
 
     /// <summary>Why an engine could not even be started. What a runtime refuses it refuses again.</summary>
@@ -46,7 +46,7 @@ public static class FailureClassifier
     public static EngineFailure ClassifyLaunch(BackendRecipe recipe, string message)
     {
         ArgumentNullException.ThrowIfNull(recipe);
-        var rule = recipe.Failures.FirstOrDefault(rule => rule.Patterns.Any(pattern => Compiled(pattern).IsMatch(message)));
+        var rule = recipe.Failures.FirstOrDefault(rule => Matches(rule, message));
         return rule is null ? new EngineFailure("launch_failed", message, IsFinal: true) : new EngineFailure(rule.Code, $"{rule.Message} ({message})", IsFinal: true);
     }
 
@@ -58,7 +58,7 @@ public static class FailureClassifier
         ArgumentNullException.ThrowIfNull(recipe);
         ArgumentNullException.ThrowIfNull(message);
         var shown = message.Length <= ShownMessage ? message : message[..ShownMessage] + "…";
-        var rule = recipe.Failures.FirstOrDefault(rule => rule.Patterns.Any(pattern => Compiled(pattern).IsMatch(shown)));
+        var rule = recipe.Failures.FirstOrDefault(rule => Matches(rule, shown));
         return rule is null ? new EngineFailure("load_failed", $"The backend could not load the model: {shown}", IsFinal: true)
             : new EngineFailure(rule.Code, $"{rule.Message} ({shown})", rule.Final);
     }
@@ -67,10 +67,18 @@ public static class FailureClassifier
         // log text is the engine's: a pattern must not take longer for a line made to hurt
         Patterns.GetOrAdd(pattern, static p => new Regex(p, RegexOptions.IgnoreCase | RegexOptions.CultureInvariant | RegexOptions.NonBacktracking));
 
-    private static string Tail(string[] lines)
+    private static bool Matches(FailureRule rule, string text) => rule.Patterns.Any(pattern => Compiled(pattern).IsMatch(text));
+
+    // the line that tells the cause is often not among the last: stack traces of other processes follow it, and a container's two outputs interleave
+    private static string Quote(string[] lines, FailureRule? cause)
     {
-        var shown = lines.Where(line => !string.IsNullOrWhiteSpace(line)).TakeLast(ShownLines)
-            .Select(line => line.Length <= ShownLength ? line : line[..ShownLength] + "…").ToArray();
-        return shown.Length == 0 ? "" : " Last log lines:\n" + string.Join('\n', shown);
+        var last = lines.Select((line, at) => (line, at)).Where(line => !string.IsNullOrWhiteSpace(line.line)).TakeLast(ShownLines).ToArray();
+        if (last.Length == 0)
+            return "";
+        var causeAt = cause is null ? -1 : Array.FindLastIndex(lines, line => Matches(cause, line));
+        string[] earlier = causeAt >= 0 && causeAt < last[0].at ? [lines[causeAt], "…"] : [];
+        return " Last log lines:\n" + string.Join('\n', earlier.Concat(last.Select(line => line.line)).Select(Short));
     }
+
+    private static string Short(string line) => line.Length <= ShownLength ? line : line[..ShownLength] + "…";
 }

@@ -91,6 +91,17 @@ public sealed class FailureClassifierTests
     }
 
     [Theory]
+    [InlineData(7, "CUDA out of memory\ntrace 0\ntrace 1\ntrace 2\ntrace 3\ntrace 4\ntrace 5\ntrace 6")]
+    [InlineData(8, "CUDA out of memory\n…\ntrace 0\ntrace 1\ntrace 2\ntrace 3\ntrace 4\ntrace 5\ntrace 6\ntrace 7")]
+    [InlineData(200, "CUDA out of memory\n…\ntrace 192\ntrace 193\ntrace 194\ntrace 195\ntrace 196\ntrace 197\ntrace 198\ntrace 199")]
+    public void The_line_that_tells_the_cause_is_shown_however_much_follows_it(int more, string shown)
+    {
+        string[] lines = ["CUDA out of memory", "", .. Enumerable.Range(0, more).Select(i => $"trace {i}")];
+
+        FailureClassifier.Classify(Vllm, lines, 1).Message.ShouldEndWith(" Last log lines:\n" + shown);
+    }
+
+    [Theory]
     [InlineData("could not select device driver \"nvidia\" with capabilities: [[gpu]]", "no_gpu")]
     [InlineData("driver failed: listen tcp 127.0.0.1:41000: bind: address already in use", "port_conflict")]
     [InlineData("no such image: vllm/vllm-openai:v0.9.1", "launch_failed")]
