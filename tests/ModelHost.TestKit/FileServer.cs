@@ -202,10 +202,8 @@ public sealed class FileServer : IAsyncDisposable
             from = Math.Min(hold, to);
         }
         await response.Body.WriteAsync(file.Content.AsMemory(from, to - from), context.RequestAborted);
+        // closes the connection behind what was sent: a reset would take back what the client has not read yet
         if (isCut)
-        {
-            await response.Body.FlushAsync(context.RequestAborted);
-            context.Abort();
-        }
+            throw new IOException("cut off");
     }
 }

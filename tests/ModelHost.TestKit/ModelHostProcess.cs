@@ -54,7 +54,7 @@ public sealed partial class ModelHostProcess : IAsyncDisposable
     /// <summary>Starts <c>serve</c> with variables of the environment besides.</summary>
     public static async Task<ModelHostProcess> ServeAsync(TestNode node, int port, IReadOnlyDictionary<string, string> environment, params string[] more)
     {
-        var process = StartProgram(Executable, ["serve", "--data", node.Data, "--urls", $"http://127.0.0.1:{port}", .. more, .. node.Configuration], environment);
+        var process = StartProgram(Executable, ["serve", "--data", node.Data, "--urls", $"http://127.0.0.1:{port}", "Galleries:Patience=00:01:00", .. more, .. node.Configuration], environment);
         await process.ListeningAsync();
         return process;
     }

@@ -67,13 +67,14 @@ public sealed class TestNode : IDisposable
 
     private static void Delete(string folder)
     {
-        for (var attempt = 0; Directory.Exists(folder); attempt++)
+        var until = TimeProvider.System.GetTimestamp() + (30 * TimeProvider.System.TimestampFrequency);
+        while (Directory.Exists(folder))
         {
             try
             {
                 Directory.Delete(folder, recursive: true);
             }
-            catch (IOException) when (attempt < 100)
+            catch (IOException) when (TimeProvider.System.GetTimestamp() < until)
             {
                 // a process that is just being killed made another file in it, or a node removes what was deleted there too
                 Thread.Sleep(20);

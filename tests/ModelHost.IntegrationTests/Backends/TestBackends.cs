@@ -59,6 +59,10 @@ internal static class TestBackends
     /// <summary>What the monitor says of a model.</summary>
     public static Task<JsonElement> MonitorAsync(this HttpClient client, string model = "tiny") => client.JsonAsync($"/backend/monitor?model={model}");
 
+    /// <summary>How often <c>python-backend</c> says that it has loaded a model; waits until it does, for a log is read behind what its engine writes.</summary>
+    public static async Task<int> LoadedAsync(this HttpClient client, int id, string model = "tiny") =>
+        (await Deadline.UntilAsync(() => client.LogAsync(id), log => log.Contains($"python-backend loaded {model}", StringComparison.Ordinal), what: "the log to tell of the loading")).Split($"python-backend loaded {model}").Length - 1;
+
     /// <summary>The lines of a deployment's log.</summary>
     public static Task<string> LogAsync(this HttpClient client, int id) => client.GetStringAsync($"/api/deployments/{id}/logs?tail=200");
 }

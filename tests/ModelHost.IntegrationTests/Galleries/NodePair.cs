@@ -78,6 +78,13 @@ internal sealed class NodePair : IAsyncDisposable
 
     public Task<JsonElement> JobAsync(string uuid) => Client.JsonAsync($"/models/jobs/{uuid}");
 
+    /// <summary>Waits until some of a file has come to both.</summary>
+    public async Task PullingAsync(string uuid, string path, long bytes)
+    {
+        await Deadline.UntilAsync(() => _server.Requests.Count(request => request.Path == path) >= 2, 60, "both to be at it");
+        await Deadline.UntilAsync(() => JobAsync(uuid), job => job.TryGetProperty("current_bytes", out var come) && come.GetInt64() >= bytes, 60, "some of it to have come");
+    }
+
     /// <summary>Checks what both have.</summary>
     public void Has(ServedFile file)
     {

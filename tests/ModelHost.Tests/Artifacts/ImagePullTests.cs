@@ -111,8 +111,9 @@ public sealed class ImagePullTests
         await using var podman = await EngineAsync(_ => Task.CompletedTask);
         await using var node = await OpenAsync(null, surroundings, podman);
 
+        // which of them answers may be found out after the node has opened
+        var report = await Deadline.UntilAsync(() => node.ReportAsync(new ReportRequest(), Ct), report => report.Runtimes.Count > 0);
         var list = await node.ArtifactsAsync(new ArtifactsRequest { ImageRepositories = { Repository } }, Ct);
-        var report = await node.ReportAsync(new ReportRequest(), Ct);
 
         list.ImageError.ShouldBe("");
         list.Artifacts.ShouldHaveSingleItem().Name.ShouldBe($"{Repository}:v1");

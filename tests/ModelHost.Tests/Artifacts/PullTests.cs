@@ -91,7 +91,8 @@ public sealed class PullTests : IAsyncLifetime
         var request = Pulls.Model("m", Pulls.From(_server.Url("/a"), sha256: first.Sha256), Pulls.From(_server.Url("/b"), sha256: second.Sha256));
         request.HuggingFaceToken = "hf_x";
         await _node.PullAsync(request, Ct);
-        await Pulls.UntilAsync(_node, request.PullId, pull => pull.DoneBytes == 200_000);
+        // all bytes of the first have come before it is written down that it is whole
+        await Pulls.UntilAsync(_node, request.PullId, pull => pull.DoneBytes == 200_000 && pull.FilesDone == 1);
 
         await RestartAsync();
         second.Release();
@@ -109,19 +110,24 @@ public sealed class PullTests : IAsyncLifetime
     [Fact]
     public async Task Failed_pull_leaves_its_parts_to_the_next_of_the_name()
     {
-        var file = _server.Put("/w", FileServer.Bytes(400_000));
-        (file.Cuts, file.CutAfter) = (1, 200_000);
-        var other = _server.Put("/x", FileServer.Bytes(10));
+        var (file, other) = (_server.Put("/w", FileServer.Bytes(400_000)), _server.Put("/x", FileServer.Bytes(10)));
+        file.HoldAfter = 200_000;
+        (other.HoldAfter, other.Cuts, other.CutAfter) = (5, 1, 5);
+        var request = Pulls.Model("m", Pulls.From(_server.Url("/w"), sha256: file.Sha256), Pulls.From(_server.Url("/x")));
+        await _node.PullAsync(request, Ct);
+        await Pulls.UntilAsync(_node, request.PullId, pull => pull.DoneBytes == 200_005);
         for (var i = 0; i < 10; i++)
             other.Statuses.Enqueue(500);
-        var failed = await PullAsync("m", Pulls.From(_server.Url("/w"), sha256: file.Sha256), Pulls.From(_server.Url("/x")));
+        other.Release();
+        var failed = await Pulls.EndAsync(_node, request.PullId);
         other.Statuses.Clear();
+        file.Release();
 
         var pull = await PullAsync("m", Pulls.From(_server.Url("/w"), sha256: file.Sha256), Pulls.From(_server.Url("/x")));
 
         (failed.Phase, failed.ErrorCode, pull.Phase).ShouldBe((PullPhase.Failed, "http_status", PullPhase.Done));
         Content("m/w").ShouldBe(file.Content);
-        _server.Requests.Count(asked => asked.Path == "/w" && asked.Range == "").ShouldBe(1);
+        _server.Requests.Where(asked => asked.Path == "/w").Select(asked => asked.Range).ShouldBe(["", "bytes=200000-"]);
     }
 
     [Fact]

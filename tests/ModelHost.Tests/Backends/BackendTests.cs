@@ -245,7 +245,7 @@ public sealed class BackendTests
     public async Task Versions_of_vLLM_are_the_tags_on_the_nodes_and_an_upgrade_prepares_images_where_it_is_asked_to()
     {
         await using var gallery = await BackendGallery.StartAsync();
-        await using var host = await ControlPlane.StartAsync(null, "http://127.0.0.1:0", null, [.. gallery.Configuration, $"Releases:Url={gallery.At("releases/latest")}"]);
+        await using var host = await ControlPlane.StartAsync(null, "http://127.0.0.1:0", null, [.. gallery.Configuration, $"Releases:Url={gallery.At("releases/latest")}", "Releases:Timeout=00:00:30"]);
         var local = await host.Client.NodeAsync("process");
         var node = await QuietNode.AddAsync(host);
         var report = new ModelHost.Protocol.NodeReport { Hostname = "quiet", Runtimes = { "docker", "process" } };

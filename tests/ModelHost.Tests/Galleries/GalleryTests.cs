@@ -66,7 +66,7 @@ public sealed class GalleryTests
     public async Task Changes_of_galleries_are_told()
     {
         await using var host = await ControlPlane.StartAsync();
-        using var changes = host.Services.GetRequiredService<ChangeFeed>().Subscribe(16);
+        using var changes = host.Services.GetRequiredService<ChangeFeed>().Subscribe(10_000);
         await SendAsync(host, HttpMethod.Post, """{"name":"a","url":"https://example.org"}""");
         await SendAsync(host, HttpMethod.Delete, """{"name":"a"}""");
         await SendAsync(host, HttpMethod.Delete, """{"name":"a"}""");
@@ -130,7 +130,7 @@ public sealed class GalleryTests
         Put(server, "/text.yaml", "<html></html>");
         var bad = new Dictionary<string, string>
         {
-            ["did not answer"] = server.Url("/hangs.yaml"),
+            ["has not answered yet"] = server.Url("/hangs.yaml"),
             ["longer"] = server.Url("/endless.yaml"),
             ["cut.yaml"] = server.Url("/cut.yaml"),
             ["404"] = server.Url("/none.yaml"),
@@ -138,10 +138,11 @@ public sealed class GalleryTests
             ["redirects more"] = server.Url("/loop.yaml"),
         };
         using var node = new TestNode();
-        await using var host = await StartAsync(node, "Galleries:Timeout=00:00:08", "Galleries:MaxIndexBytes=2000000");
+        await using var host = await StartAsync(node, "Galleries:Timeout=00:05:00", "Downloads:StallTimeout=00:05:00", "Galleries:Patience=00:00:01", "Galleries:MaxIndexBytes=2000000");
         var galleries = bad.Values.Append(fine).Select((url, i) => new GalleryRead { Name = $"g{i}", Url = url }).ToArray();
 
-        var contents = await host.Services.GetRequiredService<GalleryReader>().ReadAsync(galleries, Ct);
+        var contents = await Deadline.UntilAsync(
+            () => host.Services.GetRequiredService<GalleryReader>().ReadAsync(galleries, Ct), read => read.Count(one => one.Error == "it has not answered yet") == 1, 60, "all but the one that hangs to be read");
 
         contents[^1].Error.ShouldBeNull();
         contents[^1].Entries.Single().Name.ShouldBe("phi");
@@ -150,6 +151,17 @@ public sealed class GalleryTests
             content.Entries.ShouldBeEmpty();
             content.Error.ShouldNotBeNull().ShouldContain(expected);
         }
+    }
+
+    [Fact]
+    public async Task A_gallery_that_hangs_is_given_up()
+    {
+        await using var server = await FileServer.StartAsync();
+        server.Put("/hangs.yaml", new byte[5000]).HoldAfter = 100;
+        using var node = new TestNode();
+        await using var host = await StartAsync(node, "Galleries:Timeout=00:00:01");
+
+        (await ReadAsync(host, server.Url("/hangs.yaml"))).Error.ShouldNotBeNull().ShouldEndWith("did not answer in 1 s");
     }
 
     [Fact]

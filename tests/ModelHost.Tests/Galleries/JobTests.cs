@@ -237,6 +237,8 @@ public sealed class JobTests
             handler.Begun.ShouldBe(["first", "second"]);
             handler.Requests["second"].ShouldBe("""{"of":"second"}""");
             await using var db = await host.Services.GetRequiredService<Database>().OpenAsync(Ct);
+            // how a job ended is shown before it is stored, which would undo what follows
+            await Deadline.UntilAsync(() => db.Jobs.CountAsync(job => job.State == JobState.Done, Ct), done => done == 2, what: "both ends to be stored");
             await db.Jobs.ExecuteUpdateAsync(job => job.SetProperty(j => j.Attempts, 5).SetProperty(j => j.State, JobState.Running).SetProperty(j => j.FinishedAt, (DateTimeOffset?)null), Ct);
         }
         await using var last = await StartAsync(new Handler(), node);

@@ -150,8 +150,7 @@ public sealed class ModelTests : IAsyncLifetime
         _server.Put("/w.gguf", FileServer.Bytes(400_000)).HoldAfter = 100_000;
         var (_, applied) = await SendAsync(host.Client, "/models/apply", Inline("/w.gguf", ""));
         var uuid = applied["uuid"]!.GetValue<string>();
-        var shown = await Deadline.UntilAsync(() => host.Client.JsonAsync($"/models/jobs/{uuid}"), job => job.TryGetProperty("current_bytes", out var bytes) && bytes.GetInt64() > 0);
-        shown.GetProperty("nodes")[0].GetProperty("status").GetString().ShouldBe("downloading");
+        var shown = await Deadline.UntilAsync(() => host.Client.JsonAsync($"/models/jobs/{uuid}"), job => job.TryGetProperty("current_bytes", out var bytes) && bytes.GetInt64() > 0 && job.GetProperty("nodes")[0].GetProperty("status").GetString() == "downloading");
         shown.GetProperty("total_bytes").GetInt64().ShouldBe(400_000);
 
         using var cancelled = await host.Client.PostAsync($"/models/jobs/{uuid}/cancel", null, Ct);
@@ -357,6 +356,7 @@ public sealed class ModelTests : IAsyncLifetime
         for (var start = 0; start < 2; start++)
         {
             await using var host = await StartAsync(node, settings);
+            await host.Services.GetServices<IHostedService>().OfType<ModelImport>().Single().ExecuteTask!.WaitAsync(TimeSpan.FromSeconds(60), Ct);
             await Deadline.UntilAsync(() => host.Client.JsonAsync("/models"), models => models.GetProperty("data").GetArrayLength() == 3);
             await Deadline.UntilAsync(() => host.Services.GetRequiredService<JobBook>().All.All(job => job.Status.Processed));
             host.Services.GetRequiredService<JobBook>().All.Count.ShouldBe(3);
