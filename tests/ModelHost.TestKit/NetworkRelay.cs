@@ -28,7 +28,7 @@ public sealed class NetworkRelay : IAsyncDisposable
     public NetworkRelay(string server)
     {
         _server = IPEndPoint.Parse(server);
-        _listener = Bind(0);
+        _listener = Bind(TestPorts.Free()); // bound anew to refuse, which one of the kernel's choice could be somebody's by then
         _accepting = AcceptAsync(_listener);
         Host = _listener.LocalEndPoint!.ToString()!;
     }

@@ -222,8 +222,14 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
             await Task.WhenAny(_endSeen.Task, Task.Delay(EndSeenDeadline, _context.Time, _shutdown.Token));
         lock (_lock)
         {
-            IsGone = true; // what is told from now on is not written down any more
-            _context.Records.Delete(RunId);
+            try
+            {
+                _context.Records.Delete(RunId); // first: who hears that it is gone finds nothing of it
+            }
+            finally
+            {
+                IsGone = true; // what is told from now on is not written down any more
+            }
         }
         _context.Changed();
     }

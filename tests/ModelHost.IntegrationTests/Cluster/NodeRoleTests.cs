@@ -20,7 +20,8 @@ public sealed class NodeRoleTests : IDisposable
     public async Task Neither_the_end_of_the_agent_nor_that_of_the_control_plane_stops_an_engine()
     {
         var (port, clusterPort, agentPort) = (TestPorts.Free(), TestPorts.Free(), TestPorts.Free());
-        string[] serve = [$"Cluster:Listen=127.0.0.1:{clusterPort}", "--no-local-node"];
+        // degraded for as long as it takes to see it
+        string[] serve = [$"Cluster:Listen=127.0.0.1:{clusterPort}", "--no-local-node", "Settings:NodeFailureThreshold=20"];
         await using var first = await ServeAsync(port, serve);
         using var client = new HttpClient { BaseAddress = first.Url };
         var token = await TokenAsync(first.Url);
@@ -136,6 +137,7 @@ public sealed class NodeRoleTests : IDisposable
         await using var watch = PortWatch.Start(port);
         (await agent.StopAsync()).ShouldBe(0);
         (await stream.Content.ReadAsStringAsync(Ct)).TrimEnd().ShouldEndWith("[DONE]", customMessage: "a stream under way is finished");
+        await watch.LostAsync();
         var began = TimeProvider.System.GetTimestamp();
         await using var again = NodeProcess("--listen", "127.0.0.1:0");
         var allowed = Deadline.Allowed(1);
@@ -171,13 +173,14 @@ public sealed class NodeRoleTests : IDisposable
             using var client = new HttpClient { BaseAddress = first.Url };
             await client.StatusAsync(await client.StartModelAsync(Api.StartRequest(await client.NodeAsync("process"), port)), "running");
             await DirectlyServedAsync(direct);
-            var metrics = await Deadline.UntilAsync(() => client.GetStringAsync(new Uri("/metrics", UriKind.Relative), Ct), page => page.Contains("modelhost_direct_request_duration_seconds_count{", StringComparison.Ordinal));
-            metrics.ShouldContain("modelhost_direct_active_requests{deployment=\"1\",model=\"demo/tiny-chat\"} 0");
+            var metrics = await Deadline.UntilAsync(() => client.GetStringAsync(new Uri("/metrics", UriKind.Relative), Ct), page => page.Contains("modelhost_direct_request_duration_seconds_count{", StringComparison.Ordinal)
+                && page.Contains("modelhost_direct_active_requests{deployment=\"1\",model=\"demo/tiny-chat\"} 0", StringComparison.Ordinal));
             metrics.ShouldContain("modelhost_direct_request_duration_seconds_count{model=\"demo/tiny-chat\",route=\"/v1/chat/completions\",status=\"200\"} ");
             (await first.StopAsync()).ShouldBe(0);
         }
 
         await using var watch = PortWatch.Start(port);
+        await watch.LostAsync();
         var began = TimeProvider.System.GetTimestamp();
         var starting = ServeAsync(own);
         var allowed = Deadline.Allowed(1);
@@ -251,7 +254,10 @@ public sealed class NodeRoleTests : IDisposable
     private static async Task<int> OnlineAsync(HttpClient client)
     {
         var nodes = await Deadline.UntilAsync(() => client.JsonAsync("/api/nodes"),
-            nodes => nodes.GetArrayLength() == 1 && nodes[0].GetProperty("status").GetString() == "online", what: "the node to be online");
+            nodes => nodes.GetArrayLength() == 1 && nodes[0].GetProperty("status").GetString() == "online"
+                // before that nothing can be started there
+                && nodes[0].GetProperty("gpu_error").ValueKind == JsonValueKind.Null && nodes[0].GetProperty("available_runtimes") is { ValueKind: JsonValueKind.Array } runtimes
+                && runtimes.EnumerateArray().Any(runtime => runtime.GetString() == "process"), what: "the node to be online");
         return nodes[0].GetProperty("id").GetInt32();
     }
 
@@ -304,6 +310,7 @@ public sealed class NodeRoleTests : IDisposable
     {
         private readonly CancellationTokenSource _ended = new();
         private readonly TaskCompletionSource _back = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        private readonly TaskCompletionSource _lost = new(TaskCreationOptions.RunContinuationsAsynchronously);
         private Task _watching = Task.CompletedTask;
 
         /// <summary>How long nobody listened.</summary>
@@ -315,6 +322,9 @@ public sealed class NodeRoleTests : IDisposable
             watch._watching = watch.WatchAsync(port);
             return watch;
         }
+
+        /// <summary>Waits until it has seen that nobody listens.</summary>
+        public Task LostAsync() => _lost.Task.WaitAsync(TimeSpan.FromSeconds(60), Ct);
 
         /// <summary>Waits until somebody listens again.</summary>
         public Task BackAsync() => _back.Task.WaitAsync(TimeSpan.FromSeconds(60), Ct);
@@ -345,6 +355,7 @@ public sealed class NodeRoleTests : IDisposable
                 catch (SocketException)
                 {
                     lost ??= TimeProvider.System.GetTimestamp();
+                    _lost.TrySetResult();
                 }
                 await Task.Delay(5, _ended.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             }

@@ -15,7 +15,7 @@ public sealed class NginxTests
     [Fact]
     public async Task Behind_nginx_a_key_is_needed_and_events_arrive_one_by_one()
     {
-        await using var served = await ServedModel.StartAsync(knobs: ["VLLM_SIM_ITL_MS=300"], configuration: ["Listener:PathBase=/modelhost", "Access:TrustedProxies=127.0.0.1"]);
+        await using var served = await ServedModel.StartAsync(knobs: ["VLLM_SIM_ITL_MS=300", "VLLM_SIM_OUTPUT_TOKENS=100000"], configuration: ["Listener:PathBase=/modelhost", "Access:TrustedProxies=127.0.0.1"]);
         using var nginx = await Nginx.StartAsync(served.Host.Url);
         using var client = new HttpClient { BaseAddress = nginx.Url };
 
@@ -24,12 +24,13 @@ public sealed class NginxTests
         using var refusedChat = await client.PostAsJsonAsync("modelhost/v1/chat/completions", Api.Chat(ServedModel.Chat), Ct);
         client.DefaultRequestHeaders.Authorization = new AuthenticationHeaderValue("Bearer", served.Host.AdminKey);
         using var allowed = await client.GetAsync(new Uri("modelhost/api/nodes", UriKind.Relative), Ct);
-        using var request = new HttpRequestMessage(HttpMethod.Post, "modelhost/v1/chat/completions") { Content = JsonContent.Create(Api.Chat(ServedModel.Chat, stream: true, maxTokens: 10)) };
-        using var streamed = await client.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, Ct);
+        // it goes on for a minute
+        using var streamed = await StreamAsync(client, tokens: 200);
         using var events = new StreamReader(await streamed.Content.ReadAsStreamAsync(Ct));
         var first = await events.ReadLineAsync(Ct);
         var finishedAtFirst = await served.EngineCounterAsync("vllm:request_success_total", "finished_reason=\"length\"");
-        var rest = await events.ReadToEndAsync(Ct);
+        using var whole = await StreamAsync(client, tokens: 3);
+        var rest = await whole.Content.ReadAsStringAsync(Ct);
 
         open.StatusCode.ShouldBe(HttpStatusCode.OK);
         refused.StatusCode.ShouldBe(HttpStatusCode.Unauthorized);
@@ -38,6 +39,12 @@ public sealed class NginxTests
         first.ShouldNotBeNull().ShouldStartWith("data: ");
         finishedAtFirst.ShouldBe(0, "the engine was still writing when the first event came through");
         rest.ShouldEndWith("data: [DONE]\n\n");
+    }
+
+    private static async Task<HttpResponseMessage> StreamAsync(HttpClient client, int tokens)
+    {
+        using var request = new HttpRequestMessage(HttpMethod.Post, "modelhost/v1/chat/completions") { Content = JsonContent.Create(Api.Chat(ServedModel.Chat, stream: true, maxTokens: tokens)) };
+        return await client.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, Ct);
     }
 
     private sealed class Nginx : IDisposable

@@ -105,6 +105,9 @@ internal sealed class ConsulStandIn : IAsyncDisposable
 
     private async Task AnswerAsync(HttpContext context, string service)
     {
+        Task changed;
+        lock (_lock)
+            changed = _changed.Task; // whoever sees that it was asked may change something before it is waited for
         Asked.Enqueue(context.Request.Path + context.Request.QueryString);
         if (Token is not null && context.Request.Headers["X-Consul-Token"] is not [{ } shown] && Token.Length > 0)
             context.Response.Headers["X-Consul-Results-Filtered-By-ACLs"] = "true"; // the anonymous token may see nothing
@@ -113,7 +116,7 @@ internal sealed class ConsulStandIn : IAsyncDisposable
         if (context.Response.HasStarted || await FailAsync(context))
             return;
         if (context.Request.Query["index"] is [{ } index])
-            await BlockAsync(ulong.Parse(index, CultureInfo.InvariantCulture), context.Request.Query["wait"].ToString(), context.RequestAborted);
+            await BlockAsync(ulong.Parse(index, CultureInfo.InvariantCulture), context.Request.Query["wait"].ToString(), changed, context.RequestAborted);
         string body;
         lock (_lock)
         {
@@ -128,29 +131,24 @@ internal sealed class ConsulStandIn : IAsyncDisposable
     }
 
     /// <summary>Waits for an index above the given one, as long as was asked for and a sixteenth.</summary>
-    private async Task BlockAsync(ulong index, string wait, CancellationToken cancellationToken)
+    private async Task BlockAsync(ulong index, string wait, Task changed, CancellationToken cancellationToken)
     {
         var longest = TimeSpan.FromSeconds(int.Parse(wait.TrimEnd('s'), CultureInfo.InvariantCulture) * 17.0 / 16);
         var until = TimeProvider.System.GetTimestamp() + (long)(longest.TotalSeconds * TimeProvider.System.TimestampFrequency);
         while (true)
         {
-            Task changed;
             lock (_lock)
             {
-                if (_index > index)
+                if (_index > index || (_index < index && changed.IsCompleted))
                     return;
-                changed = _changed.Task;
+                if (changed.IsCompleted)
+                    changed = _changed.Task;
             }
             var left = TimeProvider.System.GetElapsedTime(TimeProvider.System.GetTimestamp(), until);
             if (left <= TimeSpan.Zero)
                 return;
             await Task.WhenAny(changed, Task.Delay(left, cancellationToken));
             cancellationToken.ThrowIfCancellationRequested();
-            lock (_lock)
-            {
-                if (_index < index && changed.IsCompleted)
-                    return;
-            }
         }
     }
 

@@ -37,7 +37,8 @@ public sealed class RemoteNodeTests
         using var whole = await cluster.Host.Client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("demo/tiny-chat", maxTokens: 5), Ct);
         using var stream = await cluster.Host.Client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("demo/tiny-chat", stream: true, maxTokens: 5), Ct);
         var events = await stream.Content.ReadAsStringAsync(Ct);
-        var logs = await cluster.Host.Client.GetStringAsync(new Uri($"/api/deployments/{id}/logs", UriKind.Relative), Ct);
+        var logs = await Deadline.UntilAsync(
+            () => cluster.Host.Client.GetStringAsync(new Uri($"/api/deployments/{id}/logs", UriKind.Relative), Ct), text => text.Contains("vLLM", StringComparison.Ordinal), what: "the log to be read");
         var engines = Directory.GetFiles(Path.Combine(agent.Node.Data, "engines"), "*.json").Length;
         await cluster.Host.Client.StopModelAsync(id);
 
@@ -51,16 +52,19 @@ public sealed class RemoteNodeTests
     [Fact]
     public async Task Silence_stops_nothing_and_the_return_is_seen()
     {
-        await using var cluster = await TestCluster.StartAsync(configuration: s_quick);
+        // degraded for as long as it takes to see it
+        await using var cluster = await TestCluster.StartAsync(configuration: [.. s_quick, "Settings:NodeFailureThreshold=20"]);
         using var surroundings = new TestNode();
-        var agent = await cluster.AgentAsync(node: surroundings);
+        var port = TestPorts.Free(); // nobody else is given it while it is not listened at
+        var token = await cluster.TokenAsync();
+        var agent = await NodeAgent.StartAsync(cluster.Join, token, surroundings, time: cluster.Clock, port: port);
         var node = await cluster.StatusAsync("gpu-1", "online");
         var id = await cluster.Host.Client.StartModelAsync(Api.StartRequest(node));
         await cluster.Host.Client.StatusAsync(id, "running");
-        var port = agent.Url.Port;
         await agent.DisposeAsync();
 
         await cluster.StatusAsync("gpu-1", "degraded");
+        cluster.Clock.By = TimeSpan.FromMinutes(1);
         await cluster.StatusAsync("gpu-1", "critical");
         var gone = await cluster.Host.Client.StatusAsync(id, "unreachable");
         using var unserved = await cluster.Host.Client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("demo/tiny-chat"), Ct);

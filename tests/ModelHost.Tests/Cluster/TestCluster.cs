@@ -68,13 +68,17 @@ internal sealed class TestCluster : IAsyncDisposable
     /// <summary>Why Consul cannot be read; null: it can.</summary>
     public async Task<string?> ConsulErrorAsync() => (await Host.Client.JsonAsync("/api/nodes/discovered")).GetProperty("consul_error").GetString();
 
-    /// <summary>Waits until a node has a status.</summary>
+    /// <summary>Waits until a node has a status; until one that is online has told what it has, too, before which nothing can be started there.</summary>
     /// <returns>Its id.</returns>
     public async Task<int> StatusAsync(string hostname, string status, double seconds = 60)
     {
-        var node = await Deadline.UntilAsync(() => NodeAsync(hostname), found => found?.GetProperty("status").GetString() == status, seconds, $"{hostname} to be {status}");
+        var node = await Deadline.UntilAsync(
+            () => NodeAsync(hostname), found => found?.GetProperty("status").GetString() == status && (status != "online" || HasToldAll(found.Value)), seconds, $"{hostname} to be {status}");
         return node!.Value.GetProperty("id").GetInt32();
     }
+
+    private static bool HasToldAll(JsonElement node) => node.GetProperty("gpu_error").ValueKind == JsonValueKind.Null
+        && node.GetProperty("available_runtimes") is { ValueKind: JsonValueKind.Array } runtimes && runtimes.EnumerateArray().Any(runtime => runtime.GetString() == "process");
 
     /// <summary>Runs a model on the node <c>gpu-1</c> until it is served.</summary>
     /// <param name="model">Its name.</param>

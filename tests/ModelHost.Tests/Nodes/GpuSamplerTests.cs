@@ -51,11 +51,20 @@ public sealed class GpuSamplerTests : IDisposable
     [Fact]
     public async Task A_program_that_does_not_answer_is_killed_with_what_it_started()
     {
-        var command = Command("sleep 1000 & echo $! >child; echo $$ >self; wait", limitSeconds: 1);
+        var clock = new ManualTimeProvider();
+        var asked = Command("sleep 1000 & echo $! >child; echo $$ >self; wait", clock).RunAsync([], Ct);
+        foreach (var file in (string[])["child", "self"])
+            await HasLineAsync(file);
 
-        var answer = await command.RunAsync([], Ct);
+        clock.Advance(TimeSpan.FromMinutes(1));
+        // nor is it waited for at its end longer than this clock says
+        await Deadline.UntilAsync(() =>
+        {
+            clock.Advance(TimeSpan.FromSeconds(1));
+            return asked.IsCompleted;
+        });
 
-        answer.Failure.ShouldBe("nvidia-smi did not answer within 1 s");
+        (await asked).Failure.ShouldBe("nvidia-smi did not answer within 60 s");
         foreach (var file in (string[])["self", "child"])
             await Deadline.UntilAsync(() => Libc.StartTicks(int.Parse(File.ReadAllText(Path.Combine(_folder, file)))) is null, what: $"{file} to be gone");
     }
@@ -73,7 +82,7 @@ public sealed class GpuSamplerTests : IDisposable
     {
         using var leaving = CancellationTokenSource.CreateLinkedTokenSource(Ct);
         var asked = Command("echo $$ >self; exec sleep 1000").RunAsync([], leaving.Token);
-        await Deadline.UntilAsync(() => File.Exists(Path.Combine(_folder, "self")) && File.ReadAllText(Path.Combine(_folder, "self")).EndsWith('\n'));
+        await HasLineAsync("self");
 
         await leaving.CancelAsync();
 
@@ -105,10 +114,13 @@ public sealed class GpuSamplerTests : IDisposable
     public async Task A_reading_that_breaks_off_is_tried_again()
     {
         Plays("dgx-spark", apps: null);
-        var reads = 0;
-        await using var node = Start(memory: () => ++reads == 2 ? throw new IOException("no more files") : SystemMemory.Parse(SmiAnswers.Text("dgx-spark.meminfo")));
+        var isBroken = false;
+        await using var node = Start(memory: () => Volatile.Read(ref isBroken) ? throw new IOException("no more files") : SystemMemory.Parse(SmiAnswers.Text("dgx-spark.meminfo")));
+        await node.UntilAsync(sample => sample.Inventory is { Error: null, Gpus.Count: 1 });
 
+        Volatile.Write(ref isBroken, true);
         var broken = await node.UntilAsync(sample => sample.Inventory.Error?.Contains("no more files") is true);
+        Volatile.Write(ref isBroken, false);
         var healed = await node.UntilAsync(sample => sample.Inventory.Error is null);
 
         broken.Inventory.Gpus.ShouldHaveSingleItem().Stale.ShouldBe("reading the GPUs broke off: no more files");
@@ -254,12 +266,16 @@ public sealed class GpuSamplerTests : IDisposable
         File.Move(path + ".new", path, overwrite: true);
     }
 
-    private SmiCommand Command(string script, int limitSeconds = 60)
+    /// <summary>Waits until the script has written a line.</summary>
+    private Task HasLineAsync(string file) =>
+        Deadline.UntilAsync(() => File.Exists(Path.Combine(_folder, file)) && File.ReadAllText(Path.Combine(_folder, file)).EndsWith('\n'), what: $"{file} to be written");
+
+    private SmiCommand Command(string script, TimeProvider? time = null)
     {
         var path = Path.Combine(_folder, "nvidia-smi");
         File.WriteAllText(path + ".sh", $"cd '{_folder}'\n{script}\n");
         File.CreateSymbolicLink(path, Path.Combine(SmiAnswers.Folder(), "play"));
-        return new SmiCommand(path, TimeSpan.FromSeconds(limitSeconds), TimeProvider.System);
+        return new SmiCommand(path, TimeSpan.FromMinutes(1), time ?? TimeProvider.System);
     }
 
     private RunningSampler Start(Func<int, string?>? runOf = null, Func<SystemMemory?>? memory = null) => new(new GpuSampler(

@@ -64,20 +64,21 @@ public sealed class LivenessTests
         await using var watch = new Watching(handle, clock);
         await node.TellAsync(1, new ReportUpdate { Sequence = 1, Report = Report() });
         await Deadline.UntilAsync(() => handle.LastReport is not null);
-        await MoveAsync(clock, 9.5, () => true);
+        clock.Advance(TimeSpan.FromSeconds(9.5));
         NodeService.Status(handle, clock.GetUtcNow()).ShouldBe("online");
 
-        await MoveAsync(clock, 1, () => handle.Failures == 1);
+        clock.Advance(TimeSpan.FromSeconds(1));
+        await Deadline.UntilAsync(() => handle.Failures == 1);
         var degraded = NodeService.Status(handle, clock.GetUtcNow());
-        await MoveAsync(clock, 60, () => handle.IsCritical(clock.GetUtcNow()) && handle.IsUnreachable);
+        await MoveUntilAsync(clock, () => handle.IsCritical(clock.GetUtcNow()) && handle.IsUnreachable);
         var (said, last) = (handle.Report, handle.LastReport);
-        var stream = node.Streams;
-        await MoveAsync(clock, 5, () => node.Streams > stream || node.IsWatched);
-        await node.TellAsync(node.Streams, new ReportUpdate { Sequence = 1, Report = Report() });
+        // the stream that is open now may be given up already
+        foreach (var stream in (int[])[node.Streams, node.Streams + 1])
+            await node.TellAsync(stream, new ReportUpdate { Sequence = 1, Report = Report() });
+        await MoveUntilAsync(clock, () => NodeService.Status(handle, clock.GetUtcNow()) == "online");
 
         degraded.ShouldBe("degraded");
         (said, last).ShouldBe((null, Report()));
-        await Deadline.UntilAsync(() => NodeService.Status(handle, clock.GetUtcNow()) == "online");
         handle.Reason.ShouldBeNull();
     }
 
@@ -106,7 +107,7 @@ public sealed class LivenessTests
     {
         var node = new PushedNode();
         var handle = Handle(node);
-        await using var watch = new Watching(handle, TimeProvider.System);
+        await using var watch = new Watching(handle, new ManualTimeProvider());
 
         for (var stream = 1; handle.Failures == 0 && stream < 10; stream++)
         {
@@ -163,11 +164,12 @@ public sealed class LivenessTests
         var settings = new RuntimeSettings { NodesSyncIntervalSeconds = 300, DeploymentsSyncIntervalSeconds = 300 };
         var handle = Handle(node, settings);
         await using var watch = new Watching(handle, clock, settings);
-        await MoveAsync(clock, 2000, () => node.Streams > 8, stepSeconds: 5); // it is asked every 300 s now
+        await MoveUntilAsync(clock, () => node.Streams > 8, stepSeconds: 5); // it is asked every 300 s now
         node.IsRefusing = false;
+        var next = node.Streams + 1;
 
         handle.Beat(clock.GetUtcNow(), Interval);
-        await node.TellAsync(node.Streams + 1, new ReportUpdate { Sequence = 1, Report = Report() });
+        await node.TellAsync(next, new ReportUpdate { Sequence = 1, Report = Report() });
 
         await Deadline.UntilAsync(() => NodeService.Status(handle, clock.GetUtcNow()) == "online");
     }
@@ -179,21 +181,15 @@ public sealed class LivenessTests
     private static LiveSettings Settings(RuntimeSettings? settings) =>
         new(null!, null!, settings ?? new RuntimeSettings(), new HashSet<string>(), NullLogger<LiveSettings>.Instance);
 
-    /// <summary>Moves the clock in steps until the condition holds, no further than this.</summary>
-    private static async Task MoveAsync(ManualTimeProvider clock, double seconds, Func<bool> until, double stepSeconds = 0.25)
+    /// <summary>Moves the clock in steps until the condition holds.</summary>
+    private static Task<bool> MoveUntilAsync(ManualTimeProvider clock, Func<bool> until, double stepSeconds = 0.25) => Deadline.UntilAsync(async () =>
     {
-        var step = TimeSpan.FromSeconds(stepSeconds);
-        for (var moved = TimeSpan.Zero; moved < TimeSpan.FromSeconds(seconds); moved += step)
-        {
-            clock.Advance(step);
-            // what was waited for goes on on other threads
-            for (var i = 0; i < 20 && !(seconds > 10 && until()); i++)
-                await Task.Delay(1, Ct);
-            if (seconds > 10 && until())
-                return;
-        }
-        await Deadline.UntilAsync(until);
-    }
+        clock.Advance(TimeSpan.FromSeconds(stepSeconds));
+        // what was waited for goes on on other threads
+        for (var i = 0; i < 20 && !until(); i++)
+            await Task.Delay(1, Ct);
+        return until();
+    }, holds => holds, seconds: 120);
 
     /// <summary>The watch over a node while it lasts.</summary>
     private sealed class Watching : IAsyncDisposable
@@ -218,13 +214,9 @@ public sealed class LivenessTests
         private readonly Lock _lock = new();
         private readonly Dictionary<int, Channel<ReportUpdate>> _streams = [];
         private int _opened;
-        private int _open;
 
         /// <summary>Streams that were begun.</summary>
         public int Streams => Volatile.Read(ref _opened);
-
-        /// <summary>Whether one is open.</summary>
-        public bool IsWatched => Volatile.Read(ref _open) > 0;
 
         /// <summary>Sequence of the update after which more was wanted.</summary>
         public long Taken { get; private set; }
@@ -241,21 +233,15 @@ public sealed class LivenessTests
 
         public override async IAsyncEnumerable<ReportUpdate> WatchAsync(WatchRequest request, [EnumeratorCancellation] CancellationToken cancellationToken)
         {
+            // whoever sees the stream counted may let the next one be taken
+            var isRefused = IsRefusing;
             var stream = Stream(Interlocked.Increment(ref _opened));
-            if (IsRefusing)
+            if (isRefused)
                 throw new IOException("refused");
-            Interlocked.Increment(ref _open);
-            try
+            await foreach (var update in stream.Reader.ReadAllAsync(cancellationToken))
             {
-                await foreach (var update in stream.Reader.ReadAllAsync(cancellationToken))
-                {
-                    yield return update;
-                    Taken = update.Sequence;
-                }
-            }
-            finally
-            {
-                Interlocked.Decrement(ref _open);
+                yield return update;
+                Taken = update.Sequence;
             }
         }
 

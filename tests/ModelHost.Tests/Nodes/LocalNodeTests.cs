@@ -15,18 +15,20 @@ public sealed class LocalNodeTests
     [Fact]
     public async Task Lease_counts_from_the_first_ready_moment_and_ends_the_engine_without_being_told()
     {
+        var clock = new MovedClock();
         using var surroundings = new TestNode();
-        await using var node = await OpenAsync(surroundings);
-        var request = Request(new Lease(0, null, 2));
+        await using var node = await OpenAsync(surroundings, time: clock);
+        var request = Request(new Lease(0, null, 3600));
 
         await node.StartAsync(request, Ct);
         var ready = await PhaseAsync(node, request.RunId, EnginePhase.Ready);
+        clock.By = TimeSpan.FromHours(1);
         var expired = await PhaseAsync(node, request.RunId, EnginePhase.Expired);
         var left = Engines(surroundings);
         await node.StopAsync(new StopRequest { RunId = request.RunId }, Ct);
         await GoneAsync(node, request.RunId);
 
-        (Lease.FromJson(ready.Lease)!.ExpiresAt!.Value.ToUnixTimeMilliseconds() / 1000.0).ShouldBe(ready.ReadyAt + 2, 0.002);
+        (Lease.FromJson(ready.Lease)!.ExpiresAt!.Value.ToUnixTimeMilliseconds() / 1000.0).ShouldBe(ready.ReadyAt + 3600, 0.002);
         expired.Lease.ShouldBe(ready.Lease);
         left.ShouldBeEmpty();
         Directory.GetFiles(Path.Combine(surroundings.Data, "runs")).ShouldBeEmpty();
@@ -61,17 +63,19 @@ public sealed class LocalNodeTests
     [Fact]
     public async Task Lease_that_ended_while_the_node_was_down_ends_the_engine_and_is_remembered()
     {
+        var clock = new MovedClock();
         using var surroundings = new TestNode();
-        var request = Request(new Lease(0, null, 1));
-        await using (var first = await OpenAsync(surroundings))
+        var request = Request(new Lease(0, null, 3600));
+        await using (var first = await OpenAsync(surroundings, time: clock))
         {
             await first.StartAsync(request, Ct);
             await PhaseAsync(first, request.RunId, EnginePhase.Ready);
         }
+        clock.By = TimeSpan.FromHours(2);
 
-        await using (var second = await OpenAsync(surroundings))
+        await using (var second = await OpenAsync(surroundings, time: clock))
             await PhaseAsync(second, request.RunId, EnginePhase.Expired);
-        await using var third = await OpenAsync(surroundings);
+        await using var third = await OpenAsync(surroundings, time: clock);
         await PhaseAsync(third, request.RunId, EnginePhase.Expired);
         await third.StopAsync(new StopRequest { RunId = request.RunId }, Ct);
         await GoneAsync(third, request.RunId);
@@ -140,7 +144,7 @@ public sealed class LocalNodeTests
         await node.StartAsync(request, Ct);
         await PhaseAsync(node, request.RunId, EnginePhase.Ready);
 
-        var texts = Directory.GetFiles(surroundings.Data, "*", SearchOption.AllDirectories).Select(File.ReadAllText).ToArray();
+        var texts = await FolderText.ReadAsync(surroundings.Data);
         var record = Path.Combine(surroundings.Data, "runs", request.RunId + ".json");
         var mode = File.GetUnixFileMode(record);
         await node.StopAsync(new StopRequest { RunId = request.RunId }, Ct);

@@ -107,13 +107,18 @@ public sealed class MaintenanceTests
     {
         await using var host = await ControlPlane.StartAsync();
         var (node, id) = await SlowModelAsync(host);
-        using var stream = await StreamAsync(host);
         var engine = (await host.Services.GetRequiredService<DeploymentReads>().UidsAsync(Ct))[id];
-        host.Services.GetRequiredService<RouteSource>().Requests.Count(engine).ShouldBe(1);
-
-        await SetAsync(host, node, """{"enabled":true,"drain":true}""");
-        await Deadline.UntilAsync(() => ChatStatusAsync(host), status => status == HttpStatusCode.NotFound, what: "new requests to be refused");
-        var draining = await host.Client.JsonAsync($"/api/deployments/{id}");
+        using var stream = await StreamAsync(host);
+        JsonElement draining;
+        using (new HeldEngine(host.Node))
+        {
+            var routes = host.Services.GetRequiredService<RouteSource>();
+            routes.Requests.Count(engine).ShouldBe(1);
+            await SetAsync(host, node, """{"enabled":true,"drain":true}""");
+            await Deadline.UntilAsync(() => routes.Current.Find("demo/tiny-chat").Route is null, what: "the route to be gone");
+            (await ChatStatusAsync(host)).ShouldBe(HttpStatusCode.NotFound);
+            draining = await host.Client.JsonAsync($"/api/deployments/{id}");
+        }
         var text = await new StreamReader(await stream.Content.ReadAsStreamAsync(Ct)).ReadToEndAsync(Ct);
         await host.Client.StatusAsync(id, "stopped");
 

@@ -23,7 +23,8 @@ public sealed class NodeChangeTests
         await using var host = await ControlPlane.StartAsync();
         var id = await host.Client.NodeAsync("process");
 
-        var node = await Deadline.UntilAsync(() => host.Client.JsonAsync($"/api/nodes/{id}"), n => n.GetProperty("cpu_percent").ValueKind == JsonValueKind.Number);
+        var node = await Deadline.UntilAsync(() => host.Client.JsonAsync($"/api/nodes/{id}"), n => n.GetProperty("cpu_percent").ValueKind == JsonValueKind.Number
+            && n.GetProperty("disk_usage") is { ValueKind: JsonValueKind.Object } disk && disk.GetProperty("hf_cache_gb").ValueKind == JsonValueKind.Number);
 
         node.GetProperty("cpu_count").GetInt32().ShouldBeGreaterThan(0);
         node.GetProperty("memory_percent").GetDouble().ShouldBeInRange(0.1, 100);

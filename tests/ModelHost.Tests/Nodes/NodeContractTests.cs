@@ -34,13 +34,12 @@ public abstract partial class NodeContractTests
 
         await node.Link.StartAsync(request, Ct);
         var ready = await PhaseAsync(node.Link, request.RunId, EnginePhase.Ready);
-        var report = await ReportAsync(node.Link);
+        var report = await Deadline.UntilAsync(() => ReportAsync(node.Link), report => report.Disk.TotalBytes > 0, what: "the disk to be read");
         await node.Link.StopAsync(new StopRequest { RunId = request.RunId }, Ct);
         var last = await GoneAsync(node.Link, request.RunId);
 
         (ready.DeploymentUid, ready.LaunchSpec, ready.Runtime, ready.EngineKey.Length).ShouldBe((request.DeploymentUid, request.LaunchSpec, "process", 48));
         (report.NodeId, string.Join(' ', report.Runtimes)).ShouldBe(("node", "process"));
-        report.Disk.TotalBytes.ShouldBeGreaterThan(0);
         last.Engines.ShouldBeEmpty();
     }
 
@@ -134,7 +133,9 @@ public abstract partial class NodeContractTests
         await node.Link.StartAsync(request, Ct);
         await PhaseAsync(node.Link, request.RunId, EnginePhase.Ready);
 
-        var tail = await node.Link.LogsAsync(new LogsRequest { DeploymentUid = request.DeploymentUid, RunId = request.RunId, Tail = 3 }, Ct);
+        // lines are read beside the answers of the engine: those from before it was ready may come after that
+        var tail = await Deadline.UntilAsync(
+            () => node.Link.LogsAsync(new LogsRequest { DeploymentUid = request.DeploymentUid, RunId = request.RunId, Tail = 3 }, Ct), logs => logs.Lines.Count >= 3, what: "the log to have lines");
         var whole = await LogFileAsync(node.Link, request.DeploymentUid, request.RunId);
         await EndAsync(node.Link, request.RunId);
         var afterwards = await LogFileAsync(node.Link, request.DeploymentUid, request.RunId);
@@ -164,9 +165,9 @@ public abstract partial class NodeContractTests
         await using var node = await StartAsync();
         foreach (var address in (IPAddress[])[IPAddress.Loopback, IPAddress.Any])
         {
-            using var listener = new TcpListener(address, 0);
+            var port = TestPorts.Free(); // none that others are given when it is free again
+            using var listener = new TcpListener(address, port);
             listener.Start();
-            var port = ((IPEndPoint)listener.LocalEndpoint).Port;
 
             var held = await node.Link.CheckPortAsync(new PortRequest { Port = port }, Ct);
             listener.Stop();

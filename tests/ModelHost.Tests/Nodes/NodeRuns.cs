@@ -14,7 +14,7 @@ internal static class NodeRuns
     private static CancellationToken Ct => TestContext.Current.CancellationToken;
 
     /// <summary>Opens one.</summary>
-    public static async Task<LocalNode> OpenAsync(TestNode surroundings, DownloadOptions? downloads = null, NodeProxy? proxy = null, string? dockerHost = null)
+    public static async Task<LocalNode> OpenAsync(TestNode surroundings, DownloadOptions? downloads = null, NodeProxy? proxy = null, string? dockerHost = null, TimeProvider? time = null)
     {
         var options = new NodeOptions
         {
@@ -25,7 +25,7 @@ internal static class NodeRuns
             EnginePortLast = surroundings.Ports.Last,
             StopGrace = TimeSpan.FromSeconds(10),
         };
-        var node = new LocalNode(new NodeIdentity("cluster", "node", surroundings.Data), options, downloads ?? new DownloadOptions(), TimeProvider.System, NullLoggerFactory.Instance, proxy);
+        var node = new LocalNode(new NodeIdentity("cluster", "node", surroundings.Data), options, downloads ?? new DownloadOptions(), time ?? TimeProvider.System, NullLoggerFactory.Instance, proxy);
         await node.OpenAsync(Ct);
         return node;
     }
@@ -59,7 +59,7 @@ internal static class NodeRuns
         return report.Engines.Single(engine => engine.RunId == run);
     }
 
-    /// <summary>Waits until nothing is said of a run any more.</summary>
-    public static Task<NodeReport> GoneAsync(INode node, string run) =>
-        Deadline.UntilAsync(() => ReportAsync(node), report => report.Engines.All(engine => engine.RunId != run), what: $"run {run} to be gone");
+    /// <summary>Waits until nothing is said of a run any more, by a node that has looked for what it runs.</summary>
+    public static Task<NodeReport> GoneAsync(INode node, string run) => Deadline.UntilAsync(
+        () => ReportAsync(node), report => report.Runtimes.Contains("process") && report.Engines.All(engine => engine.RunId != run), what: $"run {run} to be gone");
 }

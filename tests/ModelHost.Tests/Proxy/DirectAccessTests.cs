@@ -1,4 +1,5 @@
 using System.Net;
+using ModelHost.Protocol;
 using ModelHost.TestKit;
 using ModelHost.Tests.ApiKeys;
 using ModelHost.Tests.Cluster;
@@ -101,6 +102,7 @@ public sealed class DirectAccessTests
     {
         using var surroundings = new TestNode { DirectListen = "127.0.0.1" };
         var port = TestPorts.Free();
+        var file = Path.Combine(surroundings.Data, "keys", "direct-access");
         using var client = new HttpClient { BaseAddress = new Uri($"http://127.0.0.1:{port}") };
         string good, revoked;
         await using (var cluster = await TestCluster.StartAsync())
@@ -113,6 +115,8 @@ public sealed class DirectAccessTests
             await StatusAsync(client, revoked, HttpStatusCode.OK);
             await cluster.Host.Client.KeysAsync("DELETE", $"/{revokedId}");
             await StatusAsync(client, revoked, HttpStatusCode.Unauthorized);
+            // it acts at once, and is written down then
+            await Deadline.UntilAsync(async () => AccessRequest.Parser.ParseFrom(await File.ReadAllBytesAsync(file, Ct)).Keys.Count, keys => keys == 1, what: "the revocation to be kept");
         }
         await Should.ThrowAsync<HttpRequestException>(() => client.GetAsync(new Uri("/v1/models", UriKind.Relative), Ct));
 
@@ -122,7 +126,6 @@ public sealed class DirectAccessTests
         (await DirectNode.ChatAsync(client, good)).StatusCode.ShouldBe(HttpStatusCode.OK);
         (await DirectNode.ChatAsync(client, revoked)).StatusCode.ShouldBe(HttpStatusCode.Unauthorized);
         (await DirectNode.ChatAsync(client)).StatusCode.ShouldBe(HttpStatusCode.Unauthorized);
-        var file = Path.Combine(surroundings.Data, "keys", "direct-access");
         File.GetUnixFileMode(file).ShouldBe(UnixFileMode.UserRead | UnixFileMode.UserWrite);
         System.Text.Encoding.Latin1.GetString(await File.ReadAllBytesAsync(file, Ct)).ShouldNotContain(good[6..]);
     }

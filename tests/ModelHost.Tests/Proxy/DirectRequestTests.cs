@@ -97,13 +97,16 @@ public sealed class DirectRequestTests : IDisposable
     {
         await using var node = await DirectNode.StartAsync(Slow);
         await node.BecomesAsync(HttpStatusCode.OK);
-        using var stream = await node.ChatAsync(stream: true, tokens: 400);
         var id = (await node.Host.Client.JsonAsync("/api/nodes"))[0].GetProperty("id").GetInt32();
-
-        await NodeChangeTests.SentAsync(node.Host, HttpMethod.Post, $"/{id}/maintenance", """{"enabled":true,"drain":true}""");
-        await node.BecomesAsync(HttpStatusCode.ServiceUnavailable);
-        await (await node.ChatAsync()).ShouldBeOpenAiErrorAsync(HttpStatusCode.ServiceUnavailable, "shutting_down");
-        var draining = await node.ReadAsync();
+        using var stream = await node.ChatAsync(stream: true, tokens: 400);
+        System.Text.Json.JsonElement draining;
+        using (new HeldEngine(node.Host.Node))
+        {
+            await NodeChangeTests.SentAsync(node.Host, HttpMethod.Post, $"/{id}/maintenance", """{"enabled":true,"drain":true}""");
+            await Deadline.UntilAsync(() => node.Reported().Draining, what: "the port to take no new requests");
+            await (await node.ChatAsync()).ShouldBeOpenAiErrorAsync(HttpStatusCode.ServiceUnavailable, "shutting_down");
+            draining = await node.ReadAsync();
+        }
         var text = await new StreamReader(await stream.Content.ReadAsStreamAsync(Ct)).ReadToEndAsync(Ct);
         await node.Host.Client.StatusAsync(node.Id, "stopped");
 

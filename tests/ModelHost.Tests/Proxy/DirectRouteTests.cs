@@ -147,7 +147,7 @@ public sealed class DirectRouteTests : IDisposable
         proxy.Engine = new Uri($"http://127.0.0.1:{TestPorts.Free()}");
         await proxy.ServeAsync(DirectState.Ready);
         await (await DirectNode.ChatAsync(proxy.Client)).ShouldBeOpenAiErrorAsync(HttpStatusCode.BadGateway, "deployment_unreachable");
-        proxy.Reported().DirectRequests.ShouldBe(0);
+        await Deadline.UntilAsync(() => proxy.Reported().DirectRequests == 0, what: "no request to be under way");
     }
 
     [Fact]

@@ -94,6 +94,7 @@ internal sealed class ChangeSubscription(int backlog, Action<ChangeSubscription>
     private readonly Channel<Change> _changes = Channel.CreateBounded<Change>(backlog);
     // also around reading: a change must not be read in the middle of its replacement, before the word that something is missing
     private readonly Lock _lock = new();
+    private bool _hasEnded;
 
     /// <summary>The changes in the order of their publishing, until cancelled or disposed.</summary>
     public async IAsyncEnumerable<Change> ReadAllAsync([EnumeratorCancellation] CancellationToken cancellationToken)
@@ -110,7 +111,8 @@ internal sealed class ChangeSubscription(int backlog, Action<ChangeSubscription>
     {
         lock (_lock)
         {
-            if (_changes.Writer.TryWrite(change))
+            // one that ends while it is told takes nothing more, and keeps what it has
+            if (_hasEnded || _changes.Writer.TryWrite(change))
                 return;
             while (_changes.Reader.TryRead(out _))
             {
@@ -129,6 +131,8 @@ internal sealed class ChangeSubscription(int backlog, Action<ChangeSubscription>
     public void Dispose()
     {
         ended(this);
+        lock (_lock)
+            _hasEnded = true;
         _changes.Writer.TryComplete();
     }
 }
