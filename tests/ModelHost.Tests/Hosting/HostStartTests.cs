@@ -27,7 +27,7 @@ public sealed class HostStartTests
         else
             await stopping.CancelAsync();
 
-        (await waiting.WaitAsync(TimeSpan.FromSeconds(30), TestContext.Current.CancellationToken)).ShouldBe(starts);
+        (await waiting.WaitAsync(TimeSpan.FromSeconds(120), TestContext.Current.CancellationToken)).ShouldBe(starts);
     }
 
     [Fact]
