@@ -13,7 +13,7 @@ namespace ModelHost.IntegrationTests;
 /// </summary>
 public sealed class NodeScripts : IDisposable
 {
-    private static readonly TimeSpan Limit = TimeSpan.FromMinutes(2);
+    private static readonly TimeSpan Limit = TimeSpan.FromMinutes(5), InstallLimit = TimeSpan.FromMinutes(15);
     private static readonly string[] s_packages = ["openai", "@anthropic-ai/sdk", "playwright-core", "@grpc/grpc-js", "@grpc/proto-loader"];
     private readonly SemaphoreSlim _one = new(1);
     private bool _installed;
@@ -51,8 +51,11 @@ public sealed class NodeScripts : IDisposable
         return node;
     }
 
-    /// <summary>Runs a program to its end and returns what it printed. Throws when it takes longer than two minutes.</summary>
-    public static async Task<(int Code, string Output, string Errors)> RunProgramAsync(string program, string[] arguments, string standardInput)
+    /// <summary>Runs a program to its end and returns what it printed. Throws when it takes longer than five minutes.</summary>
+    public static Task<(int Code, string Output, string Errors)> RunProgramAsync(string program, string[] arguments, string standardInput) =>
+        RunProgramAsync(program, arguments, standardInput, Limit);
+
+    private static async Task<(int Code, string Output, string Errors)> RunProgramAsync(string program, string[] arguments, string standardInput, TimeSpan within)
     {
         var start = new ProcessStartInfo(program, arguments)
         {
@@ -66,7 +69,7 @@ public sealed class NodeScripts : IDisposable
         var output = process.StandardOutput.ReadToEndAsync();
         var errors = process.StandardError.ReadToEndAsync();
         using var limit = CancellationTokenSource.CreateLinkedTokenSource(TestContext.Current.CancellationToken);
-        limit.CancelAfter(Limit);
+        limit.CancelAfter(within);
         try
         {
             await process.StandardInput.WriteAsync(standardInput.AsMemory(), limit.Token);
@@ -92,7 +95,7 @@ public sealed class NodeScripts : IDisposable
                 return;
             if (!s_packages.All(package => Directory.Exists(Path.Combine(Folder, "node_modules", package))))
             {
-                var (code, output, errors) = await RunProgramAsync(Find("npm", "npm"), ["ci", "--no-audit", "--no-fund"], "");
+                var (code, output, errors) = await RunProgramAsync(Find("npm", "npm"), ["ci", "--no-audit", "--no-fund", "--fetch-retries=5"], "", InstallLimit);
                 code.ShouldBe(0, $"npm ci: {errors}\n{output}");
             }
             _installed = true;

@@ -50,7 +50,7 @@ public static class Api
     }
 
     /// <summary>Waits until a deployment has a status.</summary>
-    public static Task<JsonElement> StatusAsync(this HttpClient client, int id, string status, double seconds = 60) =>
+    public static Task<JsonElement> StatusAsync(this HttpClient client, int id, string status, double seconds = 180) =>
         Deadline.UntilAsync(() => client.JsonAsync($"/api/deployments/{id}"), d => d.GetProperty("status").GetString() == status, seconds, $"deployment {id} to be {status}");
 
     /// <summary>Stops a deployment and waits for its end.</summary>

@@ -17,7 +17,7 @@ public sealed class ControlPlane : IAsyncDisposable
         (_app, _folder, Node, _ownsNode) = (app, folder, node, ownsNode);
         Url = new Uri(app.Urls.First());
         // a body that waits for leave to be sent waits for the answer, however long it takes, and is not cut off by a refusal
-        Client = new HttpClient(new SocketsHttpHandler { Expect100ContinueTimeout = TimeSpan.FromSeconds(60) }) { BaseAddress = Url, Timeout = TimeSpan.FromSeconds(60) };
+        Client = new HttpClient(new SocketsHttpHandler { Expect100ContinueTimeout = TimeSpan.FromSeconds(60) }) { BaseAddress = Url, Timeout = TimeSpan.FromMinutes(5) };
         AdminKey = File.ReadAllText(Path.Combine(node.Data, "admin-key")).Trim();
     }
 

@@ -52,7 +52,7 @@ public sealed class EventSocket : IAsyncDisposable
     {
         using var message = new MemoryStream();
         var buffer = new byte[4096];
-        using var deadline = new CancellationTokenSource(Deadline.Allowed(30));
+        using var deadline = new CancellationTokenSource(Deadline.Allowed(120));
         while (true)
         {
             var piece = await _socket.ReceiveAsync(buffer, deadline.Token);

@@ -17,6 +17,7 @@ namespace ModelHost.TestKit;
 public sealed class ServedFile
 {
     private readonly TaskCompletionSource _released = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private int _cuts;
 
     /// <summary>What is in it.</summary>
     public byte[] Content { get; set; } = [];
@@ -28,7 +29,7 @@ public sealed class ServedFile
     public bool Ranges { get; set; } = true;
 
     /// <summary>Answers to come that break off after <see cref="CutAfter"/> bytes.</summary>
-    public int Cuts { get; set; }
+    public int Cuts { get => Volatile.Read(ref _cuts); set => Volatile.Write(ref _cuts, value); }
 
     /// <summary>Bytes of an answer that breaks off.</summary>
     public int CutAfter { get; set; }
@@ -43,7 +44,7 @@ public sealed class ServedFile
     public string? RedirectTo { get; set; }
 
     /// <summary>Statuses of the answers to come, before those with the content.</summary>
-    public Queue<int> Statuses { get; } = new();
+    public ConcurrentQueue<int> Statuses { get; } = new();
 
     /// <summary>Headers besides.</summary>
     public Dictionary<string, string> Headers { get; } = [];
@@ -52,6 +53,9 @@ public sealed class ServedFile
     public string Sha256 => Convert.ToHexStringLower(SHA256.HashData(Content));
 
     internal Task Released => _released.Task;
+
+    /// <summary>Whether this answer is one of those that break off.</summary>
+    internal bool TakeCut() => Cuts > 0 && Interlocked.Decrement(ref _cuts) >= 0;
 
     /// <summary>Lets the answers that wait go on.</summary>
     public void Release() => _released.TrySetResult();
@@ -188,12 +192,9 @@ public sealed class FileServer : IAsyncDisposable
         if (!file.Chunked)
             response.ContentLength = file.Content.Length - from;
         var to = file.Content.Length;
-        var isCut = file.Cuts > 0;
+        var isCut = file.TakeCut();
         if (isCut)
-        {
-            file.Cuts--;
             to = Math.Min(to, from + file.CutAfter);
-        }
         if (file.HoldAfter is { } hold && from < hold)
         {
             await response.Body.WriteAsync(file.Content.AsMemory(from, Math.Min(hold, to) - from), context.RequestAborted);

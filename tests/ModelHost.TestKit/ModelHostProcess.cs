@@ -94,7 +94,7 @@ public sealed partial class ModelHostProcess : IAsyncDisposable
     /// <returns>The exit code.</returns>
     public async Task<int> ExitAsync()
     {
-        using var deadline = new CancellationTokenSource(TimeSpan.FromSeconds(60));
+        using var deadline = new CancellationTokenSource(TimeSpan.FromSeconds(180));
         await _process.WaitForExitAsync(deadline.Token);
         return _process.ExitCode;
     }

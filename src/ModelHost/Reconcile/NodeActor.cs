@@ -33,6 +33,17 @@ internal sealed partial class NodeActor(
     private string _nodeStatus = NodeService.Status(null, default);
     private bool _isDraining;
 
+    /// <summary>
+    /// Has the names of its models known before it is heard. A node may take its time to answer, or not answer at all: until then its models are not here yet, which is
+    /// not the same as unknown.
+    /// </summary>
+    public async Task AnnounceAsync(CancellationToken cancellationToken)
+    {
+        var stored = await UnsettledAsync(cancellationToken);
+        routes.Announce(node.Id, [.. stored.Where(IsRoute).Select(row => row.ToRoute(null))]);
+        _isAnnounced = true;
+    }
+
     /// <summary>Runs until cancelled.</summary>
     public async Task RunAsync(CancellationToken cancellationToken)
     {
@@ -98,12 +109,7 @@ internal sealed partial class NodeActor(
     {
         _isDraining = false;
         if (!_isAnnounced)
-        {
-            // a node may take its time to answer, or not answer at all: until then its models are not here yet, which is not the same as unknown
-            var stored = await UnsettledAsync(cancellationToken);
-            routes.Announce(node.Id, [.. stored.Where(row => IsRoute(row)).Select(row => row.ToRoute(null))]);
-            _isAnnounced = true;
-        }
+            await AnnounceAsync(cancellationToken);
         await TellAccessAsync(cancellationToken);
         await TellOfNodeAsync(cancellationToken);
         var mark = routes.Mark();

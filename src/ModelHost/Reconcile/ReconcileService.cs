@@ -30,7 +30,7 @@ internal sealed class ReconcileService(
         if (localNode is not null)
         {
             await localNode.OpenAsync(cancellationToken);
-            Link(new NodeHandle(await nodeService.EnsureLocalAsync(folder.NodeId, cancellationToken), localNode, settings, folder.NodeId));
+            await LinkAsync(new NodeHandle(await nodeService.EnsureLocalAsync(folder.NodeId, cancellationToken), localNode, settings, folder.NodeId), cancellationToken);
         }
         await base.StartAsync(cancellationToken);
     }
@@ -42,11 +42,12 @@ internal sealed class ReconcileService(
         await Task.WhenAll(_actors.Values.Select(actor => actor.Task));
     }
 
-    /// <summary>Registers a node and looks after it from now on.</summary>
-    public void Link(NodeHandle node)
+    /// <summary>Registers a node and looks after it from now on. Its models are known when this ends: who asks for one at once is not told that there is none.</summary>
+    public async Task LinkAsync(NodeHandle node, CancellationToken cancellationToken)
     {
-        registry.Add(node);
         var actor = new NodeActor(node, database, vault, policies, routes, feed, settings, access, usage, time, Random.Shared, loggers.CreateLogger<NodeActor>());
+        await actor.AnnounceAsync(cancellationToken);
+        registry.Add(node);
         var ended = CancellationTokenSource.CreateLinkedTokenSource(_stopping.Token);
         _actors[node] = (Task.Run(() => actor.RunAsync(ended.Token), CancellationToken.None), ended);
     }

@@ -71,7 +71,7 @@ public sealed class LiveBuildTests(RealDockerFixture fixture)
         failure.EngineMessage.ShouldContain("returned a non-zero code: 3");
         lines.ShouldContain("before");
         (await live.Client.ListContainersAsync(new Dictionary<string, string?> { [$"{Label}.step"] = live.Mark }, Ct)).ShouldBeEmpty();
-        await live.Client.PruneImagesAsync(new Dictionary<string, string?> { [$"{Label}.step"] = live.Mark }, danglingOnly: true, Ct);
+        await fixture.PruneAsync(live.Client, new Dictionary<string, string?> { [$"{Label}.step"] = live.Mark }, danglingOnly: true);
     }
 
     [Theory]
@@ -96,9 +96,9 @@ public sealed class LiveBuildTests(RealDockerFixture fixture)
         var dangling = await client.BuildImageAsync(Context("FROM modelhost-test/busybox:1\nENV A=1\n"), Spec(live, null), _ => { }, Ct);
         var named = await client.BuildImageAsync(Context("FROM modelhost-test/busybox:1\nENV A=2\n"), Spec(live, name), _ => { }, Ct);
 
-        var nothing = await client.PruneImagesAsync(new Dictionary<string, string?> { [Label] = "other" }, danglingOnly: true, Ct);
-        var first = await client.PruneImagesAsync(mine, danglingOnly: true, Ct);
-        var second = await client.PruneImagesAsync(mine, danglingOnly: false, Ct);
+        var nothing = await fixture.PruneAsync(client, new Dictionary<string, string?> { [Label] = "other" }, danglingOnly: true);
+        var first = await fixture.PruneAsync(client, mine, danglingOnly: true);
+        var second = await fixture.PruneAsync(client, mine, danglingOnly: false);
 
         nothing.Deleted.ShouldBeEmpty();
         first.Deleted.ShouldContain(dangling);

@@ -26,11 +26,13 @@ public sealed class LiveContainerTests(RealDockerFixture fixture)
         await using var live = new LiveContainers(fixture);
         var client = live.Client;
 
-        var id = await live.CreateAsync(live.Shell("trap 'exit 7' TERM; while :; do sleep 0.1; done"), $"mh-{live.Mark}");
+        var id = await live.CreateAsync(live.Shell("trap 'exit 7' TERM; echo up; while :; do sleep 0.1; done"), $"mh-{live.Mark}");
         var created = await client.InspectContainerAsync(id, Ct);
         await client.StartContainerAsync(id, Ct);
         await client.StartContainerAsync(id, Ct);
         var running = await client.InspectContainerAsync($"mh-{live.Mark}", Ct);
+        await foreach (var _ in client.ReadLogsAsync(id, new() { Follow = true }, Ct))
+            break; // it knows what to do with the signal
         await client.StopContainerAsync(id, TimeSpan.FromSeconds(20), Ct);
         await client.StopContainerAsync(id, TimeSpan.FromSeconds(20), Ct);
         var code = await client.WaitContainerAsync(id, Ct);

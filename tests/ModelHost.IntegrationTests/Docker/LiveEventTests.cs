@@ -19,7 +19,7 @@ public sealed class LiveEventTests(RealDockerFixture fixture)
         var id = await live.StartAsync(live.Shell("exit 3"), $"mh-{live.Mark}");
         await live.Client.WaitContainerAsync(id, Ct);
         await live.Client.RemoveContainerAsync(id, force: false, Ct);
-        var events = await watching.WaitAsync(TimeSpan.FromSeconds(60), Ct);
+        var events = await watching.WaitAsync(TimeSpan.FromSeconds(180), Ct);
 
         events.Select(e => e.Action).ShouldBe(["create", "start", "die", "destroy"]);
         events.ShouldAllBe(e => e.Type == "container" && e.Id == id && e.Attributes["name"] == $"mh-{live.Mark}");
@@ -42,8 +42,8 @@ public sealed class LiveEventTests(RealDockerFixture fixture)
         await live.Client.WaitContainerAsync(id, Ct);
         await live.Client.RemoveContainerAsync(id, force: false, Ct);
 
-        var all = await UntilDestroyedAsync(live.Client, query).WaitAsync(TimeSpan.FromSeconds(60), Ct);
-        var rest = await UntilDestroyedAsync(live.Client, query with { Since = all[1].Time }).WaitAsync(TimeSpan.FromSeconds(60), Ct);
+        var all = await UntilDestroyedAsync(live.Client, query).WaitAsync(TimeSpan.FromSeconds(180), Ct);
+        var rest = await UntilDestroyedAsync(live.Client, query with { Since = all[1].Time }).WaitAsync(TimeSpan.FromSeconds(180), Ct);
         var between = new List<string>();
         await foreach (var found in live.Client.WatchEventsAsync(query with { Until = all[1].Time }, Ct))
             between.Add(found.Action);

@@ -46,8 +46,9 @@ public sealed class CrashTests(RealDockerFixture fixture)
         var running = await client.ReachAsync(id, "running");
         var after = await node.ContainerAsync();
         var requests = await Deadline.UntilAsync(() => traffic.CounterAsync("vllm:request_success_total"), count => count == 3, what: "the engine to count");
-        var counted = await Deadline.UntilAsync(
-            () => client.JsonAsync($"/api/deployments/{id}"), d => d.GetProperty("total_requests").GetInt64() >= requests, what: "the totals");
+        // nobody asks the engine any more: what it has counted stands still
+        var (prompt, completion) = (await traffic.CounterAsync("vllm:prompt_tokens_total"), await traffic.CounterAsync("vllm:generation_tokens_total"));
+        await Deadline.UntilAsync(() => TotalsAsync(client, id), totals => totals == (requests, prompt, completion), what: $"the totals to be {(requests, prompt, completion)}");
         var log = await Deadline.UntilAsync(() => client.LogAsync(id), log => EngineTraffic.Numbers(log).Contains(250));
 
         TestContext.Current.TestOutputHelper!.WriteLine($"first answer {outage.TotalSeconds:0.00} s after the start");
@@ -58,9 +59,7 @@ public sealed class CrashTests(RealDockerFixture fixture)
         EngineTraffic.Numbers(log).ShouldBe(Enumerable.Range(1, 250));
         log.Count(line => line.Contains("Application startup complete", StringComparison.Ordinal)).ShouldBe(1);
         log.ShouldContain(line => line.Contains("[modelhost] starting a container", StringComparison.Ordinal));
-        counted.GetProperty("total_requests").GetInt64().ShouldBe(requests);
-        counted.GetProperty("total_prompt_tokens").GetInt64().ShouldBe(await traffic.CounterAsync("vllm:prompt_tokens_total"));
-        counted.GetProperty("total_completion_tokens").GetInt64().ShouldBe(await traffic.CounterAsync("vllm:generation_tokens_total"));
+        (await TotalsAsync(client, id)).ShouldBe((requests, await traffic.CounterAsync("vllm:prompt_tokens_total"), await traffic.CounterAsync("vllm:generation_tokens_total")));
     }
 
     [Fact]
@@ -91,7 +90,7 @@ public sealed class CrashTests(RealDockerFixture fixture)
         var first = await ModelHostProcess.ServeAsync(node.Surroundings, _port);
         using var client = Client();
         var id = await client.StartModelAsync(
-            node.Request(await client.NodeAsync("docker"), EngineNode.NewModel(), variables: ("VLLM_SIM_LOAD_SECONDS", "3")));
+            node.Request(await client.NodeAsync("docker"), EngineNode.NewModel(), variables: ("VLLM_SIM_LOAD_SECONDS", "12")));
         await client.ReachAsync(id, "loading");
         var before = await node.ContainerAsync();
 
@@ -139,7 +138,7 @@ public sealed class CrashTests(RealDockerFixture fixture)
         var model = EngineNode.NewModel();
         // a request that is never answered, for which the engine waits when it is asked to end
         var id = await client.RunModelAsync(node.Request(await client.NodeAsync("docker"), model,
-            change: request => request["extra_args"] = new JsonArray("--shutdown-timeout", "3"), variables: ("VLLM_SIM_HANG", "request")));
+            change: request => request["extra_args"] = new JsonArray("--shutdown-timeout", "8"), variables: ("VLLM_SIM_HANG", "request")));
         using var traffic = new EngineTraffic(await node.ContainerAsync());
         var hanging = traffic.PostAsync("/v1/chat/completions", JsonContent.Create(Api.Chat(model)));
         await Deadline.UntilAsync(() => traffic.CounterAsync("vllm:num_requests_running"), running => running == 1);
@@ -206,7 +205,15 @@ public sealed class CrashTests(RealDockerFixture fixture)
         took.ShouldBeLessThan(Deadline.Allowed(5));
         (after.Id, after.State.StartedAt).ShouldBe((before.Id, before.State.StartedAt));
         node.Processes().ShouldBe([pid]);
-        (await client.LogAsync(id)).Count(line => line.Contains("Application startup complete", StringComparison.Ordinal)).ShouldBe(1);
+        (await Deadline.UntilAsync(() => client.LogAsync(id), log => log.Any(IsUp))).Count(IsUp).ShouldBe(1);
+    }
+
+    private static bool IsUp(string line) => line.Contains("Application startup complete", StringComparison.Ordinal);
+
+    private static async Task<(long Requests, long Prompt, long Completion)> TotalsAsync(HttpClient client, int id)
+    {
+        var deployment = await client.JsonAsync($"/api/deployments/{id}");
+        return (deployment.GetProperty("total_requests").GetInt64(), deployment.GetProperty("total_prompt_tokens").GetInt64(), deployment.GetProperty("total_completion_tokens").GetInt64());
     }
 
     private HttpClient Client() => new() { BaseAddress = new Uri($"http://127.0.0.1:{_port}") };

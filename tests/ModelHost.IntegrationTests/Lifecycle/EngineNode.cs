@@ -1,6 +1,7 @@
 using System.Net.Http.Json;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using ModelHost.Agent.Runtimes;
 using ModelHost.Docker;
 using ModelHost.TestKit;
 
@@ -84,9 +85,8 @@ internal sealed class EngineNode : IAsyncDisposable
     public IReadOnlyList<int> Processes()
     {
         var folder = Path.Combine(Surroundings.Data, "engines");
-        return !Directory.Exists(folder) ? [] : [.. Directory.GetFiles(folder, "*.json")
-            .Select(path => JsonSerializer.Deserialize<JsonElement>(File.ReadAllBytes(path)).GetProperty("pid"))
-            .Where(pid => pid.ValueKind == JsonValueKind.Number).Select(pid => pid.GetInt32())];
+        // one that is removed at this moment is none any more
+        return !Directory.Exists(folder) ? [] : [.. Directory.GetFiles(folder, "*.json").Select(ProcessSidecar.Read).Select(sidecar => sidecar?.Pid).OfType<int>()];
     }
 
     /// <summary>Ends a process without asking it.</summary>
@@ -121,7 +121,7 @@ internal static class ApiExtensions
     }
 
     /// <summary>Waits for a status; fails at once, with the cause, when the run failed instead.</summary>
-    public static async Task<JsonElement> ReachAsync(this HttpClient client, int id, string status, double seconds = 60)
+    public static async Task<JsonElement> ReachAsync(this HttpClient client, int id, string status, double seconds = 180)
     {
         var reached = await Deadline.UntilAsync(
             () => client.JsonAsync($"/api/deployments/{id}"), d => d.Status() == status || d.Status() == "error", seconds, $"deployment {id} to be {status}");

@@ -13,7 +13,7 @@ public sealed class LifecycleTests(RealDockerFixture fixture)
         await using var node = await EngineNode.MakeAsync(fixture);
         await using var host = await ControlPlane.StartAsync(node.Surroundings);
         var id = await host.Client.StartModelAsync(
-            node.Request(await host.Client.NodeAsync("docker"), EngineNode.NewModel(), variables: ("VLLM_SIM_LOAD_SECONDS", "6")));
+            node.Request(await host.Client.NodeAsync("docker"), EngineNode.NewModel(), variables: ("VLLM_SIM_LOAD_SECONDS", "15")));
         var (statuses, details) = (new List<string>(), new List<string>());
 
         await Deadline.UntilAsync(() => host.Client.JsonAsync($"/api/deployments/{id}"), deployment =>
@@ -68,7 +68,9 @@ public sealed class LifecycleTests(RealDockerFixture fixture)
         var model = EngineNode.NewModel();
         var id = await host.Client.RunModelAsync(node.Request(await host.Client.NodeAsync("docker"), model));
 
+        using var traffic = new EngineTraffic(await node.ContainerAsync());
         await host.Client.ChatAsync(model);
+        await Deadline.UntilAsync(() => traffic.CounterAsync("vllm:request_success_total"), count => count == 1, what: "the engine to count");
         await host.Client.StopModelAsync(id);
 
         (await host.Client.JsonAsync($"/api/deployments/{id}")).GetProperty("total_requests").GetInt64().ShouldBe(1);

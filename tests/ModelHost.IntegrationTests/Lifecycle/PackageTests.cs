@@ -54,11 +54,11 @@ public sealed class PackageTests(RealDockerFixture fixture) : IDisposable
 
         // nobody removes it but on demand, and only when it is not used
         var mine = new Dictionary<string, string?> { [PackageImage.Label] = image.Labels[PackageImage.Label] };
-        (await node.Client.PruneImagesAsync(mine, danglingOnly: false, Ct)).Untagged.ShouldBeEmpty();
+        (await fixture.PruneAsync(node.Client, mine, danglingOnly: false)).Untagged.ShouldBeEmpty();
         await host.Client.StopModelAsync(first);
         await host.Client.StopModelAsync(second);
         (await node.Client.ListImagesAsync(containers[0].ImageName, Ct)).ShouldHaveSingleItem();
-        (await node.Client.PruneImagesAsync(mine, danglingOnly: false, Ct)).Untagged.ShouldBe([containers[0].ImageName]);
+        (await fixture.PruneAsync(node.Client, mine, danglingOnly: false)).Untagged.ShouldBe([containers[0].ImageName]);
     }
 
     [Fact]

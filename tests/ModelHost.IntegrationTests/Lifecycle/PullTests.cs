@@ -14,7 +14,7 @@ public sealed class PullTests(RealDockerFixture fixture)
         await using var registry = await StandInEngine.MakeAsync(fixture);
         await using var node = await EngineNode.MakeAsync(fixture);
         await using var host = await StartAsync(node, registry);
-        registry.Network.BytesPerSecond = 2 * Slow;
+        registry.Network.BytesPerSecond = Slow;
         var id = await StartAsync(host, node);
 
         var seen = new List<JsonElement>();

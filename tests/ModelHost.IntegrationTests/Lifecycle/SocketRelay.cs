@@ -55,11 +55,7 @@ internal sealed class SocketRelay : IAsyncDisposable
         {
             while (true)
             {
-                var near = await listener.AcceptAsync();
-                var far = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-                _open[near] = _open[far] = true;
-                await far.ConnectAsync(new UnixDomainSocketEndPoint(_target));
-                _ = Task.WhenAll(PumpAsync(near, far), PumpAsync(far, near));
+                _ = RelayAsync(await listener.AcceptAsync());
             }
         }
         catch (Exception e) when (e is SocketException or ObjectDisposedException)
@@ -68,7 +64,27 @@ internal sealed class SocketRelay : IAsyncDisposable
         }
     }
 
-    private async Task PumpAsync(Socket from, Socket to)
+    private async Task RelayAsync(Socket near)
+    {
+        var far = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        _open[near] = _open[far] = true; // before anything is waited for: a cut finds them
+        try
+        {
+            await far.ConnectAsync(new UnixDomainSocketEndPoint(_target));
+            await Task.WhenAll(PumpAsync(near, far), PumpAsync(far, near));
+        }
+        catch (Exception e) when (e is SocketException or ObjectDisposedException)
+        {
+            // cut, or the engine has no room for another one just now: this connection fails, and those after it are taken
+        }
+        foreach (var socket in (Socket[])[near, far])
+        {
+            socket.Dispose();
+            _open.TryRemove(socket, out _);
+        }
+    }
+
+    private static async Task PumpAsync(Socket from, Socket to)
     {
         var buffer = new byte[64 * 1024];
         try
@@ -85,6 +101,5 @@ internal sealed class SocketRelay : IAsyncDisposable
             from.Dispose();
             to.Dispose();
         }
-        _open.TryRemove(from, out _);
     }
 }

@@ -9,6 +9,9 @@ namespace ModelHost.IntegrationTests.Pages;
 /// <summary>The metrics of a control plane as Prometheus and its linter see them.</summary>
 public sealed class PrometheusTests
 {
+    private const string Answered = "modelhost_gateway_request_duration_seconds_count{model=\"demo/tiny-chat\",route=\"/v1/chat/completions\",status=\"200\"} 2\n";
+    private const string Refused = "model=\"_other\",route=\"/v1/chat/completions\",status=\"404\"";
+
     private static CancellationToken Ct => TestContext.Current.CancellationToken;
 
     [Fact]
@@ -23,7 +26,9 @@ public sealed class PrometheusTests
         await client.StatusAsync(id, "running");
         await AskAsync(client);
 
-        var page = await client.GetStringAsync(new Uri("/metrics", UriKind.Relative), Ct);
+        // a request is counted when all is done, and its answer is here a moment before
+        var page = await Deadline.UntilAsync(() => client.GetStringAsync(new Uri("/metrics", UriKind.Relative), Ct), text =>
+            text.Contains(Answered, StringComparison.Ordinal) && text.Contains(Refused, StringComparison.Ordinal), what: "the requests to be counted");
         await client.StopModelAsync(id);
         var (code, output, errors) = await NodeScripts.RunProgramAsync(promtool, ["check", "metrics"], page);
 
@@ -32,8 +37,8 @@ public sealed class PrometheusTests
         // what the check must have seen
         page.ShouldContain("modelhost_deployments{status=\"running\"} 1\n");
         page.ShouldContain("hw_gpu_memory_limit_bytes{gpu=\"1\"");
-        page.ShouldContain("modelhost_gateway_request_duration_seconds_count{model=\"demo/tiny-chat\",route=\"/v1/chat/completions\",status=\"200\"} 2\n");
-        page.ShouldContain("model=\"_other\",route=\"/v1/chat/completions\",status=\"404\"");
+        page.ShouldContain(Answered);
+        page.ShouldContain(Refused);
         page.ShouldContain("http_server_request_duration_seconds_bucket{");
     }
 
@@ -41,7 +46,9 @@ public sealed class PrometheusTests
     public async Task Prometheus_scrapes_it()
     {
         var prometheus = NodeScripts.Find("prometheus", "prometheus");
-        await using var host = await ControlPlane.StartAsync();
+        using var node = new TestNode();
+        // a process of its own, as above: other tests run models meanwhile
+        await using var host = await ModelHostProcess.ServeAsync(node, TestPorts.Free());
         var port = TestPorts.Free();
         var folder = Directory.CreateTempSubdirectory("mh-prom-");
         var config = Path.Combine(folder.FullName, "prometheus.yml");

@@ -5,10 +5,11 @@ const input = JSON.parse(process.argv[2]);
 const browser = await chromium.launch({
   executablePath: input.chromium,
   headless: true,
+  timeout: 120_000,
   args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
 });
 const page = await browser.newPage({ viewport: { width: 1280, height: 1000 } });
-page.setDefaultTimeout(20_000);
+page.setDefaultTimeout(120_000);
 
 const complaints = [];
 const foreign = [];

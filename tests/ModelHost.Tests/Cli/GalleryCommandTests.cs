@@ -130,8 +130,13 @@ public sealed class GalleryCommandTests
         var url = new Uri($"http://127.0.0.1:{TestPorts.Free()}");
         using var client = new ServerClient(url, "/nowhere");
         using var output = new StringWriter();
-        var following = JobProgress.FollowAsync(client, "models/jobs/x", output, isPlain: true, Ct);
-        await Deadline.UntilAsync(() => output.ToString().Length > 0);
+        var lines = TextWriter.Synchronized(output); // it locks itself
+        var following = JobProgress.FollowAsync(client, "models/jobs/x", lines, isPlain: true, Ct);
+        await Deadline.UntilAsync(() =>
+        {
+            lock (lines)
+                return output.ToString().Length > 0;
+        });
 
         var builder = WebApplication.CreateSlimBuilder();
         builder.WebHost.UseUrls(url.ToString());

@@ -135,7 +135,7 @@ public sealed class DatabaseTests
             await command.ExecuteNonQueryAsync(Ct);
         }
 
-        await using var host = await ControlPlane.StartAsync(node, configure: ScriptedNode.WithoutLocalNode).WaitAsync(TimeSpan.FromSeconds(60), Ct);
+        await using var host = await ControlPlane.StartAsync(node, configure: ScriptedNode.WithoutLocalNode).WaitAsync(TimeSpan.FromSeconds(180), Ct);
 
         (await host.Client.JsonAsync("/api/deployments")).GetArrayLength().ShouldBe(0);
     }

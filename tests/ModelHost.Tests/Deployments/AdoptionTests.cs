@@ -129,6 +129,7 @@ public sealed class AdoptionTests
         var all = await Deadline.UntilAsync(() => second.Client.JsonAsync("/api/deployments"),
             all => all.GetArrayLength() == 4 && all.EnumerateArray().All(d => Text(d, "status") == "running"));
         // long enough for a pass that would end one of them
+        await Deadline.UntilAsync(() => RowAsync(second, kept), row => row.RunId == run);
         await Deadline.UntilAsync(() => RowAsync(second, extended), row => row.LeaseVersion == 1);
         await Deadline.UntilAsync(() => RowAsync(second, pinned), row => row.LeaseVersion == 2);
         var rows = (await Task.WhenAll(all.EnumerateArray().Select(d => RowAsync(second, d.GetProperty("id").GetInt32())))).ToDictionary(row => row.ReadSpec().PublicName);

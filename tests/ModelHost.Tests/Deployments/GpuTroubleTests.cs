@@ -23,16 +23,16 @@ public sealed class GpuTroubleTests
     [InlineData("garbage", "nvidia-smi answered")]
     [InlineData("truncated", "that are not understood, the first: 0, GPU-")]
     [InlineData("flood", "nvidia-smi answered more than 1024 KiB")]
-    [InlineData("hang", "nvidia-smi did not answer within 5 s")]
+    [InlineData("hang", "nvidia-smi did not answer within 15 s")]
     public async Task Trouble_at_run_time_leaves_models_running_and_gpus_known(string trouble, string reason)
     {
         using var node = new TestNode(gpus: 2);
-        await using var host = await ControlPlane.StartAsync(node, configuration: "Node:NvidiaSmiTimeout=00:00:05");
+        await using var host = trouble == "hang" ? await StartAsync(node, "00:00:15") : await StartAsync(node);
         var nodeId = await ReadyAsync(host);
         var id = await RunAsync(host, Request(node, nodeId));
 
         node.SmiPlays(trouble);
-        var told = await NodeAsync(host, read => read.GetProperty("gpu_error").ValueKind == JsonValueKind.String, "the trouble to be told");
+        var told = await NodeAsync(host, read => read.GetProperty("gpu_error").GetString()?.Contains(reason, StringComparison.Ordinal) is true, "the trouble to be told");
         var refused = await RefusedAsync(host, Request(node, nodeId, 8102));
         var refusedUnchecked = await RefusedAsync(host, Request(node, nodeId, 8102, skip: true));
         var during = await host.Client.JsonAsync($"/api/deployments/{id}");
@@ -62,11 +62,11 @@ public sealed class GpuTroubleTests
     {
         using var node = new TestNode(gpus: 1);
         int id;
-        await using (var first = await ControlPlane.StartAsync(node))
+        await using (var first = await StartAsync(node))
             id = await RunAsync(first, Request(node, await ReadyAsync(first)));
 
         node.SmiPlays("mismatch");
-        await using var host = await ControlPlane.StartAsync(node);
+        await using var host = await StartAsync(node);
         var told = await NodeAsync(host, read => read.GetProperty("gpu_error").GetString()?.Contains("mismatch") is true, "the trouble to be told");
         await host.Client.StatusAsync(id, "running");
         await Deadline.UntilAsync(async () => (await PostChatAsync(host)).IsSuccessStatusCode, answered => answered, what: "the model to answer");
@@ -81,11 +81,11 @@ public sealed class GpuTroubleTests
     public async Task Of_two_gpus_the_one_that_answers_is_used()
     {
         using var node = new TestNode(gpus: 2);
-        await using var host = await ControlPlane.StartAsync(node);
+        await using var host = await StartAsync(node);
         var nodeId = await ReadyAsync(host);
 
         node.SmiPlays("lost 0");
-        var told = await NodeAsync(host, read => read.GetProperty("gpu_error").ValueKind == JsonValueKind.String, "the loss to be told");
+        var told = await NodeAsync(host, read => read.GetProperty("gpu_error").GetString()?.StartsWith("a card does not answer", StringComparison.Ordinal) is true, "the loss to be told");
         var refused = await RefusedAsync(host, Request(node, nodeId, gpu: 0));
         var placed = await host.Client.StartModelAsync(Request(node, nodeId));
 
@@ -101,7 +101,7 @@ public sealed class GpuTroubleTests
     public async Task Processes_are_told_apart_by_their_deployment()
     {
         using var node = new TestNode(gpus: 1);
-        await using var host = await ControlPlane.StartAsync(node);
+        await using var host = await StartAsync(node);
         var nodeId = await ReadyAsync(host);
         using var foreign = GpuHold.Open(node.GpuFolder, GpuDevice.ReadAll(node.GpuFolder), ["VLLM::EngineCore"], Environment.ProcessId);
         foreign.Set(1000);
@@ -126,7 +126,7 @@ public sealed class GpuTroubleTests
     public async Task Processes_that_cannot_be_read_are_unknown_and_not_none()
     {
         using var node = new TestNode(gpus: 1);
-        await using var host = await ControlPlane.StartAsync(node);
+        await using var host = await StartAsync(node);
         var nodeId = await ReadyAsync(host);
 
         node.SmiPlays("no-apps");
@@ -148,7 +148,7 @@ public sealed class GpuTroubleTests
     {
         using var node = new TestNode(gpus: 1);
         node.SmiPlays("no-names");
-        await using var host = await ControlPlane.StartAsync(node);
+        await using var host = await StartAsync(node);
         var nodeId = await ReadyAsync(host);
         using var foreign = GpuHold.Open(node.GpuFolder, GpuDevice.ReadAll(node.GpuFolder), ["VLLM::EngineCore"], Environment.ProcessId);
         foreign.Set(1000);
@@ -168,7 +168,7 @@ public sealed class GpuTroubleTests
     {
         using var node = new TestNode(gpus: 1);
         node.SmiPlays("slow 2");
-        await using var host = await ControlPlane.StartAsync(node, configuration: "Node:NvidiaSmiTimeout=00:02:00");
+        await using var host = await StartAsync(node);
         await ReadyAsync(host);
 
         var told = await NodeAsync(host, read => read.GetProperty("gpu_usage").GetArrayLength() == 1, "the GPU to show");
@@ -181,7 +181,7 @@ public sealed class GpuTroubleTests
     {
         using var node = new TestNode(gpus: 1);
         node.SmiPlays("mig");
-        await using var host = await ControlPlane.StartAsync(node);
+        await using var host = await StartAsync(node);
         var nodeId = await ReadyAsync(host);
 
         var gpu = (await NodeAsync(host, read => read.GetProperty("gpu_usage")[0].GetProperty("mig_instances").GetArrayLength() > 0, "the parts to show"))
@@ -199,7 +199,7 @@ public sealed class GpuTroubleTests
     {
         using var node = new TestNode(gpus: 1);
         node.SmiPlays("words");
-        await using var host = await ControlPlane.StartAsync(node);
+        await using var host = await StartAsync(node);
         var nodeId = await ReadyAsync(host);
 
         var gpu = (await NodeAsync(host, read => read.GetProperty("gpu_usage").GetArrayLength() == 1, "the GPU to show")).GetProperty("gpu_usage")[0];
@@ -215,7 +215,7 @@ public sealed class GpuTroubleTests
     {
         using var node = new TestNode(gpus: 1);
         node.SmiPlays("unified");
-        await using var host = await ControlPlane.StartAsync(node);
+        await using var host = await StartAsync(node);
         var nodeId = await ReadyAsync(host);
         var total = long.Parse((await File.ReadAllLinesAsync("/proc/meminfo", Ct)).Single(line => line.StartsWith("MemTotal:", StringComparison.Ordinal))
             .Split(' ', StringSplitOptions.RemoveEmptyEntries)[1]) / 1024.0;
@@ -240,6 +240,9 @@ public sealed class GpuTroubleTests
             if (gpu is { } index)
                 request["gpu_ids"] = new JsonArray(index);
         });
+
+    /// <summary>A control plane whose <c>nvidia-smi</c> has more time than it takes on the most crowded machine.</summary>
+    private static Task<ControlPlane> StartAsync(TestNode node, string timeout = "00:02:00") => ControlPlane.StartAsync(node, configuration: $"Node:NvidiaSmiTimeout={timeout}");
 
     private static async Task<int> RunAsync(ControlPlane host, JsonObject request)
     {

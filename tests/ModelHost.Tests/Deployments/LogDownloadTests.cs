@@ -17,6 +17,9 @@ public sealed class LogDownloadTests
         await using var host = await ControlPlane.StartAsync();
         var id = await host.Client.StartModelAsync(Api.StartRequest(await host.Client.NodeAsync("process"), model: "demo/tiny-chat"));
         await host.Client.StatusAsync(id, "running");
+        // an engine answers before it says that it is up, and what it says is read a moment later
+        await Deadline.UntilAsync(
+            () => host.Client.JsonAsync($"/api/deployments/{id}/logs?tail=2000"), log => log.GetProperty("lines").ToString().Contains("Application startup complete", StringComparison.Ordinal), what: "its last line of the start");
 
         using var running = await DownloadAsync(host, id);
         await host.Client.StopModelAsync(id);
@@ -92,7 +95,7 @@ public sealed class LogDownloadTests
             await stream.ReadExactlyAsync(new byte[1024 * 1024], Ct);
         }
 
-        await ended.Task.WaitAsync(Deadline.Allowed(10), Ct);
+        await ended.Task.WaitAsync(Deadline.Allowed(60), Ct);
     }
 
     private static async Task<HttpResponseMessage> DownloadAsync(ControlPlane host, int id)

@@ -3,6 +3,7 @@ using System.Net.Http.Json;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Microsoft.Extensions.DependencyInjection;
+using ModelHost.Agent.Runtimes;
 using ModelHost.TestKit;
 
 namespace ModelHost.Tests.Deployments;
@@ -138,8 +139,8 @@ public sealed class RunTests
             .FirstOrDefault(engine => Core.Deployments.LaunchSpec.FromJson(engine.LaunchSpec)!.DeploymentId == id)?.Lease);
 
     private static (string Run, int Pid)[] Engines(ControlPlane host) =>
-        [.. Directory.GetFiles(Path.Combine(host.Node.Data, "engines"), "*.json")
-            .Select(path => (Path.GetFileNameWithoutExtension(path), JsonSerializer.Deserialize<JsonElement>(File.ReadAllBytes(path)).GetProperty("pid").GetInt32()))];
+        // one that is removed at this moment is none any more
+        [.. Directory.GetFiles(Path.Combine(host.Node.Data, "engines"), "*.json").Select(ProcessSidecar.Read).OfType<ProcessSidecar>().Select(engine => (engine.RunId, engine.Pid ?? 0))];
 
     private static string Text(JsonElement element, string property) => element.GetProperty(property).GetString() ?? "";
 

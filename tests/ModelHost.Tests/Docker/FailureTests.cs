@@ -1,4 +1,5 @@
 using System.Net;
+using System.Text;
 using Microsoft.AspNetCore.Http;
 using ModelHost.Docker;
 
@@ -73,11 +74,10 @@ public sealed class FailureTests
         await using var engine = await HandMadeEngine.StartAsync(async context =>
         {
             await context.Response.WriteAsync("[");
-            while (!context.RequestAborted.IsCancellationRequested)
-            {
-                await context.Response.WriteAsync(new string(' ', 1 << 20), CancellationToken.None);
+            var blanks = Encoding.ASCII.GetBytes(new string(' ', 1 << 20));
+            // until nobody takes it: that the client has gone is told only a while later
+            while (!context.RequestAborted.IsCancellationRequested && !(await context.Response.BodyWriter.WriteAsync(blanks, CancellationToken.None)).IsCompleted)
                 sent++;
-            }
         });
         using var client = new DockerClient(engine.Endpoint);
 

@@ -5,7 +5,7 @@ namespace ModelHost.Tests.Docker;
 /// <summary>Says its piece and then nothing, until the client has gone.</summary>
 internal sealed class SilentEngine(HandMadeEngine engine, Task asked, Task closedByClient) : IAsyncDisposable
 {
-    private static readonly TimeSpan Deadline = TimeSpan.FromSeconds(20);
+    private static readonly TimeSpan Deadline = TimeSpan.FromSeconds(120);
 
     public Uri Endpoint => engine.Endpoint;
 

@@ -66,6 +66,9 @@ public sealed partial class MetricsTests
         await client.NodeAsync("process");
         using var asked = await client.PostAsJsonAsync("/v1/chat/completions", Api.Chat("a model that nobody knows"), Ct);
 
+        // a request is counted when all is done, and its answer is here a moment before
+        await Deadline.UntilAsync(
+            () => client.GetStringAsync(new Uri("/metrics", UriKind.Relative), Ct), text => text.Contains("modelhost_gateway_request_duration_seconds_count{model=\"_other\",", StringComparison.Ordinal), what: "the request to be counted");
         var answer = await client.GetAsync(new Uri("/metrics", UriKind.Relative), Ct);
         var page = await answer.Content.ReadAsStringAsync(Ct);
         await host.StopAsync();
