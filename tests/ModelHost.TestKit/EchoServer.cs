@@ -54,6 +54,7 @@ public static class Echo
 public sealed class EchoServer : IAsyncDisposable
 {
     private readonly WebApplication _app;
+    private int _hanging, _givenUp;
 
     private EchoServer(WebApplication app, Uri address) => (_app, Address) = (app, address);
 
@@ -61,10 +62,10 @@ public sealed class EchoServer : IAsyncDisposable
     public Uri Address { get; private set; }
 
     /// <summary>Calls of <c>Say hang</c> that were given up.</summary>
-    public int GivenUp { get; private set; }
+    public int GivenUp => Volatile.Read(ref _givenUp);
 
     /// <summary>Calls of <c>Say hang</c> that have come.</summary>
-    public int Hanging { get; private set; }
+    public int Hanging => Volatile.Read(ref _hanging);
 
     /// <summary>What it logs.</summary>
     public LogLines Log { get; } = new();
@@ -132,14 +133,14 @@ public sealed class EchoServer : IAsyncDisposable
             case ["throw"]:
                 throw new InvalidOperationException("a secret of the inside");
             case ["hang"]:
-                Hanging++;
+                Interlocked.Increment(ref _hanging);
                 try
                 {
                     await Task.Delay(Timeout.Infinite, cancellationToken);
                 }
                 finally
                 {
-                    GivenUp++;
+                    Interlocked.Increment(ref _givenUp);
                 }
                 break;
             default:
