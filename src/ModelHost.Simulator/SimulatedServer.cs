@@ -21,8 +21,8 @@ namespace ModelHost.Simulator;
 internal sealed class SimulatedServer(
     IReadOnlyList<string> arguments, IReadOnlyDictionary<string, string> environment, TextWriter output, TextWriter error, TimeProvider time)
 {
-    /// <summary>Time for answers that are on their way when the engine has stopped.</summary>
-    private static readonly TimeSpan StopGrace = TimeSpan.FromSeconds(1);
+    /// <summary>Time for answers that are on their way when the engine has stopped, also on a machine that has much else to do.</summary>
+    private static readonly TimeSpan StopGrace = TimeSpan.FromSeconds(5);
 
     private readonly TaskCompletionSource<IPEndPoint> _ready = new(TaskCreationOptions.RunContinuationsAsynchronously);
 

@@ -38,8 +38,7 @@ public sealed class KeyedRouteTests(NodeScripts scripts)
         foreach (var use in (string[])["chat", "stream", "completion", "responses", "models"])
             (await UseAsync(served, use, "none")).GetProperty("error").GetProperty("code").GetString().ShouldBe("invalid_api_key", use);
 
-        var used = await served.UsageAsync();
-        used.ShouldBe(await served.EngineTokensAsync());
+        var used = await served.CountedAsync(await served.EngineTokensAsync());
         used.Completion.ShouldBe(7 + 10 + 10 + 5 + 5 + 7 + 7);
     }
 
@@ -78,7 +77,7 @@ public sealed class KeyedRouteTests(NodeScripts scripts)
         (whole.Usage.OutputTokenCount, usage!.OutputTokenCount, response.Usage.OutputTokenCount, completed!.Usage.OutputTokenCount).ShouldBe((7, 7, 7, 7));
         (await Should.ThrowAsync<ClientResultException>(() => new ResponsesClient(new ApiKeyCredential("none"), new ResponsesClientOptions { Endpoint = served.BaseUrl })
             .CreateResponseAsync(Request(false), Ct))).Status.ShouldBe(401);
-        (await served.UsageAsync()).ShouldBe(await served.EngineTokensAsync());
+        await served.CountedAsync(await served.EngineTokensAsync());
     }
 #pragma warning restore OPENAI001
 
@@ -93,8 +92,8 @@ public sealed class KeyedRouteTests(NodeScripts scripts)
         using var pooled = await PostAsync(served, key, "pooling", new { model = Embedder, input = "one" });
         pooled.StatusCode.ShouldBe(HttpStatusCode.OK);
 
-        var used = await served.UsageAsync();
-        used.ShouldBe(((await served.EngineTokensAsync()).Prompt, 0), "what the engine counts as written for a pooled text is no token of an answer");
+        // what the engine counts as written for a pooled text is no token of an answer
+        var used = await served.CountedAsync(((await served.EngineTokensAsync()).Prompt, 0));
         used.Prompt.ShouldBeGreaterThan(0);
     }
 
@@ -135,7 +134,7 @@ public sealed class KeyedRouteTests(NodeScripts scripts)
         answer.GetProperty("streamedUsage").GetProperty("output_tokens").GetInt32().ShouldBe(7);
         answer.GetProperty("count").GetInt32().ShouldBe(answer.GetProperty("usage").GetProperty("input_tokens").GetInt32());
         (refused.GetProperty("error").GetString(), refused.GetProperty("status").GetInt32()).ShouldBe(("AuthenticationError", 401));
-        (await served.UsageAsync()).ShouldBe(await served.EngineTokensAsync());
+        await served.CountedAsync(await served.EngineTokensAsync());
     }
 
     [Fact]
@@ -158,8 +157,8 @@ public sealed class KeyedRouteTests(NodeScripts scripts)
             JsonDocument.Parse(text).RootElement.GetProperty(field).GetArrayLength().ShouldBeGreaterThan(0);
             refused.StatusCode.ShouldBe(HttpStatusCode.Unauthorized, path);
         }
-        var used = await served.UsageAsync();
-        used.ShouldBe(((await served.EngineTokensAsync()).Prompt, 0), "what the engine counts as written for a pooled text is no token of an answer");
+        // what the engine counts as written for a pooled text is no token of an answer
+        var used = await served.CountedAsync(((await served.EngineTokensAsync()).Prompt, 0));
         used.Prompt.ShouldBeGreaterThan(0);
     }
 

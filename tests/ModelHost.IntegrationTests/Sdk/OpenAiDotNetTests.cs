@@ -44,7 +44,7 @@ public sealed class OpenAiDotNetTests
     [Fact]
     public async Task Streamed_chat_comes_piece_by_piece_and_ends_with_its_usage()
     {
-        await using var served = await ServedModel.StartAsync(knobs: ["VLLM_SIM_ITL_MS=500"]);
+        await using var served = await ServedModel.StartAsync(knobs: ["VLLM_SIM_ITL_MS=1000"]);
         var began = Stopwatch.StartNew();
         var seen = new List<TimeSpan>();
         ChatTokenUsage? usage = null;
@@ -58,7 +58,7 @@ public sealed class OpenAiDotNetTests
         }
 
         seen.Count.ShouldBe(10);
-        (seen[^1] - seen[0]).ShouldBeGreaterThan(TimeSpan.FromMilliseconds(300), "nine gaps of 500 ms lie between the first piece and the last");
+        (seen[^1] - seen[0]).ShouldBeGreaterThan(TimeSpan.FromMilliseconds(300), "nine gaps of 1 s lie between the first piece and the last");
         usage.ShouldNotBeNull().OutputTokenCount.ShouldBe(10);
     }
 

@@ -36,13 +36,13 @@ public sealed class OpenAiJavaScriptTests(NodeScripts scripts)
     [Fact]
     public async Task Streamed_chat_comes_piece_by_piece_and_ends_with_its_usage()
     {
-        await using var served = await ServedModel.StartAsync(knobs: ["VLLM_SIM_ITL_MS=500"]);
+        await using var served = await ServedModel.StartAsync(knobs: ["VLLM_SIM_ITL_MS=1000"]);
 
         var answer = Value(await UseAsync(served, "stream"));
 
         var seen = answer.GetProperty("seen").EnumerateArray().Select(at => at.GetDouble()).ToArray();
         seen.Length.ShouldBe(10);
-        (seen[^1] - seen[0]).ShouldBeGreaterThan(300, "nine gaps of 500 ms lie between the first piece and the last");
+        (seen[^1] - seen[0]).ShouldBeGreaterThan(300, "nine gaps of 1 s lie between the first piece and the last");
         answer.GetProperty("finish").GetString().ShouldBe("length");
         answer.GetProperty("usage").GetProperty("completion_tokens").GetInt32().ShouldBe(10);
     }

@@ -72,6 +72,10 @@ internal sealed class ServedModel : IAsyncDisposable
         return (total.GetProperty("prompt_tokens").GetInt64(), total.GetProperty("completion_tokens").GetInt64());
     }
 
+    /// <summary>Waits until the gateway has counted that, of all keys: it does when all of an answer has gone out.</summary>
+    public Task<(long Prompt, long Completion)> CountedAsync((long Prompt, long Completion) tokens) =>
+        Deadline.UntilAsync(UsageAsync, used => used == tokens, what: $"{tokens} to be counted");
+
     /// <summary>What its engine has counted.</summary>
     public async Task<(long Prompt, long Completion)> EngineTokensAsync() =>
         ((long)await EngineCounterAsync("vllm:prompt_tokens_total", ""), (long)await EngineCounterAsync("vllm:generation_tokens_total", ""));

@@ -21,11 +21,13 @@ public sealed class EndTests : IDisposable
     [Fact]
     public async Task A_stop_waits_for_what_is_under_way_takes_nothing_new_and_loses_no_count()
     {
-        await using var first = await ModelHostProcess.ServeAsync(_node, _port);
+        // long enough that they are still under way when the end has been seen
+        const int Tokens = 300;
+        await using var first = await ModelHostProcess.ServeAsync(_node, _port, "Gateway:DrainTimeout=00:02:00");
         using var client = Client();
-        var id = await StartAsync(client, ("VLLM_SIM_ITL_MS", "50"), ("VLLM_SIM_OUTPUT_TOKENS", "100"));
-        using var reader = await BeginStreamAsync(client, tokens: 60);
-        var whole = client.PostAsJsonAsync("/v1/chat/completions", Api.Chat(Model, maxTokens: 60), Ct);
+        var id = await StartAsync(client, ("VLLM_SIM_ITL_MS", "50"), ("VLLM_SIM_OUTPUT_TOKENS", "1000"));
+        using var reader = await BeginStreamAsync(client, Tokens);
+        var whole = client.PostAsJsonAsync("/v1/chat/completions", Api.Chat(Model, maxTokens: Tokens), Ct);
         using var idle = Client();
         using var second = Client();
         (await idle.GetAsync(new Uri("/v1/models", UriKind.Relative), Ct)).EnsureSuccessStatusCode();
@@ -48,7 +50,7 @@ public sealed class EndTests : IDisposable
         using var after = Client();
         var total = await TotalAsync(after);
         await after.StopModelAsync(id);
-        (total.Requests, total.Aborted, total.Completion).ShouldBe((2, 0, 120));
+        (total.Requests, total.Aborted, total.Completion).ShouldBe((2, 0, 2 * Tokens));
     }
 
     [Fact]

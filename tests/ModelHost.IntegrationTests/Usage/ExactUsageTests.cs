@@ -55,7 +55,10 @@ public sealed class ExactUsageTests
                     await traffic.SendAsync(random);
             }
         });
-        await Deadline.UntilAsync(() => UsageAsync(admin, ""), usage => usage.Sum(row => row.Aborted) == traffic.Left, what: "all that left to be counted");
+        // an answer is counted when all of it has gone out
+        var requests = traffic.Left + Enumerable.Range(0, Keys).Sum(i => traffic.Expected(i).Requests);
+        await Deadline.UntilAsync(async () => (await UsageAsync(admin, "")).Aggregate((Aborted: 0L, Requests: 0L), (sum, row) => (sum.Aborted + row.Aborted, sum.Requests + row.Requests)),
+            sum => sum.Aborted == traffic.Left && sum.Requests >= requests, what: $"{requests} requests to be counted, and {traffic.Left} of them as given up");
         var (engine, left) = (await EngineAsync(node, Exact), await EngineAsync(node, Aborted));
         var byKey = await UsageAsync(admin, $"deployment_id={exact}&");
         var byDeployment = await UsageAsync(admin, $"deployment_id={aborted}&");

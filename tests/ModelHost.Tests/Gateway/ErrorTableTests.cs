@@ -70,13 +70,13 @@ public sealed class ErrorTableTests
         new("a node that is silent", "plain", "POST", Chat, JsonType, """{"model":"unreachable"}""", 502, Upstream, "deployment_unreachable", null),
         new("a gateway that is off", "off", "POST", Chat, JsonType, """{"model":"m"}""", 503, Upstream, "gateway_disabled", null),
         new("a gateway that is off, unknown route", "off", "GET", "/v1/nothing", null, null, 503, Upstream, "gateway_disabled", null),
-        new("a model that loads", "plain", "POST", Chat, JsonType, """{"model":"loading"}""", 503, Upstream, "model_loading", "model"),
+        new("a model that loads", "late", "POST", Chat, JsonType, """{"model":"loading"}""", 503, Upstream, "model_loading", "model"),
         new("a model that cannot be started", "plain", "POST", Chat, JsonType, """{"model":"resting"}""", 503, Upstream, "model_start_failed", "model"),
         new("the end", "stopping", "POST", Chat, JsonType, """{"model":"m"}""", 503, Upstream, "shutting_down", null),
-        new("no connection in time", "plain", "POST", Chat, JsonType, """{"model":"full"}""", 504, Upstream, "deployment_timeout", null),
-        new("no answer in time", "plain", "POST", Chat, JsonType, """{"model":"m","do":"wait"}""", 504, Upstream, "deployment_timeout", null),
-        new("no stream in time", "plain", "POST", Chat, JsonType, """{"model":"m","do":"wait","stream":true}""", 504, Upstream, "deployment_timeout", null),
-        new("no first byte in time", "plain", "POST", Chat, JsonType, """{"model":"m","do":"begin","stream":true}""", 504, Upstream, "deployment_timeout", null),
+        new("no connection in time", "late", "POST", Chat, JsonType, """{"model":"full"}""", 504, Upstream, "deployment_timeout", null),
+        new("no answer in time", "late", "POST", Chat, JsonType, """{"model":"m","do":"wait"}""", 504, Upstream, "deployment_timeout", null),
+        new("no stream in time", "late", "POST", Chat, JsonType, """{"model":"m","do":"wait","stream":true}""", 504, Upstream, "deployment_timeout", null),
+        new("no first byte in time", "late", "POST", Chat, JsonType, """{"model":"m","do":"begin","stream":true}""", 504, Upstream, "deployment_timeout", null),
     ];
 
     private static CancellationToken Ct => TestContext.Current.CancellationToken;
@@ -87,6 +87,14 @@ public sealed class ErrorTableTests
         await using var host = await StartAsync();
         await using var engine = await EngineAsync(host);
         await ShouldAnswerAsync(host, "plain");
+    }
+
+    [Fact]
+    public async Task What_takes_too_long_is_told_as_such()
+    {
+        await using var host = await StartAsync(isPatient: false);
+        await using var engine = await EngineAsync(host);
+        await ShouldAnswerAsync(host, "late");
     }
 
     [Fact]
@@ -173,7 +181,8 @@ public sealed class ErrorTableTests
         table.ShouldBe(Rows.Select(row => (row.Status, row.Code)).Distinct(), ignoreOrder: true);
     }
 
-    private static Task<ControlPlane> StartAsync(Action<IServiceCollection>? configure = null) => ControlPlane.StartAsync(
+    /// <summary>Starts a host whose deadlines pass soon where the test is about them, and else not before it fails.</summary>
+    private static Task<ControlPlane> StartAsync(Action<IServiceCollection>? configure = null, bool isPatient = true) => ControlPlane.StartAsync(
         configure: services =>
         {
             ScriptedNode.WithoutLocalNode(services);
@@ -181,8 +190,9 @@ public sealed class ErrorTableTests
         },
         configuration:
         [
-            "Gateway:MaxRequestBytes=100000", "Gateway:MaxModelOffset=50000", "Gateway:ConnectTimeout=00:00:03", "Gateway:FirstByteTimeout=00:00:03",
-            "Settings:GatewayTimeoutSeconds=10", "Gateway:HoldTimeout=00:00:01",
+            "Gateway:MaxRequestBytes=100000", "Gateway:MaxModelOffset=50000",
+            .. isPatient ? ["Gateway:ConnectTimeout=00:01:00", "Gateway:FirstByteTimeout=00:01:00", "Settings:GatewayTimeoutSeconds=60", "Gateway:HoldTimeout=00:01:00"]
+                : (string[])["Gateway:ConnectTimeout=00:00:03", "Gateway:FirstByteTimeout=00:00:03", "Settings:GatewayTimeoutSeconds=10", "Gateway:HoldTimeout=00:00:01"],
         ]);
 
     private static async Task<StandInEngine> EngineAsync(ControlPlane host) => await StandInEngine.StartAsync(host, async context =>
@@ -335,7 +345,11 @@ public sealed class ErrorTableTests
             if (key is not null)
                 message.ShouldNotContain(key);
             (answer.Headers.ConnectionClose ?? false).ShouldBe(closes || Status == 413, Name);
-            answer.Headers.RetryAfter.ShouldBe(Code is "model_loading" or "model_start_failed" ? new System.Net.Http.Headers.RetryConditionHeaderValue(TimeSpan.FromSeconds(2)) : null, Name);
+            // of the pause after a start that failed, what is left of it is told
+            if (Code == "model_start_failed")
+                answer.Headers.RetryAfter!.Delta!.Value.TotalSeconds.ShouldBeInRange(1, 2, Name);
+            else
+                answer.Headers.RetryAfter?.Delta.ShouldBe(Code == "model_loading" ? TimeSpan.FromSeconds(2) : null, Name);
         }
     }
 

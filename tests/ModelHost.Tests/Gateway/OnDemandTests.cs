@@ -123,7 +123,7 @@ public sealed class OnDemandTests
     [Fact]
     public async Task A_start_that_fails_is_told_to_all_who_wait_and_the_next_request_may_start_it_after_a_pause()
     {
-        await using var host = await ControlPlane.StartAsync(configuration: ["Lifecycle:RelaunchDelay=00:00:01", "Gateway:HoldTimeout=00:02:00"]);
+        await using var host = await ControlPlane.StartAsync(configuration: ["Lifecycle:RelaunchDelay=00:00:10", "Gateway:HoldTimeout=00:02:00"]);
         var id = await RecordAsync(host, request => request["max_failed_restarts"] = 1, ("VLLM_SIM_FAIL", "oom"));
 
         var answers = await Task.WhenAll(ChatAsync(host), ChatAsync(host));
@@ -132,7 +132,7 @@ public sealed class OnDemandTests
         await host.Client.StatusAsync(id, "error");
         (await RunsAsync(host, id)).ShouldBe(1);
         (await host.Client.JsonAsync("/v1/models")).GetProperty("data").GetArrayLength().ShouldBe(1);
-        await Deadline.UntilAsync(async () => (await ChatAsync(host), await RunsAsync(host, id)).Item2, runs => runs == 2);
+        await Deadline.UntilAsync(async () => (await ChatAsync(host), await RunsAsync(host, id)).Item2, runs => runs == 2, 90);
     }
 
     [Fact]

@@ -18,20 +18,28 @@ internal static class RawHttp
         using var socket = new TcpClient();
         await socket.ConnectAsync(server.Host, server.Port, cancellationToken);
         await using var stream = await SecureAsync(server, socket, SslApplicationProtocol.Http11, cancellationToken);
-        await stream.WriteAsync(Encoding.Latin1.GetBytes(asItIs ? text : text.ReplaceLineEndings("\r\n")), cancellationToken);
-        if (halfClose && stream is SslStream secured)
-            await secured.ShutdownAsync();
-        else if (halfClose)
-            socket.Client.Shutdown(SocketShutdown.Send);
-        using var reader = new StreamReader(stream, Encoding.UTF8);
+        var answer = new MemoryStream();
         try
         {
-            return await reader.ReadToEndAsync(cancellationToken);
+            await stream.WriteAsync(Encoding.Latin1.GetBytes(asItIs ? text : text.ReplaceLineEndings("\r\n")), cancellationToken);
+            if (halfClose && stream is SslStream secured)
+                await secured.ShutdownAsync();
+            else if (halfClose)
+                socket.Client.Shutdown(SocketShutdown.Send);
+        }
+        catch (Exception e) when (halfClose && e is IOException or SocketException)
+        {
+            // refused before all of it was sent: what the server said may be there all the same
+        }
+        try
+        {
+            await stream.CopyToAsync(answer, cancellationToken);
         }
         catch (IOException) when (halfClose)
         {
-            return ""; // reset: the server did not like that the body was not whole
+            // reset: the server did not like that the body was not whole
         }
+        return Encoding.UTF8.GetString(answer.ToArray());
     }
 
     /// <summary>The stream to talk on: with TLS where the address has it.</summary>

@@ -110,15 +110,15 @@ public sealed class ConnectionTests
     [Fact]
     public async Task A_second_signal_does_not_hasten_the_stop_and_new_requests_end_as_aborted()
     {
-        using var process = SimulatorProcess.Start(new() { ["VLLM_SIM_ITL_MS"] = "20" }, "m", "--shutdown-timeout", "30");
+        using var process = SimulatorProcess.Start(new() { ["VLLM_SIM_ITL_MS"] = "20" }, "m", "--shutdown-timeout", "120");
         await process.ReadyAsync();
         using var http = new HttpClient { BaseAddress = process.Url };
-        using var first = await AskAsync(Long.Replace("10000", "100", StringComparison.Ordinal).Replace("}]", "}],\"stream\":true", StringComparison.Ordinal));
+        using var first = await AskAsync(Long.Replace("10000", "600", StringComparison.Ordinal).Replace("}]", "}],\"stream\":true", StringComparison.Ordinal));
         using var reader = new StreamReader(await first.Content.ReadAsStreamAsync(Ct));
         (await reader.ReadLineAsync(Ct)).ShouldNotBeNull();
 
         process.Signal(PosixSignal.SIGTERM);
-        await Deadline.UntilAsync(() => process.Output.Contains("EngineCore: start mode=drain timeout=30", StringComparison.Ordinal));
+        await Deadline.UntilAsync(() => process.Output.Contains("EngineCore: start mode=drain timeout=120", StringComparison.Ordinal));
         process.Signal(PosixSignal.SIGTERM);
         using var second = await AskAsync(Long);
         using var health = await http.GetAsync("/health", Ct);

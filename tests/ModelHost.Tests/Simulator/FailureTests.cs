@@ -82,12 +82,17 @@ public sealed class FailureTests
     [Fact]
     public async Task A_dead_engine_answers_503_and_then_the_process_exits()
     {
-        await using var simulator = await RunningSimulator.StartWithAsync(new() { ["VLLM_SIM_EXIT_AFTER"] = "1", ["VLLM_SIM_EXIT_CODE"] = "7" }, "m");
+        var dying = new Dictionary<string, string> { ["VLLM_SIM_EXIT_AFTER"] = "1", ["VLLM_SIM_EXIT_CODE"] = "7" };
+        // one that stays can be asked whenever that is; the other may be gone by then
+        await using var staying = await RunningSimulator.StartWithAsync(new(dying) { ["VLLM_KEEP_ALIVE_ON_ENGINE_DEATH"] = "1" }, "m");
+        await using var leaving = await RunningSimulator.StartWithAsync(dying, "m");
 
-        await simulator.SendAsync(Chat, Hello);
+        await staying.SendAsync(Chat, Hello);
+        await leaving.SendAsync(Chat, Hello);
 
-        await Deadline.UntilAsync(() => simulator.Http.GetAsync("/health", TestContext.Current.CancellationToken), health => (int)health.StatusCode == 503);
-        (await simulator.Exit.WaitAsync(TimeSpan.FromSeconds(30), TestContext.Current.CancellationToken)).ShouldBe(7);
+        await Deadline.UntilAsync(() => staying.Http.GetAsync("/health", TestContext.Current.CancellationToken), health => (int)health.StatusCode == 503);
+        (await leaving.Exit.WaitAsync(TimeSpan.FromSeconds(60), TestContext.Current.CancellationToken)).ShouldBe(7);
+        (await staying.StopAsync()).ShouldBe(7);
     }
 
     [Fact]

@@ -47,7 +47,7 @@ public sealed partial class LoadTests
     [Fact]
     public async Task Connections_are_refused_until_the_server_is_ready()
     {
-        var port = FreePort();
+        var port = TestPorts.Free();
         await using var simulator = RunningSimulator.Begin(new() { ["VLLM_SIM_HANG"] = "load" }, "m", "--port", $"{port}");
         await Deadline.UntilAsync(() => simulator.Error.Contains("Loading safetensors", StringComparison.Ordinal));
 
@@ -310,13 +310,6 @@ public sealed partial class LoadTests
         await using var simulator = await RunningSimulator.StartWithAsync(new() { ["VLLM_SIM_VERSION"] = "0.27.1" }, "m");
 
         (await simulator.Http.GetStringAsync("/version", TestContext.Current.CancellationToken)).ShouldBe("{\"version\":\"0.27.1\"}");
-    }
-
-    private static int FreePort()
-    {
-        using var listener = new TcpListener(IPAddress.Loopback, 0);
-        listener.Start();
-        return ((IPEndPoint)listener.LocalEndpoint).Port;
     }
 
     [GeneratedRegex(@"^\((APIServer|EngineCore) pid=\d+\) (INFO:     \S|INFO \d\d-\d\d \d\d:\d\d:\d\d \[\w+\.py:\d+\] )")]

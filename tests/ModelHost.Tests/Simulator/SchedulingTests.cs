@@ -88,12 +88,16 @@ public sealed class SchedulingTests
     public async Task A_full_cache_sends_the_last_one_back_and_loses_no_token()
     {
         await using var simulator = await RunningSimulator.StartWithAsync(
-            new() { ["VLLM_SIM_ITL_MS"] = "10" }, "m", "--num-gpu-blocks-override", "10", "--no-enable-prefix-caching");
+            new() { ["VLLM_SIM_ITL_MS"] = "10", ["VLLM_SERVER_DEV_MODE"] = "1" }, "m",
+            "--num-gpu-blocks-override", "10", "--no-enable-prefix-caching", "--enable-server-load-tracking");
         var alone = Text(await simulator.SendAsync(Completions, Tokens("second", 120)));
 
+        // both have come before either runs: neither is at its end when the other begins
+        using var pause = await simulator.PostAsync("/pause", "");
         var first = simulator.SendAsync(Completions, Tokens("first", 120));
-        await Deadline.UntilAsync(() => simulator.MetricAsync("vllm:num_requests_running" + Labels), running => running == 1);
         var second = simulator.SendAsync(Completions, Tokens("second", 120));
+        await LoadAsync(simulator, 2);
+        using var resume = await simulator.PostAsync("/resume", "");
 
         ((int)(await first).Body["usage"]!["completion_tokens"]!).ShouldBe(120);
         Text(await second).ShouldBe(alone);
@@ -226,12 +230,16 @@ public sealed class SchedulingTests
         using var pause = await simulator.PostAsync("/pause", "");
 
         var request = simulator.SendAsync(Completions, """{"prompt":"a","max_tokens":1}""");
-        await Deadline.UntilAsync(async () => (int)JsonNode.Parse(await simulator.Http.GetStringAsync("/load"))!["server_load"]!, load => load == 1);
+        await LoadAsync(simulator, 1);
 
         (await simulator.MetricAsync("vllm:num_requests_waiting" + Labels)).ShouldBe(0);
         using var resume = await simulator.PostAsync("/resume", "");
         (await request).Status.ShouldBe(200);
     }
+
+    /// <summary>Waits until so many requests are under way. The gauges do not tell of a paused engine.</summary>
+    private static Task<int> LoadAsync(RunningSimulator simulator, int requests) =>
+        Deadline.UntilAsync(async () => (int)JsonNode.Parse(await simulator.Http.GetStringAsync("/load"))!["server_load"]!, load => load == requests);
 
     private static string Words(string word, int count) => string.Join(' ', Enumerable.Repeat(word.Trim(), count)) is var text && word[0] == ' ' ? " " + text : text;
 

@@ -57,7 +57,8 @@ internal sealed partial class SimulatorProcess : IDisposable
 
     public Task ReadyAsync() => _ready.Task.WaitAsync(TimeSpan.FromSeconds(30));
 
-    public void Signal(PosixSignal signal) => kill(_process.Id, signal == PosixSignal.SIGTERM ? 15 : 2).ShouldBe(0);
+    /// <summary>Sends a signal, unless the process has ended of an earlier one.</summary>
+    public void Signal(PosixSignal signal) => (kill(_process.Id, signal == PosixSignal.SIGTERM ? 15 : 2) == 0 || _process.HasExited).ShouldBeTrue();
 
     public void Kill()
     {
