@@ -44,7 +44,7 @@ internal sealed class NodeLinks(
     public Task OpenAsync(CancellationToken cancellationToken) => OneByOneAsync(async () =>
     {
         foreach (var (id, node) in await nodes.ListRemoteAsync(cancellationToken))
-            await LinkAsync(id, node, cancellationToken);
+            await LinkAsync(id, node);
         return true;
     }, cancellationToken);
 
@@ -57,7 +57,7 @@ internal sealed class NodeLinks(
         if (handle is null)
         {
             var isProved = await nodes.IsByHandAsync(node, cancellationToken) && await ProvesAsync(node, cancellationToken);
-            handle = await OneByOneAsync(async () => await LinkAsync(await nodes.EnsureAsync(node, isProved, cancellationToken), node, cancellationToken), cancellationToken);
+            handle = await OneByOneAsync(async () => await LinkAsync(await nodes.EnsureAsync(node, isProved, cancellationToken), node), cancellationToken);
         }
         handle.Beat(time.GetUtcNow(), next);
         return (handle.Id, next);
@@ -70,7 +70,7 @@ internal sealed class NodeLinks(
     public Task ReconnectAsync(string uid, CancellationToken cancellationToken) => OneByOneAsync(async () =>
     {
         if (registry.FindByUid(uid) is { } handle && _seen.TryRemove(uid, out var node))
-            await LinkAsync(handle.Id, node, cancellationToken);
+            await LinkAsync(handle.Id, node);
         EndConnections(uid);
         return true;
     }, cancellationToken);
@@ -122,7 +122,7 @@ internal sealed class NodeLinks(
         }
     }
 
-    private async Task<NodeHandle> LinkAsync(int id, NodeSeen node, CancellationToken cancellationToken)
+    private async Task<NodeHandle> LinkAsync(int id, NodeSeen node)
     {
         if (registry.FindByUid(node.Uid) is { } before)
         {
@@ -134,7 +134,7 @@ internal sealed class NodeLinks(
         EndConnections(node.Uid, but: new IPEndPoint(node.Address, node.Port));
         var handle = new NodeHandle(id, node.Fault is { } fault ? new RefusedNode(fault) : Link(node), settings, node.Uid);
         handle.Beat(time.GetUtcNow(), TimeSpan.FromSeconds(settings.Current.NodesSyncIntervalSeconds));
-        await reconcile.LinkAsync(handle, cancellationToken);
+        await reconcile.LinkAsync(handle, CancellationToken.None); // one whose former link has ended must not stay without because its sign of life was given up
         return handle;
     }
 
