@@ -56,6 +56,9 @@ internal sealed class ClusterBook
     /// <summary>All members by the ids of their nodes.</summary>
     public IReadOnlyDictionary<string, ClusterMember> Members => _members;
 
+    /// <summary>Whether none of a node's certificates counts.</summary>
+    public bool IsRevoked(string nodeId) => _members.GetValueOrDefault(nodeId) is { RevokedAt: not null };
+
     /// <summary>Whether a certificate that the authority signed for a node still counts.</summary>
     /// <returns>Why not; null: it does. One of a node that the book has lost counts.</returns>
     public string? Fault(string nodeId, X509Certificate2 certificate) => _members.GetValueOrDefault(nodeId) switch

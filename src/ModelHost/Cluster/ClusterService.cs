@@ -66,8 +66,8 @@ internal sealed partial class ClusterService(
             return Failure.Invalid("hostname", "must be a name of up to 255 characters");
         var seen = new NodeSeen(name.NodeId, request.Hostname, from.IsIPv4MappedToIPv6 ? from.MapToIPv4() : from, request.Port,
             AgentVersion.Fault(request.AgentVersion, AgentVersion.Own));
-        var (id, next) = await links.HeardAsync(seen, cancellationToken);
-        return new HeartbeatAnswer(id, next.TotalSeconds);
+        return await links.HeardAsync(seen, cancellationToken) is var (id, next) ? new HeartbeatAnswer(id, next.TotalSeconds)
+            : new Failure(FailureKind.Conflict, "cluster.certificate_refused", "the certificates of this node have just been revoked");
     }
 
     /// <summary>Ends the certificates of a node; what runs on it runs on, and it is not spoken to any more.</summary>

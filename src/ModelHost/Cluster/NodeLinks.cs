@@ -49,15 +49,19 @@ internal sealed class NodeLinks(
     }, cancellationToken);
 
     /// <summary>Takes a sign of life.</summary>
-    /// <returns>The node's id in the API, and how long until the next is due.</returns>
-    public async Task<(int Id, TimeSpan Next)> HeardAsync(NodeSeen node, CancellationToken cancellationToken)
+    /// <returns>The node's id in the API, and how long until the next is due; null: its certificates were revoked since they were looked at.</returns>
+    public async Task<(int Id, TimeSpan Next)?> HeardAsync(NodeSeen node, CancellationToken cancellationToken)
     {
         var next = Heartbeats.Next(TimeSpan.FromSeconds(settings.Current.NodesSyncIntervalSeconds), _seen.Count, Random.Shared.NextDouble());
         var handle = _seen.GetValueOrDefault(node.Uid) == node ? registry.FindByUid(node.Uid) : null;
         if (handle is null)
         {
             var isProved = await nodes.IsByHandAsync(node, cancellationToken) && await ProvesAsync(node, cancellationToken);
-            handle = await OneByOneAsync(async () => await LinkAsync(await nodes.EnsureAsync(node, isProved, cancellationToken), node), cancellationToken);
+            // a revocation stands in the book before the removal that follows it comes here: either it is seen, or the removal comes after this
+            handle = await OneByOneAsync(
+                async () => book.IsRevoked(node.Uid) ? null : await LinkAsync(await nodes.EnsureAsync(node, isProved, cancellationToken), node), cancellationToken);
+            if (handle is null)
+                return null;
         }
         handle.Beat(time.GetUtcNow(), next);
         return (handle.Id, next);
@@ -75,7 +79,7 @@ internal sealed class NodeLinks(
         return true;
     }, cancellationToken);
 
-    /// <summary>Ends the link to a node and has its records removed; a sign of life that comes meanwhile registers it afterwards.</summary>
+    /// <summary>Ends the link to a node and has its records removed; a sign of life that comes meanwhile registers it afterwards, unless its certificates are revoked.</summary>
     public Task RemoveAsync(string uid, Func<Task> remove, CancellationToken cancellationToken) => OneByOneAsync(async () =>
     {
         _seen.TryRemove(uid, out _);

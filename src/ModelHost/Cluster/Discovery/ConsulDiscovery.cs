@@ -120,11 +120,8 @@ internal sealed partial class ConsulDiscovery(
     private async Task AskAsync(ConsulNode node, CancellationToken cancellationToken)
     {
         var (uid, seen, fault) = await probe.AskAsync(node.Service.Address, node.Service.Port, cancellationToken);
-        if (seen is not null && registry.FindByUid(seen.Uid) is null)
-        {
-            var (id, _) = await links.HeardAsync(seen, cancellationToken);
+        if (seen is not null && registry.FindByUid(seen.Uid) is null && await links.HeardAsync(seen, cancellationToken) is var (id, _))
             LogRegistered(id, seen.Hostname, node.Service.Node, node.Service.ServiceId);
-        }
         var asked = node with
         {
             Uid = uid,
