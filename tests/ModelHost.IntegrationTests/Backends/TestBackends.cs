@@ -2,6 +2,7 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using Microsoft.Extensions.DependencyInjection;
 using ModelHost.Agent.Backends;
+using ModelHost.Agent.Runtimes;
 using ModelHost.Core.Routing;
 using ModelHost.Gateway;
 using ModelHost.TestKit;
@@ -55,6 +56,13 @@ internal static class TestBackends
 
     /// <summary>Asks the backend of a model, wherever it runs.</summary>
     public static BackendClient Backend(this ControlPlane host, string model = "tiny") => host.Services.GetRequiredService<BackendConnections>().To(host.Route(model));
+
+    /// <summary>Kills the only backend of a node.</summary>
+    public static void Kill(string data)
+    {
+        var sidecar = ProcessSidecar.Read(Directory.GetFiles(Path.Combine(data, "engines"), "*.json").ShouldHaveSingleItem()).ShouldNotBeNull();
+        Libc.SignalGroup(sidecar.Pid.ShouldNotBeNull(), Libc.SigKill);
+    }
 
     /// <summary>What the monitor says of a model.</summary>
     public static Task<JsonElement> MonitorAsync(this HttpClient client, string model = "tiny") => client.JsonAsync($"/backend/monitor?model={model}");

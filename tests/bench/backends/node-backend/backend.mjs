@@ -73,8 +73,6 @@ server.addService(proto.backend.Backend.service, {
             return;
         }
         for (const word of words(Prompt)) {
-            if (word === 'die')
-                return setTimeout(() => process.exit(3), 50); // what was written before is on its way
             if (word === 'fail')
                 return call.emit('error', fail(grpc.status.INTERNAL, 'the stream broke'));
             call.write({ message: Buffer.from(word + ' '), tokens: ++count, prompt_tokens: words(Prompt).length });
