@@ -11,6 +11,8 @@ public sealed class RemoteStreamTests
 {
     // longer than any test waits: what would come after it is not waited for
     private const string Never = "1800000";
+    // half an hour of tokens: an engine that goes on for nobody is not at its end before it is given up
+    private const int Endless = 100_000;
 
     private static CancellationToken Ct => TestContext.Current.CancellationToken;
 
@@ -44,7 +46,7 @@ public sealed class RemoteStreamTests
         var id = await cluster.RunAsync(("VLLM_SIM_ITL_MS", "20"), ("VLLM_SIM_OUTPUT_TOKENS", "100000"));
 
         var events = 0;
-        using (var answer = await cluster.StreamAsync(2000, Ct))
+        using (var answer = await cluster.StreamAsync(Endless, Ct))
         {
             using var reader = new StreamReader(await answer.Content.ReadAsStreamAsync(Ct));
             while (events < 30)
@@ -79,7 +81,7 @@ public sealed class RemoteStreamTests
         using var surroundings = new TestNode();
         var agent = await cluster.AgentAsync(node: surroundings);
         var id = await cluster.RunAsync(("VLLM_SIM_ITL_MS", "20"), ("VLLM_SIM_OUTPUT_TOKENS", "100000"));
-        using var answer = await cluster.StreamAsync(2000, Ct);
+        using var answer = await cluster.StreamAsync(Endless, Ct);
         using var reader = new StreamReader(await answer.Content.ReadAsStreamAsync(Ct));
         (await reader.ReadLineAsync(Ct)).ShouldNotBeNull().ShouldStartWith("data: {");
 
