@@ -299,7 +299,7 @@ public abstract partial class NodeContractTests
     private protected static async Task<Asked> OverTheWireAsync(Action<WebApplication> map)
     {
         var server = await EchoServer.StartAsync(map: map);
-        var client = new RpcClient(server.Address, new RpcClientOptions { MaxMessageBytes = NodeMethods.MaxMessageBytes });
+        var client = new RpcClient(server.Address, new RpcClientOptions { MaxMessageBytes = NodeMethods.MaxMessageBytes, KeepAlive = TimeSpan.FromSeconds(60) }); // that nothing goes on here for seconds ends no call
         var remote = new RemoteNode(client, run => $"https://node/engines/{run}");
         return new Asked(remote) { Ends = { new Client(remote), server } };
     }
