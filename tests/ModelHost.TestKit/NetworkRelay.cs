@@ -119,9 +119,11 @@ public sealed class NetworkRelay : IAsyncDisposable
         {
             await Task.Delay(Delay, _ended.Token);
             await connection.Server.ConnectAsync(_server, _ended.Token);
+            Task[] pumps = [PumpAsync(connection.Client, connection.Server, static wanted => wanted), PumpAsync(connection.Server, connection.Client, Take)];
             // one that ends takes the other with it
-            await Task.WhenAny(
-                PumpAsync(connection.Client, connection.Server, static wanted => wanted), PumpAsync(connection.Server, connection.Client, Take));
+            await Task.WhenAny(pumps);
+            connection.Dispose();
+            await Task.WhenAll(pumps); // one that is not open any more hands out nothing, and what is counted stands still
         }
         catch (Exception e) when (e is SocketException or ObjectDisposedException or OperationCanceledException)
         {
