@@ -26,7 +26,7 @@ public sealed class KeyAccessTests
     public async Task The_first_permanent_key_closes_the_gateway_for_all_and_nothing_else()
     {
         await using var host = await StartAsync();
-        var (temporary, _, _) = await host.Client.MakeKeyAsync("""{"label": "t", "ttl_seconds": 60, "models": ["m"]}""");
+        var (temporary, _, _) = await host.Client.MakeKeyAsync("""{"label": "t", "ttl_seconds": 3600, "models": ["m"]}""");
         foreach (var key in (string?[])[null, "sk-anything", temporary, host.AdminKey])
             (await host.Client.StatusAsync(Models, key)).ShouldBe(HttpStatusCode.OK, "temporary keys leave it open");
 

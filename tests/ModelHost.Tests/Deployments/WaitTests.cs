@@ -88,7 +88,8 @@ public sealed class WaitTests
     public async Task Whoever_leaves_cancels_nothing_and_may_wait_again_with_the_same_key()
     {
         await using var host = await ControlPlane.StartAsync();
-        var request = Api.StartRequest(await host.Client.NodeAsync("process"), change: r => r["env_vars"] = new JsonArray(new JsonObject { ["key"] = "VLLM_SIM_LOAD_SECONDS", ["value"] = "1" }));
+        var node = await QuietNode.AddAsync(host);
+        var request = Api.StartRequest(node.Id);
         using (var impatient = new CancellationTokenSource())
         {
             using var message = new HttpRequestMessage(HttpMethod.Post, "/api/deployments/start?wait=true")
@@ -102,11 +103,13 @@ public sealed class WaitTests
             await Should.ThrowAsync<OperationCanceledException>(() => waiting);
         }
 
-        var answer = await host.Client.PostedAsync("/start?wait=true", request, "key-1");
-        var rows = (await host.Client.JsonAsync("/api/deployments")).GetArrayLength();
-        await host.Client.StopModelAsync(answer.Id());
+        var again = host.Client.PostedAsync("/start?wait=true", request, "key-1");
+        var listed = (await host.Client.JsonAsync("/api/deployments")).EnumerateArray().ShouldHaveSingleItem();
+        await node.SetAsync(listed.Id(), DeploymentStatus.Running);
+        var answer = await again;
 
-        (answer.Text("status"), rows).ShouldBe(("running", 1));
+        (answer.Id(), answer.Text("status"), listed.Text("status")).ShouldBe((listed.Id(), "running", "starting"));
+        (await host.Client.JsonAsync("/api/deployments")).GetArrayLength().ShouldBe(1);
     }
 
     [Fact]

@@ -345,7 +345,7 @@ public sealed class SettingsTests
     [Fact]
     public async Task The_thresholds_decide_when_silence_counts_each_for_itself()
     {
-        await using var host = await StartAsync("Settings:NodesSyncIntervalSeconds=1", "Settings:DeploymentsSyncIntervalSeconds=1");
+        await using var host = await StartAsync("Settings:NodesSyncIntervalSeconds=5", "Settings:DeploymentsSyncIntervalSeconds=5"); // twenty looks take longer than all of this
         await PutAsync(host, """{"node_failure_threshold":20,"deployment_failure_threshold":20}""");
         await using var node = await ScriptedNode.LinkAsync(host, Ct);
         await NodeStatusAsync(host, "online");
