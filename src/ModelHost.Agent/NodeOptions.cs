@@ -117,6 +117,12 @@ public sealed class NodeOptions
     [Range(typeof(TimeSpan), "00:00:01", "00:05:00")]
     public TimeSpan MetricsInterval { get; set; } = TimeSpan.FromSeconds(5);
 
+    /// <summary>
+    /// How long the end of an engine waits for its last figures: for the engine to tell them, and for a report to take them. Default: 3 s and 5 s. No setting, since an
+    /// engine too busy to tell is to be ended all the same.
+    /// </summary>
+    internal (TimeSpan Told, TimeSpan Reported) LastCountDeadlines { get; set; } = (TimeSpan.FromSeconds(3), TimeSpan.FromSeconds(5));
+
     /// <summary>Bytes of log kept per run, in two files of half of it each. Default 64 MiB.</summary>
     [Range(64 * 1024, long.MaxValue)]
     public long LogBytes { get; set; } = 64L * 1024 * 1024;

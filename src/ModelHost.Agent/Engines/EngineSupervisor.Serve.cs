@@ -7,7 +7,6 @@ namespace ModelHost.Agent.Engines;
 internal sealed partial class EngineSupervisor
 {
     private static readonly TimeSpan LoadingPoll = TimeSpan.FromMilliseconds(250);
-    private static readonly TimeSpan LastCountDeadline = TimeSpan.FromSeconds(3);
 
     private IEngineProtocol? _protocol;
 
@@ -69,7 +68,7 @@ internal sealed partial class EngineSupervisor
     {
         if (_engine.Phase != EnginePhase.Ready || _protocol is not { } protocol)
             return;
-        using var deadline = new CancellationTokenSource(LastCountDeadline, _context.Time);
+        using var deadline = new CancellationTokenSource(_context.Options.LastCountDeadlines.Told, _context.Time);
         using var linked = CancellationTokenSource.CreateLinkedTokenSource(deadline.Token, _shutdown.Token);
         try
         {

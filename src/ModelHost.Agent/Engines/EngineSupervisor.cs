@@ -24,7 +24,6 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
     private const int LinesPerMark = 1024;
     private static readonly TimeSpan RetryDelay = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan DrainDeadline = TimeSpan.FromSeconds(10);
-    private static readonly TimeSpan EndSeenDeadline = TimeSpan.FromSeconds(5);
 
     private readonly SupervisorContext _context;
     private readonly ILogger _logger;
@@ -219,7 +218,7 @@ internal sealed partial class EngineSupervisor : IAsyncDisposable
         }
         Say("[modelhost] stopped");
         if (_engine.Metrics is not null)
-            await Task.WhenAny(_endSeen.Task, Task.Delay(EndSeenDeadline, _context.Time, _shutdown.Token));
+            await Task.WhenAny(_endSeen.Task, Task.Delay(_context.Options.LastCountDeadlines.Reported, _context.Time, _shutdown.Token));
         lock (_lock)
         {
             try
