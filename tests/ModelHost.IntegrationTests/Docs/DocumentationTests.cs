@@ -33,7 +33,7 @@ public sealed partial class DocumentationTests
             exitCode.ShouldBe(0, $"{commands}\n{output}");
         }
 
-        await Deadline.UntilAsync(() => Directory.GetFiles(Path.Combine(node.Data, "engines")).Length == 0, what: "the engines to be gone");
+        await EnginesGoneAsync(node);
     }
 
     [Fact]
@@ -96,7 +96,7 @@ public sealed partial class DocumentationTests
         output.Split("{\"state\":2,").Length.ShouldBe(4, output);
         output.ShouldContain("\"loaded_models\":[{\"id\":\"demo/tiny-chat\"");
         output.ShouldEndWith("{\"message\":\"model stopped\"}\n");
-        Directory.GetFiles(Path.Combine(node.Data, "engines")).ShouldBeEmpty();
+        await EnginesGoneAsync(node);
     }
 
     [Fact]
@@ -146,7 +146,7 @@ public sealed partial class DocumentationTests
         (await client.GetStringAsync("/backends", Ct)).ShouldBe("[]");
         failed.ShouldNotBe(0);
         reason.ShouldContain("no backend found with name");
-        Directory.GetFiles(Path.Combine(node.Data, "engines")).ShouldBeEmpty();
+        await EnginesGoneAsync(node);
     }
 
     [Fact]
@@ -194,6 +194,9 @@ public sealed partial class DocumentationTests
             Archives.File($"{digest}/layer.tar", layer),
             Archives.File("manifest.json", $$$"""[{"Config":"{{{name}}}.json","RepoTags":["chatter:1"],"Layers":["{{{digest}}}/layer.tar"]}]"""));
     }
+
+    private static Task EnginesGoneAsync(TestNode node) =>
+        Deadline.UntilAsync(() => Directory.GetFiles(Path.Combine(node.Data, "engines")).Length == 0, what: "the engines to be gone");
 
     private static async Task NeedGrpcAsync()
     {

@@ -33,7 +33,7 @@ public sealed class PackageTests(RealDockerFixture fixture) : IDisposable
         {
             details.Add(deployment.Text("detail"));
             return deployment.Status() is "running" or "error";
-        }, 120);
+        }, 180);
         var running = await host.Client.ReachAsync(first, "running");
         var second = await host.Client.RunModelAsync(Request(node, nodeId, 8102, other, $"{_mark.ToUpperInvariant()}_Plugin<2,>=1.0"));
         var containers = await Task.WhenAll((await node.ContainersAsync()).Select(id => node.Client.InspectContainerAsync(id, Ct)));
@@ -95,7 +95,7 @@ public sealed class PackageTests(RealDockerFixture fixture) : IDisposable
         await using var host = await StartAsync(node);
 
         var id = await host.Client.StartModelAsync(Request(node, await host.Client.NodeAsync("docker"), 8101, good, package));
-        var failed = await host.Client.StatusAsync(id, "error", 120);
+        var failed = await host.Client.StatusAsync(id, "error");
         var log = await host.Client.LogAsync(id);
 
         failed.Text("last_error").ShouldContain("extra_packages");
@@ -114,7 +114,7 @@ public sealed class PackageTests(RealDockerFixture fixture) : IDisposable
 
         var id = await host.Client.StartModelAsync(Request(node, await host.Client.NodeAsync("docker"), 8101, wheel));
 
-        (await host.Client.StatusAsync(id, "error", 120)).Text("last_error").ShouldContain("python3");
+        (await host.Client.StatusAsync(id, "error")).Text("last_error").ShouldContain("python3");
     }
 
     [Fact]
@@ -124,7 +124,7 @@ public sealed class PackageTests(RealDockerFixture fixture) : IDisposable
         // nobody listens there, and pip tries again and again
         await using var host = await StartAsync(node, "Node:PackageNoIndex=false", "Node:PackageIndexUrl=http://127.0.0.1:9/simple");
         var id = await host.Client.StartModelAsync(Request(node, await host.Client.NodeAsync("docker"), 8101, $"{_mark}-far-away"));
-        await Deadline.UntilAsync(BuildsAsync, builds => builds.Length > 0, 60, "the build to run");
+        await Deadline.UntilAsync(BuildsAsync, builds => builds.Length > 0, what: "the build to run");
 
         await host.Client.StopModelAsync(id);
         await Deadline.UntilAsync(BuildsAsync, builds => builds.Length == 0, what: "the build to end");
@@ -140,7 +140,7 @@ public sealed class PackageTests(RealDockerFixture fixture) : IDisposable
             node, "Node:PackageNoIndex=false", "Node:PackageIndexUrl=http://127.0.0.1:9/simple", "Node:PackageTimeout=00:00:03");
 
         var id = await host.Client.StartModelAsync(Request(node, await host.Client.NodeAsync("docker"), 8101, $"{_mark}-far-away"));
-        var failed = await host.Client.StatusAsync(id, "error", 60);
+        var failed = await host.Client.StatusAsync(id, "error");
         await Deadline.UntilAsync(BuildsAsync, builds => builds.Length == 0, what: "the build to end");
 
         failed.Text("last_error").ShouldContain("Node:PackageTimeout");

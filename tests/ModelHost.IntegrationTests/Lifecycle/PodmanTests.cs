@@ -180,7 +180,7 @@ public sealed class PodmanTests(PodmanFixture fixture, RealDockerFixture docker)
         var (pull, deletion) = (new PullRequest { PullId = Guid.NewGuid().ToString(), Kind = ArtifactKind.Image, Name = image }, new DeleteArtifactRequest { Kind = ArtifactKind.Image, Name = image });
 
         await node.PullAsync(pull, Ct);
-        var pulled = await Deadline.UntilAsync(() => node.ReportAsync(new ReportRequest(), Ct), report => report.Pulls.Any(one => one.HasEndedAt), 60, "the pull to end");
+        var pulled = await Deadline.UntilAsync(() => node.ReportAsync(new ReportRequest(), Ct), report => report.Pulls.Any(one => one.HasEndedAt), what: "the pull to end");
         var container = await client.CreateContainerAsync(new ContainerSpec { Image = image, Command = ["/x"], NetworkMode = "none" }, null, Ct);
         await client.TagImageAsync(image, "modelhost-test/gone", "other", Ct);
         var held = await Should.ThrowAsync<InvalidOperationException>(() => node.DeleteArtifactAsync(deletion, Ct));
