@@ -24,6 +24,7 @@ internal sealed partial class PullQueue : IAsyncDisposable
     private readonly SemaphoreSlim _slots;
     private readonly CancellationTokenSource _shutdown = new();
     private readonly Lock _lock = new();
+    private Task _deletions = Task.CompletedTask;
 
     public PullQueue(
         ArtifactFolders folders, PullRecords records, PullRunner files, ImagePull images, DownloadOptions options, TimeProvider time, ILogger logger, Action changed)
@@ -152,18 +153,15 @@ internal sealed partial class PullQueue : IAsyncDisposable
     /// <exception cref="InvalidOperationException">A pull is at work on it, or none installed it.</exception>
     public void Delete(ArtifactKind kind, string name)
     {
-        string? removed;
         lock (_lock)
         {
             if (Of((kind, name)).Any(running => !running.IsHeld))
                 throw new InvalidOperationException($"a pull is at work on '{name}'");
-            removed = _folders.Remove(kind, name);
+            var removed = _folders.Remove(kind, name);
             MakeWay(kind, name);
-        }
-        if (removed is not null)
-        {
             // it may be hundreds of thousands of files; those that a crash leaves go at the next start
-            _ = Task.Run(() => DeleteQuietly(removed));
+            if (removed is not null)
+                _deletions = Task.WhenAll(_deletions, Task.Run(() => DeleteQuietly(removed)));
         }
     }
 
@@ -172,7 +170,7 @@ internal sealed partial class PullQueue : IAsyncDisposable
         await _shutdown.CancelAsync();
         Task[] tasks;
         lock (_lock)
-            tasks = [.. _running.Values.Select(running => running.Work)];
+            tasks = [.. _running.Values.Select(running => running.Work), _deletions];
         await Task.WhenAll(tasks);
         _slots.Dispose();
         _shutdown.Dispose();
