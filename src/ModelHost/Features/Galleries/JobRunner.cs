@@ -126,24 +126,30 @@ internal sealed partial class JobRunner : BackgroundService
         var running = new Dictionary<string, Task>();
         Task woken = Task.CompletedTask;
         using var prune = new Timer(_ => Wake(), null, PrunePeriod, PrunePeriod);
-        while (!stoppingToken.IsCancellationRequested)
+        try
         {
-            foreach (var subject in running.Where(run => run.Value.IsCompleted).Select(run => run.Key).ToArray())
-                running.Remove(subject);
-            await PruneAsync(stoppingToken);
-            foreach (var job in _jobs.All.Where(job => job.State == JobState.Queued))
+            while (!stoppingToken.IsCancellationRequested)
             {
-                if (running.Count >= _options.ParallelJobs)
-                    break;
-                if (!running.ContainsKey(job.Subject))
-                    running[job.Subject] = Task.Run(() => RunAsync(job, stoppingToken), CancellationToken.None);
+                foreach (var subject in running.Where(run => run.Value.IsCompleted).Select(run => run.Key).ToArray())
+                    running.Remove(subject);
+                await PruneAsync(stoppingToken);
+                foreach (var job in _jobs.All.Where(job => job.State == JobState.Queued))
+                {
+                    if (running.Count >= _options.ParallelJobs)
+                        break;
+                    if (!running.ContainsKey(job.Subject))
+                        running[job.Subject] = Task.Run(() => RunAsync(job, stoppingToken), CancellationToken.None);
+                }
+                // for the ends of runs themselves, not for word of them: one that sends it has not ended yet, and still takes its place
+                if (woken.IsCompleted)
+                    woken = _wake.Reader.ReadAsync(stoppingToken).AsTask();
+                await Task.WhenAny([woken, .. running.Values]);
             }
-            // for the ends of runs themselves, not for word of them: one that sends it has not ended yet, and still takes its place
-            if (woken.IsCompleted)
-                woken = _wake.Reader.ReadAsync(stoppingToken).AsTask();
-            await Task.WhenAny([woken, .. running.Values]);
         }
-        await Task.WhenAll(running.Values);
+        finally
+        {
+            await Task.WhenAll(running.Values); // also when the process ends while old ones are forgotten
+        }
     }
 
     private void Wake() => _wake.Writer.TryWrite(true);
