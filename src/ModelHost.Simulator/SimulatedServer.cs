@@ -173,12 +173,14 @@ internal sealed class SimulatedServer(
     {
         var drain = options.ShutdownTimeout > TimeSpan.Zero;
         var (mode, seconds) = (drain ? "drain" : "abort", (int)options.ShutdownTimeout.TotalSeconds);
+        // before the log says so: who reads it there finds it so
+        if (drain)
+            engine.StopAdmitting();
         log.Api("launcher.py:112", Wording.StopAsked.Of(options.Release));
         log.Api("launcher.py:120", $"[shutdown] API server: stopping engine client mode={mode} timeout={seconds}");
         log.Engine("core.py:1240", $"[shutdown] EngineCore: start mode={mode} timeout={seconds}");
         if (drain)
         {
-            engine.StopAdmitting();
             var started = time.GetTimestamp();
             while (engine.InFlight > 0 && time.GetElapsedTime(started) < options.ShutdownTimeout && !engine.IsDead)
                 await Task.Delay(TimeSpan.FromMilliseconds(20), time, CancellationToken.None);
