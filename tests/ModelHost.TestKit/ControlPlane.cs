@@ -50,7 +50,8 @@ public sealed class ControlPlane : IAsyncDisposable
         {
             await EmptyDatabase.PutAsync(folder);
             // a list that goes without a gallery, because that answers late on a busy machine, is not what tests are about
-            var settings = new ServeSettings { Data = surroundings.Data, Urls = urls, Configuration = [.. surroundings.Configuration, "Cluster:Listen=127.0.0.1:0", "Galleries:Patience=00:01:00", .. configuration] };
+            // and nobody is asked beyond this machine, where a resolver alone may take its time
+            var settings = new ServeSettings { Data = surroundings.Data, Urls = urls, Configuration = ["Downloads:HuggingFaceUrl=http://127.0.0.1:9", .. surroundings.Configuration, "Cluster:Listen=127.0.0.1:0", "Galleries:Patience=00:01:00", .. configuration] };
             var app = ServeHost.Build(settings, folder, builder => configure?.Invoke(builder.Services));
             await app.StartAsync();
             return new ControlPlane(app, folder, surroundings, ownsNode: node is null);
