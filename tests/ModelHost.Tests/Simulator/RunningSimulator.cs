@@ -8,6 +8,9 @@ namespace ModelHost.Tests.Simulator;
 /// <summary>A simulated server in this process, on a free loopback port.</summary>
 internal sealed class RunningSimulator : IAsyncDisposable
 {
+    // whatever is waited for comes, late on a machine that stands still for seconds
+    private static readonly TimeSpan Patience = TimeSpan.FromMinutes(2);
+
     private readonly CancellationTokenSource _stop = new();
     private readonly RecordingWriter _output = new();
     private readonly RecordingWriter _error = new();
@@ -22,7 +25,7 @@ internal sealed class RunningSimulator : IAsyncDisposable
 
     public Task<int> Exit { get; }
 
-    public HttpClient Http { get; } = new() { Timeout = TimeSpan.FromSeconds(30) };
+    public HttpClient Http { get; } = new() { Timeout = Patience };
 
     public string Output => _output.ToString();
 
@@ -33,7 +36,7 @@ internal sealed class RunningSimulator : IAsyncDisposable
     public static async Task<RunningSimulator> StartWithAsync(Dictionary<string, string> environment, params string[] flags)
     {
         var simulator = Begin(environment, flags);
-        simulator.Http.BaseAddress = new Uri($"http://{await simulator.Server.Ready.WaitAsync(TimeSpan.FromSeconds(30))}");
+        simulator.Http.BaseAddress = new Uri($"http://{await simulator.Server.Ready.WaitAsync(Patience)}");
         return simulator;
     }
 
@@ -51,7 +54,7 @@ internal sealed class RunningSimulator : IAsyncDisposable
     public static async Task<(int ExitCode, string Output, string Error)> RunAsync(Dictionary<string, string> environment, params string[] flags)
     {
         await using var simulator = Begin(environment, flags);
-        var code = await simulator.Exit.WaitAsync(TimeSpan.FromSeconds(30));
+        var code = await simulator.Exit.WaitAsync(Patience);
         return (code, simulator.Output, simulator.Error);
     }
 
@@ -106,7 +109,7 @@ internal sealed class RunningSimulator : IAsyncDisposable
     public Task<int> StopAsync()
     {
         _stop.Cancel();
-        return Exit.WaitAsync(TimeSpan.FromSeconds(30));
+        return Exit.WaitAsync(Patience);
     }
 
     public async ValueTask DisposeAsync()

@@ -8,6 +8,8 @@ namespace ModelHost.Tests.Simulator;
 /// <summary>The simulator as a process of its own, for what only a process has: signals and a violent death.</summary>
 internal sealed partial class SimulatorProcess : IDisposable
 {
+    private static readonly TimeSpan Patience = TimeSpan.FromMinutes(2);
+
     private readonly Process _process;
     private readonly StringBuilder _output = new();
     private readonly TaskCompletionSource _ready = new(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -55,7 +57,7 @@ internal sealed partial class SimulatorProcess : IDisposable
         return new(start);
     }
 
-    public Task ReadyAsync() => _ready.Task.WaitAsync(TimeSpan.FromSeconds(30));
+    public Task ReadyAsync() => _ready.Task.WaitAsync(Patience);
 
     /// <summary>Sends a signal, unless the process has ended of an earlier one.</summary>
     public void Signal(PosixSignal signal) => (kill(_process.Id, signal == PosixSignal.SIGTERM ? 15 : 2) == 0 || _process.HasExited).ShouldBeTrue();
@@ -68,7 +70,7 @@ internal sealed partial class SimulatorProcess : IDisposable
 
     public async Task<int> ExitCodeAsync()
     {
-        using var limit = new CancellationTokenSource(TimeSpan.FromSeconds(30));
+        using var limit = new CancellationTokenSource(Patience);
         await _process.WaitForExitAsync(limit.Token);
         return _process.ExitCode;
     }
