@@ -17,12 +17,6 @@ internal sealed class HttpServer : IAsyncDisposable
     /// <summary>The longest body that is taken. vLLM has no such limit; without one, a client could take all memory.</summary>
     public const long MaxBodyBytes = 128 << 20;
 
-    /// <summary>
-    /// Kestrel looks at its clock once a second and adds that second to every limit, so that none ends early. Without it, connections would
-    /// stay for up to two seconds more, and a client whose pool keeps its own for that long would never find out.
-    /// </summary>
-    private static readonly TimeSpan KestrelHeartbeat = TimeSpan.FromSeconds(1);
-
     private readonly Socket _socket;
     private WebApplication? _application;
 
@@ -51,7 +45,7 @@ internal sealed class HttpServer : IAsyncDisposable
 
     /// <summary>Starts to listen.</summary>
     /// <param name="router">Answers the requests.</param>
-    /// <param name="keepAlive">Connections that are idle for so long are closed, never earlier and at most a second later.</param>
+    /// <param name="keepAlive">Connections that are idle for so long are closed, never earlier and at most two seconds later: Kestrel looks at its clock once a second.</param>
     public async Task StartAsync(Router router, TimeSpan keepAlive)
     {
         var builder = WebApplication.CreateEmptyBuilder(new WebApplicationOptions());
@@ -61,7 +55,7 @@ internal sealed class HttpServer : IAsyncDisposable
         builder.WebHost.UseKestrelCore().ConfigureKestrel(kestrel =>
         {
             kestrel.AddServerHeader = false;
-            kestrel.Limits.KeepAliveTimeout = keepAlive > KestrelHeartbeat ? keepAlive - KestrelHeartbeat : TimeSpan.FromTicks(1);
+            kestrel.Limits.KeepAliveTimeout = keepAlive > TimeSpan.Zero ? keepAlive : TimeSpan.FromTicks(1);
             kestrel.Limits.MaxRequestBodySize = MaxBodyBytes;
             kestrel.Limits.MinRequestBodyDataRate = null;
             kestrel.Limits.MinResponseDataRate = null;
