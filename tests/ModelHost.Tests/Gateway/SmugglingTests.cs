@@ -1,4 +1,7 @@
+using System.Collections.Concurrent;
 using System.Text.RegularExpressions;
+using Microsoft.Extensions.DependencyInjection;
+using ModelHost.Gateway;
 using ModelHost.TestKit;
 using ModelHost.Tests.ApiKeys;
 using ModelHost.Tests.Hosting;
@@ -152,24 +155,26 @@ public sealed partial class SmugglingTests : IDisposable
     public async Task Engine_gets_only_what_was_sent_as_a_request(string scheme)
     {
         await using var host = await StartAsync(scheme, "127.0.0.1");
-        var bodies = new List<string>();
+        // by the key that the engine has for a text: a request whose client is gone may come to it when the next one is under way
+        var got = new ConcurrentDictionary<string, ConcurrentQueue<string>>();
         await using var engine = await StandInEngine.StartAsync(host, async context =>
         {
             var body = await new StreamReader(context.Request.Body).ReadToEndAsync(Ct);
-            lock (bodies)
-                bodies.Add(body);
+            got.GetOrAdd(context.Request.Headers.Authorization.ToString(), _ => []).Enqueue(body);
         });
-        foreach (var text in Ends)
+        var routes = host.Services.GetRequiredService<RouteSource>();
+        foreach (var (i, text) in Ends.Index())
         {
-            bodies.Clear();
+            routes.Publish(-1, [routes.Current.Routes.Single() with { EngineKey = $"{i}" }], routes.Mark());
 
             var statuses = await StatusesAsync(host.Url, text);
 
+            string[] bodies = [.. got.GetOrAdd($"Bearer {i}", _ => [])];
             statuses.ShouldAllBe(status => status < 500 || status == 501, text);
             bodies.ShouldBeSubsetOf([Body, StolenBody], text);
             bodies.ShouldBeUnique(text);
             // answers can be lost with a connection that is reset, requests cannot be won
-            statuses.Count(status => status == 200 && !text.StartsWith("GET", StringComparison.Ordinal)).ShouldBeLessThanOrEqualTo(bodies.Count, text);
+            statuses.Count(status => status == 200 && !text.StartsWith("GET", StringComparison.Ordinal)).ShouldBeLessThanOrEqualTo(bodies.Length, text);
             // only behind a request with one length, which was taken, can there be another; one with no length has no body
             var lengths = text.StartsWith("POST", StringComparison.Ordinal) ? Length().Count(EndOfHead().Split(text, 2)[0]) : 0;
             if (lengths > 1 || (lengths == 1 && bodies.FirstOrDefault() != Body))
