@@ -227,10 +227,13 @@ public sealed class UsageTests
     [Fact]
     public async Task Use_is_told_by_key_deployment_owner_and_day()
     {
-        await using var host = await ControlPlane.StartAsync();
+        var time = new ShiftedTime();
+        if (time.GetUtcNow().TimeOfDay > new TimeSpan(23, 50, 0))
+            time.Advance(TimeSpan.FromHours(1)); // the day is to last as long as the test
+        await using var host = await ControlPlane.StartAsync(configure: services => services.AddSingleton<TimeProvider>(time));
         await using var engine = await StandInEngine.StartAsync(host, context => AnswerAsync(context, "application/json", Whole));
         await PostAsync(host, """{"model":"m"}""");
-        var today = host.Services.GetRequiredService<TimeProvider>().GetUtcNow().ToString("yyyy-MM-dd", System.Globalization.CultureInfo.InvariantCulture);
+        var today = time.GetUtcNow().ToString("yyyy-MM-dd", System.Globalization.CultureInfo.InvariantCulture);
 
         var row = (await UsageAsync(host, "?group_by=day,owner,key,deployment")).GetProperty("data").EnumerateArray().Single();
         var days = (await UsageAsync(host, $"?group_by=day&from={today}&to={today}")).GetProperty("data").EnumerateArray().Single();
