@@ -22,7 +22,7 @@ public sealed class EndTests : IDisposable
     public async Task A_stop_waits_for_what_is_under_way_takes_nothing_new_and_loses_no_count()
     {
         // long enough that they are still under way when the end has been seen
-        const int Tokens = 300;
+        const int Tokens = 400;
         await using var first = await ModelHostProcess.ServeAsync(_node, _port, "Gateway:DrainTimeout=00:02:00");
         using var client = Client();
         var id = await StartAsync(client, ("VLLM_SIM_ITL_MS", "50"), ("VLLM_SIM_OUTPUT_TOKENS", "1000"));
@@ -32,6 +32,8 @@ public sealed class EndTests : IDisposable
         using var second = Client();
         (await idle.GetAsync(new Uri("/v1/models", UriKind.Relative), Ct)).EnsureSuccessStatusCode();
         (await second.GetAsync(new Uri("/readyz", UriKind.Relative), Ct)).EnsureSuccessStatusCode();
+        // a new connection may be slower than those that there are
+        await Deadline.UntilAsync(() => idle.JsonAsync($"/api/deployments/{id}"), d => d.TryGetProperty("requests_running", out var running) && running.ValueKind == JsonValueKind.Number && running.GetInt32() == 2);
 
         var stopped = first.StopAsync();
         // both connections were there before; which of them hears of the end first does not matter
