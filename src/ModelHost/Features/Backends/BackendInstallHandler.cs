@@ -92,14 +92,11 @@ internal sealed class BackendInstallHandler(
 
     private async Task<Failure?> TryInstallAsync(Asked asked, int id, Action<Pull?> progress, CancellationToken cancellationToken)
     {
-        if (await HeardAsync(id, cancellationToken) is not { } node)
+        if (await HeardAsync(id, cancellationToken) is not var (node, has))
             return new Failure(FailureKind.Unavailable, "node.unreachable", $"node {asked.NameOf(id)} does not answer");
         if (!planner.Plan(asked.Shelf, asked.Found, asked.NameOf(id), node.LastReport!, asked.Install.Version, asked.Newest).TryGet(out var planned, out var failure))
             return failure;
         var (build, plan) = planned;
-        var (has, isCurrent, _) = await inventory.ReadAsync(node, cancellationToken);
-        if (!isCurrent)
-            return new Failure(FailureKind.Unavailable, "node.unreachable", $"node {asked.NameOf(id)} does not answer");
         var name = GalleryNames.ToInstalled(build.Entry.Name);
         var before = has.FirstOrDefault(here => here.Name == name && here.Form == plan.Form);
         // an image is what its tag says; a folder is left alone unless it is to be another one
@@ -125,15 +122,15 @@ internal sealed class BackendInstallHandler(
         return null;
     }
 
-    /// <summary>A node that has told what it is, which after a start takes a moment; null: it does not answer.</summary>
-    private async Task<NodeHandle?> HeardAsync(int id, CancellationToken cancellationToken)
+    /// <summary>A node that has told what it is and has, which after a start of either side takes a moment; null: it does not answer.</summary>
+    private async Task<(NodeHandle Node, IReadOnlyList<BackendHere> Has)?> HeardAsync(int id, CancellationToken cancellationToken)
     {
         for (var until = time.GetUtcNow() + FirstReport; ; await Task.Delay(Poll, time, cancellationToken))
         {
             var node = nodes.Find(id);
-            if (node?.Report is not null)
-                return node;
-            if (node is { IsUnreachable: true } || time.GetUtcNow() > until)
+            if (node?.Report is not null && await inventory.ReadAsync(node, cancellationToken) is (var has, true, _))
+                return (node, has);
+            if (node is { IsUnreachable: true, LastReport: not null } || time.GetUtcNow() > until) // one that was never heard may be about to be
                 return null;
         }
     }
