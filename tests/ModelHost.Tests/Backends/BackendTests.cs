@@ -362,6 +362,30 @@ public sealed class BackendTests
     }
 
     [Fact]
+    public async Task Node_that_was_not_heard_yet_or_fails_a_question_is_waited_for()
+    {
+        await using var gallery = await BackendGallery.StartAsync();
+        await using var host = await gallery.HostAsync();
+        await host.Client.NodeAsync("process");
+        var node = await QuietNode.AddAsync(host, isHeard: false);
+        node.FallsSilent();
+        var asked = 0;
+        node.Tells = () =>
+        {
+            if (Interlocked.Increment(ref asked) == 1)
+                throw new IOException("cut off");
+        };
+
+        var job = (await PostAsync(host.Client, $"/api/nodes/{node.Id}/backends/install", """{"backend":"plain"}""")).Body.GetProperty("jobID").GetString()!;
+        await Deadline.UntilAsync(() => host.Client.JsonAsync($"/backends/jobs/{job}"), status => status.TryGetProperty("nodes", out _), what: "the job to come to the node");
+        node.Says(new ModelHost.Protocol.NodeReport { Hostname = "quiet", Runtimes = { "process" } });
+        var done = await EndAsync(host.Client, job);
+
+        done.GetProperty("message").GetString().ShouldBe("completed", done.GetRawText());
+        asked.ShouldBeGreaterThan(1);
+    }
+
+    [Fact]
     public async Task Folder_that_was_laid_by_hand_is_listed_and_stays()
     {
         await using var gallery = await BackendGallery.StartAsync();

@@ -38,6 +38,9 @@ internal sealed class QuietNode : NodeStandIn
     /// <summary>The models, backends and images that it has.</summary>
     public ArtifactsReply Has { get; } = new();
 
+    /// <summary>What it does when it is asked what it has: it tells.</summary>
+    public Action Tells { get; set; } = () => { };
+
     /// <summary>What it says of the use of its public ports.</summary>
     public Func<UsageRequest, UsageReply> Usage { get; set; } = _ => new UsageReply();
 
@@ -54,7 +57,10 @@ internal sealed class QuietNode : NodeStandIn
     public Func<DeleteArtifactRequest, DeleteArtifactReply> Deletes { get; set; } = _ => new DeleteArtifactReply();
 
     /// <summary>Makes one with a process runtime and GPUs of 80 GB.</summary>
-    public static async Task<QuietNode> AddAsync(ControlPlane host, int gpus = 0)
+    /// <param name="host">The control plane that it is of.</param>
+    /// <param name="gpus">How many GPUs it has.</param>
+    /// <param name="isHeard">Whether it has been heard.</param>
+    public static async Task<QuietNode> AddAsync(ControlPlane host, int gpus = 0, bool isHeard = true)
     {
         await using var db = await host.Services.GetRequiredService<Database>().OpenAsync(Ct);
         var row = new Node { Uid = Guid.NewGuid().ToString(), Hostname = "quiet", IpAddress = "127.0.0.2" };
@@ -64,7 +70,8 @@ internal sealed class QuietNode : NodeStandIn
         var report = new NodeReport { Hostname = "quiet", Runtimes = { "process" } };
         for (var i = 0; i < gpus; i++)
             report.Gpus.Add(new Gpu { Index = i, Name = $"GPU model {i}", MemoryTotalBytes = 80L << 30, MemoryUsedBytes = 0 });
-        node.Says(report);
+        if (isHeard)
+            node.Says(report);
         return node;
     }
 
@@ -158,5 +165,9 @@ internal sealed class QuietNode : NodeStandIn
         return Task.FromResult(reply);
     }
 
-    public override Task<ArtifactsReply> ArtifactsAsync(ArtifactsRequest request, CancellationToken cancellationToken) => Task.FromResult(Has.Clone());
+    public override Task<ArtifactsReply> ArtifactsAsync(ArtifactsRequest request, CancellationToken cancellationToken)
+    {
+        Tells();
+        return Task.FromResult(Has.Clone());
+    }
 }

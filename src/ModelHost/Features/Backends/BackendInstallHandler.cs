@@ -19,7 +19,7 @@ internal sealed class BackendInstallHandler(
 
     private const double Downloaded = 95;
     private static readonly TimeSpan FirstReport = TimeSpan.FromMinutes(1);
-    private static readonly TimeSpan Poll = TimeSpan.FromMilliseconds(200);
+    private static readonly TimeSpan Poll = TimeSpan.FromMilliseconds(200), Retry = TimeSpan.FromSeconds(2);
 
     public string Kind => JobKind;
 
@@ -125,13 +125,16 @@ internal sealed class BackendInstallHandler(
     /// <summary>A node that has told what it is and has, which after a start of either side takes a moment; null: it does not answer.</summary>
     private async Task<(NodeHandle Node, IReadOnlyList<BackendHere> Has)?> HeardAsync(int id, CancellationToken cancellationToken)
     {
-        for (var until = time.GetUtcNow() + FirstReport; ; await Task.Delay(Poll, time, cancellationToken))
+        for (var until = time.GetUtcNow() + FirstReport; ; )
         {
             var node = nodes.Find(id);
-            if (node?.Report is not null && await inventory.ReadAsync(node, cancellationToken) is (var has, true, _))
-                return (node, has);
-            if (node is { IsUnreachable: true, LastReport: not null } || time.GetUtcNow() > until) // one that was never heard may be about to be
+            var isAsked = node?.Report is not null;
+            if (isAsked && await inventory.ReadAsync(node!, cancellationToken) is (var has, true, _))
+                return (node!, has);
+            // one that was never heard may be about to be
+            if (node is { IsUnreachable: true, LastReport: not null } || time.GetUtcNow() > until)
                 return null;
+            await Task.Delay(isAsked ? Retry : Poll, time, cancellationToken);
         }
     }
 
