@@ -29,7 +29,6 @@ internal sealed partial class NodeActor(
 
     private static readonly TimeSpan DrainPeriod = TimeSpan.FromSeconds(1);
 
-    private bool _isAnnounced;
     private string _nodeStatus = NodeService.Status(null, default);
     private bool _isDraining;
 
@@ -41,7 +40,6 @@ internal sealed partial class NodeActor(
     {
         var stored = await UnsettledAsync(cancellationToken);
         routes.Announce(node.Id, [.. stored.Where(IsRoute).Select(row => row.ToRoute(null))]);
-        _isAnnounced = true;
     }
 
     /// <summary>Runs until cancelled.</summary>
@@ -108,8 +106,6 @@ internal sealed partial class NodeActor(
     private async Task PassAsync(CancellationToken cancellationToken)
     {
         _isDraining = false;
-        if (!_isAnnounced)
-            await AnnounceAsync(cancellationToken);
         await TellAccessAsync(cancellationToken);
         await TellOfNodeAsync(cancellationToken);
         var mark = routes.Mark();
