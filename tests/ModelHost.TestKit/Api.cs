@@ -34,11 +34,14 @@ public static class Api
     {
         var nodes = await Deadline.UntilAsync(
             () => client.JsonAsync("/api/nodes"),
-            answer => answer.GetArrayLength() > 0 && answer[0].GetProperty("gpu_error").ValueKind == JsonValueKind.Null
-                && answer[0].GetProperty("available_runtimes") is { ValueKind: JsonValueKind.Array } available
-                && runtimes.All(runtime => available.EnumerateArray().Any(a => a.GetString() == runtime)));
+            answer => answer.GetArrayLength() > 0 && HasTold(answer[0], runtimes));
         return nodes[0].GetProperty("id").GetInt32();
     }
+
+    /// <summary>Whether the GPUs of a node have been read, and the runtimes named are there: before that nothing can be started there.</summary>
+    public static bool HasTold(JsonElement node, params string[] runtimes) => node.GetProperty("gpu_error").ValueKind == JsonValueKind.Null
+        && node.GetProperty("available_runtimes") is { ValueKind: JsonValueKind.Array } available
+        && runtimes.All(runtime => available.EnumerateArray().Any(a => a.GetString() == runtime));
 
     /// <summary>Starts a model and fails the test if that is refused.</summary>
     /// <returns>The deployment's id.</returns>

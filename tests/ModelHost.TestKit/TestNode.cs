@@ -65,6 +65,11 @@ public sealed class TestNode : IDisposable
     /// <summary>How downloads are made, as <c>Downloads:Key=value</c>: by default from servers of this machine too, and tried again soon.</summary>
     public IReadOnlyList<string> Downloads { get; set; } = ["Downloads:AllowedNetworks=127.0.0.0/8", "Downloads:RetryDelay=00:00:00.010"];
 
+    /// <summary>The process of the only engine of a node, which is alive.</summary>
+    /// <param name="data">The node's data folder.</param>
+    public static int EnginePid(string data) =>
+        ProcessSidecar.Read(Directory.GetFiles(Path.Combine(data, "engines"), "*.json").Single()) is { IsAlive: true, Pid: { } pid } ? pid : throw new InvalidOperationException("its engine is not alive");
+
     private static void Delete(string folder)
     {
         var until = TimeProvider.System.GetTimestamp() + (30 * TimeProvider.System.TimestampFrequency);

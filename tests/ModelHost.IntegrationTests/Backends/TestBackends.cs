@@ -58,11 +58,7 @@ internal static class TestBackends
     public static BackendClient Backend(this ControlPlane host, string model = "tiny") => host.Services.GetRequiredService<BackendConnections>().To(host.Route(model));
 
     /// <summary>Kills the only backend of a node.</summary>
-    public static void Kill(string data)
-    {
-        var sidecar = ProcessSidecar.Read(Directory.GetFiles(Path.Combine(data, "engines"), "*.json").ShouldHaveSingleItem()).ShouldNotBeNull();
-        Libc.SignalGroup(sidecar.Pid.ShouldNotBeNull(), Libc.SigKill);
-    }
+    public static void Kill(string data) => Libc.SignalGroup(TestNode.EnginePid(data), Libc.SigKill);
 
     /// <summary>What the monitor says of a model.</summary>
     public static Task<JsonElement> MonitorAsync(this HttpClient client, string model = "tiny") => client.JsonAsync($"/backend/monitor?model={model}");

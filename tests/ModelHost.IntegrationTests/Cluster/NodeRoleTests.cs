@@ -4,7 +4,6 @@ using System.Net.Http.Json;
 using System.Net.Sockets;
 using System.Text.Json;
 using System.Text.Json.Nodes;
-using ModelHost.Agent.Runtimes;
 using ModelHost.TestKit;
 
 namespace ModelHost.IntegrationTests.Cluster;
@@ -254,10 +253,7 @@ public sealed class NodeRoleTests : IDisposable
     private static async Task<int> OnlineAsync(HttpClient client)
     {
         var nodes = await Deadline.UntilAsync(() => client.JsonAsync("/api/nodes"),
-            nodes => nodes.GetArrayLength() == 1 && nodes[0].GetProperty("status").GetString() == "online"
-                // before that nothing can be started there
-                && nodes[0].GetProperty("gpu_error").ValueKind == JsonValueKind.Null && nodes[0].GetProperty("available_runtimes") is { ValueKind: JsonValueKind.Array } runtimes
-                && runtimes.EnumerateArray().Any(runtime => runtime.GetString() == "process"), what: "the node to be online");
+            nodes => nodes.GetArrayLength() == 1 && nodes[0].GetProperty("status").GetString() == "online" && Api.HasTold(nodes[0], "process"), what: "the node to be online");
         return nodes[0].GetProperty("id").GetInt32();
     }
 
@@ -299,12 +295,7 @@ public sealed class NodeRoleTests : IDisposable
         },
         status => status == HttpStatusCode.OK, what: "the public port to serve");
 
-    private int EnginePid()
-    {
-        var sidecar = ProcessSidecar.Read(Directory.GetFiles(Path.Combine(_node.Data, "engines"), "*.json").ShouldHaveSingleItem()).ShouldNotBeNull();
-        sidecar.IsAlive.ShouldBeTrue();
-        return sidecar.Pid.ShouldNotBeNull();
-    }
+    private int EnginePid() => TestNode.EnginePid(_node.Data);
 
     /// <summary>Connects to a port again and again, and notes since when nobody listens.</summary>
     private sealed class PortWatch : IAsyncDisposable

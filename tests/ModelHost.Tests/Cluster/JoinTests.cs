@@ -38,14 +38,14 @@ public sealed class JoinTests
         await using (var agent = await NodeAgent.StartAsync(cluster.Join, token))
         {
             File.GetUnixFileMode(Path.Combine(agent.Node.Data, "membership.json")).ShouldBe(UnixFileMode.UserRead | UnixFileMode.UserWrite);
-            await ShouldNotHaveAsync(agent.Node.Data, JoinTicket.Parse(token)!.Secret);
+            ShouldNotHave(agent.Node.Data, JoinTicket.Parse(token)!.Secret);
         }
 
         var ca = Path.Combine(cluster.Host.Node.Data, "ca");
         File.GetUnixFileMode(ca).ShouldBe(UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
         Directory.GetFiles(ca).Select(Path.GetFileName).ShouldBe(["ca.crt", "ca.key", "members.json"], ignoreOrder: true);
         Directory.GetFiles(ca).ShouldAllBe(file => File.GetUnixFileMode(file) == (UnixFileMode.UserRead | UnixFileMode.UserWrite));
-        await ShouldNotHaveAsync(cluster.Host.Node.Data, JoinTicket.Parse(token)!.Secret);
+        ShouldNotHave(cluster.Host.Node.Data, JoinTicket.Parse(token)!.Secret);
         (await cluster.Host.Client.GetStringAsync(new Uri("/api/nodes/join-tokens", UriKind.Relative), Ct)).ShouldNotContain(JoinTicket.Parse(token)!.Secret);
     }
 
@@ -382,6 +382,6 @@ public sealed class JoinTests
         return await client.PostAsJsonAsync("/cluster/renew", new { signing_request = TestCluster.SigningRequest(key) }, Ct);
     }
 
-    private static async Task ShouldNotHaveAsync(string folder, string secret) =>
-        (await FolderText.ReadAsync(folder)).ShouldAllBe(text => !text.Contains(secret));
+    private static void ShouldNotHave(string folder, string secret) =>
+        FolderText.Read(folder).ShouldAllBe(text => !text.Contains(secret));
 }

@@ -73,12 +73,9 @@ internal sealed class TestCluster : IAsyncDisposable
     public async Task<int> StatusAsync(string hostname, string status, double seconds = 60)
     {
         var node = await Deadline.UntilAsync(
-            () => NodeAsync(hostname), found => found?.GetProperty("status").GetString() == status && (status != "online" || HasToldAll(found.Value)), seconds, $"{hostname} to be {status}");
+            () => NodeAsync(hostname), found => found?.GetProperty("status").GetString() == status && (status != "online" || Api.HasTold(found.Value, "process")), seconds, $"{hostname} to be {status}");
         return node!.Value.GetProperty("id").GetInt32();
     }
-
-    private static bool HasToldAll(JsonElement node) => node.GetProperty("gpu_error").ValueKind == JsonValueKind.Null
-        && node.GetProperty("available_runtimes") is { ValueKind: JsonValueKind.Array } runtimes && runtimes.EnumerateArray().Any(runtime => runtime.GetString() == "process");
 
     /// <summary>Runs a model on the node <c>gpu-1</c> until it is served.</summary>
     /// <param name="model">Its name.</param>

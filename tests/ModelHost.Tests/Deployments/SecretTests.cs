@@ -120,7 +120,7 @@ public sealed class SecretTests
         (await client.DeleteAsync(new Uri($"/api/api-keys/{key}?acknowledge_open_gateway=true", UriKind.Relative), Ct)).EnsureSuccessStatusCode();
         var specs = host.Services.GetRequiredService<NodeRegistry>().All.SelectMany(handle => handle.LastReport!.Engines).ToArray();
         var files = Directory.GetFiles(host.Node.Data, "*", SearchOption.AllDirectories).Where(file => Path.GetFileName(file) != "lock").ToArray();
-        var holding = files.Where(file => Read(file).Contains(Canary, StringComparison.Ordinal)).ToArray();
+        var holding = files.Where(file => Encoding.Latin1.GetString(FolderText.Bytes(file)).Contains(Canary, StringComparison.Ordinal)).ToArray();
         var vault = host.Services.GetRequiredService<EnvironmentVault>();
         await using var db = await host.Services.GetRequiredService<Database>().OpenAsync(Ct);
         var kept = (await db.Deployments.AsNoTracking().ToListAsync(Ct)).Select(row => vault.Open(row.EnvValues)!.GetValueOrDefault("HF_TOKEN")).ToArray();
@@ -180,21 +180,6 @@ public sealed class SecretTests
     private static StringContent Text(string body) => new(body, Encoding.UTF8, "application/json");
 
     private static JsonArray Secret(string key = "HF_TOKEN") => [new JsonObject { ["key"] = key, ["value"] = Canary }];
-
-    private static string Read(string file)
-    {
-        try
-        {
-            using var stream = new FileStream(file, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
-            using var bytes = new MemoryStream();
-            stream.CopyTo(bytes);
-            return Encoding.Latin1.GetString(bytes.ToArray());
-        }
-        catch (Exception e) when (e is FileNotFoundException or DirectoryNotFoundException)
-        {
-            return ""; // written anew since the folder was listed: what it was called meanwhile is gone
-        }
-    }
 
     /// <summary>Keeps what was asked and all that was answered, headers too.</summary>
     private sealed class Recorder() : DelegatingHandler(new SocketsHttpHandler())

@@ -226,15 +226,5 @@ public sealed class ModelCommitTests : IAsyncLifetime
     private static InstalledNode[] Places(InstalledModel model) => GalleryJson.Read<InstalledNode[]>(model.Nodes);
 
     /// <summary>What a node has; nothing for the moment in which one takes the place of the other, on a disk that cannot exchange them.</summary>
-    private static byte[] Content(string data)
-    {
-        try
-        {
-            return File.ReadAllBytes(Path.Combine(data, "models/tiny/w.gguf"));
-        }
-        catch (Exception e) when (e is FileNotFoundException or DirectoryNotFoundException)
-        {
-            return [];
-        }
-    }
+    private static byte[] Content(string data) => FolderText.Bytes(Path.Combine(data, "models/tiny/w.gguf"));
 }

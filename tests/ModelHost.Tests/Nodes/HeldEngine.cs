@@ -11,8 +11,7 @@ internal sealed class HeldEngine : IDisposable
 
     public HeldEngine(TestNode node)
     {
-        var sidecar = ProcessSidecar.Read(Directory.GetFiles(Path.Combine(node.Data, "engines"), "*.json").ShouldHaveSingleItem()).ShouldNotBeNull();
-        _pid = sidecar.Pid.ShouldNotBeNull();
+        _pid = TestNode.EnginePid(node.Data);
         Libc.SignalGroup(_pid, SigStop);
     }
 

@@ -144,7 +144,7 @@ public sealed class LocalNodeTests
         await node.StartAsync(request, Ct);
         await PhaseAsync(node, request.RunId, EnginePhase.Ready);
 
-        var texts = await FolderText.ReadAsync(surroundings.Data);
+        var texts = FolderText.Read(surroundings.Data);
         var record = Path.Combine(surroundings.Data, "runs", request.RunId + ".json");
         var mode = File.GetUnixFileMode(record);
         await node.StopAsync(new StopRequest { RunId = request.RunId }, Ct);

@@ -244,7 +244,7 @@ public abstract partial class NodeContractTests
         var list = await node.Link.ArtifactsAsync(new ArtifactsRequest(), Ct);
 
         (report.ToString() + list).ShouldNotContain("hf_not-for-anybody");
-        (await FolderText.ReadAsync(node.Data)).ShouldAllBe(text => !text.Contains("hf_not-for-anybody"));
+        FolderText.Read(node.Data).ShouldAllBe(text => !text.Contains("hf_not-for-anybody"));
         server.Requests.ShouldAllBe(asked => asked.Authorization == ""); // it is not the address of Hugging Face
     }
 }
