@@ -125,7 +125,7 @@ internal sealed class BackendInstallHandler(
     /// <summary>A node that has told what it is and has, which after a start of either side takes a moment; null: it does not answer.</summary>
     private async Task<(NodeHandle Node, IReadOnlyList<BackendHere> Has)?> HeardAsync(int id, CancellationToken cancellationToken)
     {
-        for (var until = time.GetUtcNow() + FirstReport; ; )
+        for (var until = time.GetUtcNow() + FirstReport; ;)
         {
             var node = nodes.Find(id);
             var isAsked = node?.Report is not null;
